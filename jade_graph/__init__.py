@@ -1,0 +1,1 @@
+"""JADE Graph: planner and executor roles of one shared language model, as one LangGraph state machine."""
