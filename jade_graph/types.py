@@ -222,7 +222,8 @@ class View:
 
     `memory` keys written by the stock roles: "queries" (tuple[str, ...]), "documents" and "selected"
     (tuple[Passage, ...]). `siblings` are solved (sub-question, answer) pairs that come before a serial sub-question;
-    `children` those of the question being summarised (a failed one has the answer "unknown").
+    `children` those of the question being summarised (a failed one has the answer "unknown"). `plans` are the legal
+    workflows here and `executors` a line about each of their steps: what a planner needs to know.
     """
 
     question: str
@@ -232,6 +233,7 @@ class View:
     siblings: tuple[tuple[str, str], ...] = ()
     children: tuple[tuple[str, str], ...] = ()
     plans: tuple[Plan, ...] = ()
+    executors: Mapping[str, str] = field(default_factory=dict)
     counters: Counters = Counters()
     limits: Limits = Limits()
     depth: int = 0
@@ -291,6 +293,11 @@ class Role(Protocol):
     @property
     def name(self) -> str: ...
     @property
+    def description(self) -> str:
+        """One line for the planner's prompt: what this role does for a question."""
+        ...
+
+    @property
     def kind(self) -> RoleKind: ...
     @property
     def max_new_tokens(self) -> int: ...
@@ -323,6 +330,8 @@ class Tool(Protocol):
     def code(self) -> str: ...
     @property
     def name(self) -> str: ...
+    @property
+    def description(self) -> str: ...
 
     async def act(self, view: View, retriever: Retriever | None, k: int) -> Effect:
         """Do the work. Raises `JadeError`; the engine retries a `RetrievalError`."""

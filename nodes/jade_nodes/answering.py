@@ -1,0 +1,32 @@
+"""What the answer generator and the summarizer share: the form of an answer.
+
+Invariant: an answer is never empty. Where the model wrote nothing readable it is "unknown".
+"""
+
+from __future__ import annotations
+
+from jade_graph import tags
+from jade_graph.types import Parsed
+
+UNKNOWN = "unknown"
+VIOLATIONS = ("NO_TAG", "EXTRA_TEXT", "MULTIPLE", "EMPTY_ITEM", "TOO_LONG")
+
+
+def parse_answer(text: str, max_words: int) -> Parsed:
+    """Read `<answer>..</answer>`: once, covering the whole output, 1 to `max_words` words."""
+    found = tags.find(text, "answer")
+    checks = (
+        ("NO_TAG", not found.texts),
+        ("EXTRA_TEXT", not found.whole),
+        ("MULTIPLE", len(found.texts) > 1),
+        ("EMPTY_ITEM", not all(found.texts)),
+        ("TOO_LONG", any(tags.words(t) > max_words for t in found.texts)),
+    )
+    violation = next((code for code, broken in checks if broken), None)
+    return Parsed(found.texts[0]) if violation is None else Parsed(None, violation)
+
+
+def raw_answer(text: str) -> str:
+    """The first tagged answer where there is one, else the raw text without tags, else "unknown"."""
+    tagged = next((t for t in tags.find(text, "answer").texts if t), "")
+    return tagged or tags.strip_tags(text) or UNKNOWN
