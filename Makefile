@@ -1,0 +1,71 @@
+# Every target does its own set-up. `make help` lists them.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check
+STAMP  := $(VENV)/.installed
+DOCS   := $(VENV)/.installed-docs
+LOG    := $(VENV)/install.log
+PYTEST_ARGS ?=
+
+export HF_HUB_DISABLE_TELEMETRY = 1
+export HF_HUB_OFFLINE ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+
+.DEFAULT_GOAL := setup
+.PHONY: help setup demo test test-all check bench docs docs-serve constraints clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP)  ## create .venv and install the package with its development tools
+	@echo "Ready. Try: $(BIN)/jade demo"
+
+demo: $(STAMP)  ## build a small world, ask it held-out questions, print the results
+	@$(BIN)/jade demo
+
+test: $(STAMP)  ## run the tests
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-all: $(STAMP)  ## run the tests, the slow ones too
+	@$(BIN)/python -m pytest -m "slow or not slow" $(PYTEST_ARGS)
+
+check: $(STAMP)  ## format, lint, types, import rules, tests
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+bench: $(STAMP)  ## run every benchmark and print its figures
+	@$(BIN)/jade bench --all
+
+docs: $(DOCS)  ## build the site into site/
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "Built: site/index.html"
+
+docs-serve: $(DOCS)  ## serve the site while writing it
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
+
+constraints: $(STAMP)  ## write the versions in .venv to constraints.txt
+	@{ sed -n '/^#/p' constraints.txt; $(PIP) freeze --exclude-editable | sed 's/^\(torch==[^+]*\)+.*/\1/'; } > constraints.new
+	@mv constraints.new constraints.txt
+
+clean:  ## remove what was built (not .venv, not .jade)
+	@rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+
+$(STAMP): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing (3-9 minutes the first time; the log is $(LOG))"
+	@$(PIP) install -c constraints.txt -e ".[dev]" > $(LOG) 2>&1 || { tail -n 30 $(LOG) >&2; exit 1; }
+	@touch $@
+
+$(DOCS): $(STAMP)
+	@echo "installing the documentation tools"
+	@$(PIP) install -c constraints.txt -e ".[dev,docs]" > $(LOG) 2>&1 || { tail -n 30 $(LOG) >&2; exit 1; }
+	@touch $@
