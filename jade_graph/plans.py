@@ -71,9 +71,9 @@ class PlanGrammar:
     def codes(self) -> frozenset[str]:
         return frozenset(code for plan in self.plans for code in plan.steps)
 
-    def without_decomposition(self) -> PlanGrammar:
-        """What may still be planned where the depth or sub-question limit is reached."""
-        kept = tuple(p for p in self.plans if not set(p.steps) & set(DECOMPOSERS))
+    def without(self, codes: frozenset[str]) -> PlanGrammar:
+        """What may still be planned without these steps: the depth or sub-question limit forbids decomposition."""
+        kept = tuple(p for p in self.plans if not codes & set(p.steps))
         return PlanGrammar(kept or self.plans)
 
     def violation(self, steps: Sequence[str]) -> str | None:

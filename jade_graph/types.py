@@ -281,7 +281,7 @@ class Effect:
     order: Order | None = None
 
 
-RoleKind = Literal["planner", "executor", "summarizer"]
+RoleKind = Literal["planner", "decomposer", "executor", "summarizer"]
 
 
 @runtime_checkable
@@ -381,6 +381,7 @@ class Preset:
 class Transition:
     """One action of a role: a row for the learner (spec: observation, action, reward, ids, log-probabilities).
 
+    `truncated`: the action reached its token limit; `prompt_cut`: documents were shortened to fit the context.
     `len(old_logprobs) == len(action_token_ids)`; `(run_id, attempt, seq)` is unique. `reward`, `value`, `advantage`,
     `return_` stay None until credit is assigned: a missing reward is never 0.
     """
@@ -415,6 +416,7 @@ class Transition:
     backbone_version: str
     graph_hash: str
     corpus_id: str
+    prompt_cut: bool = False
     started_ms: float = 0.0
     queue_ms: float = 0.0
     error: str | None = None
@@ -432,7 +434,7 @@ RunStatus = Literal["running", "answered", "failed"]
 
 @dataclass(slots=True)
 class Run:
-    """One question from start to end. `status` "failed" has a named `error`; `answer` may still hold the best so far."""
+    """One question from start to end. A "failed" run has a named `error`; nothing it did is lost."""
 
     id: str
     question: str

@@ -26,7 +26,7 @@ class Decomposer:
     order: Order
     max_items: int = 4
     max_new_tokens: int = 160
-    kind: ClassVar[RoleKind] = "executor"
+    kind: ClassVar[RoleKind] = "decomposer"
     violations: ClassVar[tuple[str, ...]] = (
         "NO_TAG",
         "EXTRA_TEXT",

@@ -1,0 +1,318 @@
+"""One action of one role: render, generate, parse, record.
+
+Invariant: an action never raises for what a model or a third-party role did; every one leaves exactly one transition
+whose ids and log-probabilities are those of the backbone's completion. What ends the run is set on the context.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from jade_graph.blackboard import spent
+from jade_graph.context import RunContext
+from jade_graph.errors import BackboneError, JadeError, RetrievalError
+from jade_graph.plans import workflow
+from jade_graph.types import (
+    Ask,
+    Backbone,
+    Completion,
+    Counters,
+    Effect,
+    Message,
+    Parsed,
+    Passage,
+    Plan,
+    Retriever,
+    Role,
+    Sampling,
+    Tool,
+    TraceNode,
+    Transition,
+    View,
+)
+
+RETRIEVAL_TRIES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Where in the run an action stands."""
+
+    target: TraceNode
+    round: int
+    step: int
+    plan: str
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A backbone as it serves a role: `trainable` rows are sampled, those of frozen roles are greedy."""
+
+    backbone: Backbone
+    trainable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Carries out actions for every run of one graph."""
+
+    trainable: Served
+    frozen: Served
+    trainable_roles: frozenset[str] | None
+    retriever: Retriever | None
+    k: int
+    sampling: Sampling
+    constrained: bool
+    graph_hash: str
+
+    def served(self, role: str) -> Served:
+        return self.trainable if self.trainable_roles is None or role in self.trainable_roles else self.frozen
+
+    # --- a language-model role ----------------------------------------------------------------------------------------
+    async def act(self, ctx: RunContext, role: Role, view: View, where: Where) -> Effect | None:
+        """The effect of the role's action, or None: the action failed and `ctx.fatal` or the transition says why."""
+        served = self.served(role.code)
+        backbone = served.backbone
+        seq, began, before = ctx.take_seq(), ctx.elapsed_ms(), ctx.counters
+        messages: tuple[Message, ...] = ()
+        ids: list[int] = []
+        sampling = replace(self.sampling, max_new_tokens=role.max_new_tokens)
+        done: Completion | None = None
+        parsed = Parsed(None)
+        effect: Effect | None = None
+        error: str | None = None
+        cut = False
+        try:
+            messages, ids, cut = fit(role, view, backbone, sampling.max_new_tokens)
+            sampling = self._sampling(ctx, role, view, where, served)
+            limit = spent(replace(ctx.counters, prompt_tokens=ctx.counters.prompt_tokens + len(ids)), ctx.limits)
+            if limit:
+                used = f"{ctx.counters.tokens} of {ctx.limits.tokens} are used"
+                ctx.die(limit, f"the next action needs {len(ids)} prompt tokens; {used}.")
+                error = limit
+            else:
+                before = ctx.spend(calls=1, prompt_tokens=len(ids))
+                hint = Ask(role.code, view, ctx.run.question_id, where.target.id)
+                async with asyncio.timeout(max(ctx.remaining_s, 0)):
+                    done = await backbone.generate(ids, sampling, hint=hint)
+                ctx.spend(action_tokens=len(done.token_ids))
+                parsed = read(role, done.text, view)
+                effect = role.effect(parsed.value, view)
+        except TimeoutError:
+            error = "LIMIT_DEADLINE"
+            ctx.die(error, f"the deadline of {ctx.limits.deadline_s:g} s passed while {role.code} was generating.")
+        except BackboneError as failure:
+            error = failure.error_code
+            ctx.die(error, str(failure))
+        except Exception as failure:  # a third party's role: its error ends this run, not the process
+            error = "ROLE_ERROR"
+            ctx.die(error, f"role {role.code!r} raised {type(failure).__name__}: {failure}")
+        ctx.record(
+            self._row(
+                ctx,
+                where,
+                role.code,
+                began,
+                before,
+                seq=seq,
+                agent_trainable=served.trainable,
+                plan=str(parsed.value) if role.kind == "planner" and parsed.value is not None else where.plan,
+                prompt_messages=messages,
+                prompt_token_ids=tuple(ids),
+                action_text=done.text if done else "",
+                action_token_ids=done.token_ids if done else (),
+                old_logprobs=done.logprobs if done else (),
+                sampling=_sampling_record(sampling),
+                finish_reason=done.finish_reason if done else "error",
+                truncated=done is not None and done.finish_reason == "length",
+                prompt_cut=cut,
+                parsed=jsonable(parsed.value),
+                valid=error is None and parsed.violation is None,
+                violation=parsed.violation,
+                fallback_used=parsed.fallback_used,
+                queue_ms=done.queue_ms if done else 0.0,
+                backbone_version=done.model_version if done else backbone.version,
+                error=error,
+            )
+        )
+        return effect
+
+    def _sampling(self, ctx: RunContext, role: Role, view: View, where: Where, served: Served) -> Sampling:
+        sampling = replace(
+            self.sampling,
+            **ctx.sampling,
+            max_new_tokens=min(role.max_new_tokens, max(1, ctx.limits.tokens - ctx.counters.tokens)),
+            seed=ctx.seed(where.target.id, where.round, where.step, role.code),
+        )
+        if not served.trainable:
+            sampling = replace(sampling, temperature=0.0, top_p=1.0)
+        if self.constrained and role.kind == "planner":
+            end = served.backbone.eos_token_id
+            choices = tuple((*served.backbone.encode_text(workflow(plan)), end) for plan in view.plans)
+            room = max(map(len, choices))
+            sampling = replace(sampling, choices=choices, max_new_tokens=max(sampling.max_new_tokens, room))
+        return sampling
+
+    # --- a tool -------------------------------------------------------------------------------------------------------
+    async def use(self, ctx: RunContext, tool: Tool, view: View, where: Where) -> Effect | None:
+        """The effect of a tool; a retrieval is retried, then ends the run. Beyond the limit it brings nothing."""
+        seq, began = ctx.take_seq(), ctx.elapsed_ms()
+        effect: Effect | None = Effect(memory={"documents": ()})
+        error: str | None = None
+        before = ctx.counters
+        if ctx.counters.retrievals >= ctx.limits.retrievals:
+            error = "LIMIT_RETRIEVALS"
+        else:
+            before = ctx.spend(retrievals=1)
+            try:
+                async with asyncio.timeout(max(ctx.remaining_s, 0)):
+                    effect = await self._retried(tool, view)
+            except TimeoutError:
+                effect, error = None, "LIMIT_DEADLINE"
+                ctx.die(error, f"the deadline of {ctx.limits.deadline_s:g} s passed while {tool.code} was searching.")
+            except JadeError as failure:
+                effect, error = None, failure.error_code
+                ctx.die(error, str(failure))
+            except Exception as failure:  # a third party's retriever: its error ends this run, not the process
+                effect, error = None, "TOOL_ERROR"
+                ctx.die(error, f"tool {tool.code!r} raised {type(failure).__name__}: {failure}")
+        queries = tuple(view.memory.get("queries") or (view.question,))
+        documents = tuple((effect.memory if effect else {}).get("documents") or ())
+        ctx.record(
+            self._row(
+                ctx,
+                where,
+                tool.code,
+                began,
+                before,
+                seq=seq,
+                agent_trainable=False,
+                plan=where.plan,
+                prompt_messages=tuple(Message("user", q) for q in queries),
+                prompt_token_ids=(),
+                action_text=",".join(d.id for d in documents),
+                action_token_ids=(),
+                old_logprobs=(),
+                sampling={},
+                finish_reason="tool" if error is None else "error",
+                truncated=False,
+                parsed={"queries": list(queries), "documents": jsonable(documents)},
+                valid=error is None,
+                violation=None,
+                fallback_used=False,
+                backbone_version="",
+                error=error,
+            )
+        )
+        return effect
+
+    def _row(
+        self, ctx: RunContext, where: Where, code: str, began: float, before: Counters, **action: Any
+    ) -> Transition:
+        """A transition: what every action has, and what this one adds."""
+        return Transition(
+            run_id=ctx.run.id,
+            question_id=ctx.run.question_id,
+            attempt=ctx.run.attempt,
+            round=where.round,
+            step=where.step,
+            depth=where.target.depth,
+            node=code,
+            trace_node=where.target.id,
+            role=code,
+            counters_before=_counts(before),
+            counters_after=_counts(ctx.counters),
+            started_ms=began,
+            latency_ms=ctx.elapsed_ms() - began,
+            graph_hash=self.graph_hash,
+            corpus_id=ctx.run.corpus_id,
+            **action,
+        )
+
+    async def _retried(self, tool: Tool, view: View) -> Effect:
+        for left in reversed(range(RETRIEVAL_TRIES)):
+            try:
+                return await tool.act(view, self.retriever, self.k)
+            except RetrievalError as failure:
+                if not left or failure.error_code == "NO_CORPUS":
+                    raise
+                await asyncio.sleep(0.05 * (RETRIEVAL_TRIES - left))
+        raise AssertionError("unreachable: the last try returns or raises")
+
+
+def read(role: Role, text: str, view: View) -> Parsed:
+    """Parse an action; where there is no legal value, take the role's fallback."""
+    parsed = role.parse(text, view)
+    if parsed.value is None:
+        return Parsed(role.fallback(text, view), parsed.violation or "UNPARSED", fallback_used=True)
+    return parsed
+
+
+def fit(role: Role, view: View, backbone: Backbone, max_new_tokens: int) -> tuple[tuple[Message, ...], list[int], bool]:
+    """Render and encode a prompt that leaves room for the action, cutting documents where it is too long.
+
+    Returns messages, ids, and whether documents were cut. Raises `BackboneError` CONTEXT_OVERFLOW when the prompt does
+    not fit without any document text either.
+    """
+    room = backbone.max_context - max_new_tokens
+    longest = max((len(d.text.split()) for d in view.memory.get("documents") or ()), default=0)
+    words, cut = longest, False
+    while True:
+        messages = role.render(view, backbone.profile)
+        ids = backbone.encode(messages)
+        if len(ids) <= room:
+            return messages, ids, cut
+        if words == 0:
+            raise BackboneError(
+                f"the prompt of {role.code} has {len(ids)} tokens without its documents; {room} fit.",
+                code="CONTEXT_OVERFLOW",
+                hint="a model with a longer context (--backbone), or a shorter question",
+            )
+        words = min(words - 1, int(words * room / len(ids)))
+        view, cut = _cut_documents(view, max(words, 0)), True
+        words = max(words, 0)
+
+
+def _cut_documents(view: View, words: int) -> View:
+    def cut(passages: Any) -> tuple[Passage, ...]:
+        return tuple(replace(p, text=" ".join(p.text.split()[:words])) for p in passages)
+
+    memory = {k: cut(v) if k in ("documents", "selected") and v is not None else v for k, v in view.memory.items()}
+    return replace(view, memory=memory)
+
+
+def jsonable(value: Any) -> Any:
+    """A parsed value as JSON can hold it."""
+    if isinstance(value, Plan):
+        return str(value)
+    if isinstance(value, Passage):
+        return {"id": value.id, "title": value.title, "text": value.text, "score": round(float(value.score), 6)}
+    if isinstance(value, tuple | list):
+        return [jsonable(v) for v in value]
+    if isinstance(value, Mapping):
+        return {str(k): jsonable(v) for k, v in value.items()}
+    return value if value is None or isinstance(value, str | int | float | bool) else repr(value)
+
+
+def _sampling_record(sampling: Sampling) -> dict[str, Any]:
+    return {
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "seed": sampling.seed,
+        "max_new_tokens": sampling.max_new_tokens,
+        "constrained": sampling.choices is not None,
+    }
+
+
+def _counts(c: Counters) -> dict[str, int]:
+    return {
+        "rounds": c.rounds,
+        "sub_questions": c.sub_questions,
+        "retrievals": c.retrievals,
+        "calls": c.calls,
+        "prompt_tokens": c.prompt_tokens,
+        "action_tokens": c.action_tokens,
+    }

@@ -1,0 +1,281 @@
+"""The state machine: one compiled LangGraph for every question; the plan is state.
+
+Invariant: a node only moves state. What to do next is decided by `blackboard.choose`, what an action means by its role,
+and every branch ends by writing its trace node and going back to `select`, so no branch is ever lost.
+
+    START -> select -> PL -> QDS | QDP | QR -> R -> DS -> AG -> select -> .. -> AS -> select -> finish -> END
+
+`select` starts a round on every sub-question that is ready (Send: parallel ones at once), each round carries its own
+working memory from node to node as the Send payload, and recursion is the loop through `select`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from langgraph.graph import END, START, StateGraph
+from langgraph.graph.state import CompiledStateGraph
+from langgraph.types import Command, Send
+from typing_extensions import NotRequired, TypedDict  # noqa: UP035  schema export needs these before 3.12
+
+from jade_graph import blackboard
+from jade_graph.actor import Actor, Where
+from jade_graph.context import RunContext
+from jade_graph.plans import PlanGrammar
+from jade_graph.types import Counters, Effect, Plan, Preset, Role, Status, Tool, TraceNode, View
+
+SELECT, FINISH = "select", "finish"
+
+
+def _last(left: Any, right: Any) -> Any:
+    """Reducer: the newer value; parallel branches write equal ones."""
+    del left
+    return right
+
+
+class Input(TypedDict):
+    question: str
+    question_id: NotRequired[str]
+    run_id: NotRequired[str]
+    seed: NotRequired[int]
+
+
+class Output(TypedDict):
+    run_id: str
+    answer: str
+    status: str
+    error: str | None
+
+
+class State(TypedDict):
+    """The shared state. Every key has a reducer; `trace` is the blackboard."""
+
+    question: Annotated[str, _last]
+    question_id: Annotated[str, _last]
+    run_id: Annotated[str, _last]
+    seed: Annotated[int, _last]
+    trace: Annotated[Mapping[str, TraceNode], blackboard.merge_trace]
+    counters: Annotated[Counters, blackboard.latest_counters]
+    answer: Annotated[str, _last]
+    status: Annotated[str, _last]
+    error: Annotated[str | None, _last]
+
+
+class Branch(TypedDict):
+    """One round on its way through the executors: what a `Send` carries. Its memory lives as long as the round."""
+
+    run_id: str
+    root: str
+    target: TraceNode
+    siblings: tuple[tuple[str, str], ...]
+    children: tuple[tuple[str, str], ...]
+    round: int
+    step: int
+    plan: tuple[str, ...]
+    memory: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Workflow:
+    """Everything the nodes of one graph need: roles, grammar, preset, actor, and the contexts of running runs."""
+
+    preset: Preset
+    roles: Mapping[str, Role]
+    tools: Mapping[str, Tool]
+    planner: Role | None
+    summarizer: Role | None
+    grammar: PlanGrammar
+    plan: Plan | None
+    sub_plan: Plan | None
+    actor: Actor
+    context: Callable[[Mapping[str, Any]], RunContext]
+    close: Callable[[RunContext], None]
+
+    @property
+    def executors(self) -> Mapping[str, str]:
+        parts: Mapping[str, Role | Tool] = {**self.roles, **self.tools}
+        return {code: part.description for code, part in parts.items() if code in self.grammar.codes}
+
+    @property
+    def decomposers(self) -> frozenset[str]:
+        return frozenset(code for code, role in self.roles.items() if role.kind == "decomposer")
+
+    # --- nodes --------------------------------------------------------------------------------------------------------
+    async def select(self, state: State) -> Command[str]:
+        """Choose what is ready: rounds on pending targets, summaries of solved decompositions, or the end."""
+        ctx = self.context(state)
+        trace = state.get("trace") or {}
+        updates: dict[str, TraceNode] = {}
+        if not trace:
+            trace = updates = {blackboard.ROOT: TraceNode(blackboard.ROOT, state["question"])}
+        choice = blackboard.choose(
+            trace, rounds_left=ctx.limits.rounds - ctx.counters.rounds, fatal=ctx.fatal or _late(ctx)
+        )
+        trace = {**trace, **choice.updates}
+        updates = {**updates, **choice.updates}
+        if updates:
+            ctx.changed(updates)
+        sends = [self._round(ctx, state, trace, node) for node in choice.start]
+        sends += [self._summary(ctx, state, trace, node) for node in choice.summarize]
+        goto: list[Send | str] = [*sends, *([FINISH] if choice.finished else [])]
+        return Command(update={"run_id": ctx.run.id, "trace": updates, "counters": ctx.counters}, goto=goto)
+
+    def _branch(
+        self, ctx: RunContext, state: State, trace: blackboard.Trace, node: TraceNode, plan: tuple[str, ...]
+    ) -> Branch:
+        return {
+            "run_id": ctx.run.id,
+            "root": state["question"],
+            "target": node,
+            "siblings": blackboard.siblings_of(node, trace),
+            "children": blackboard.children_of(node, trace),
+            "round": ctx.counters.rounds,
+            "step": 0,
+            "plan": plan,
+            "memory": {},
+        }
+
+    def _round(self, ctx: RunContext, state: State, trace: blackboard.Trace, node: TraceNode) -> Send:
+        ctx.spend(rounds=1)
+        fixed = self.plan if node.depth == 0 else self.sub_plan
+        if ctx.root_plan is not None and node.depth == 0:
+            fixed = self.grammar.require(ctx.root_plan)
+        branch = self._branch(ctx, state, trace, node, fixed.steps if fixed else ())
+        if fixed is None and self.planner is not None:
+            return Send(self.planner.code, branch)
+        return Send(branch["plan"][0], {**branch, "step": 1})
+
+    def _summary(self, ctx: RunContext, state: State, trace: blackboard.Trace, node: TraceNode) -> Send:
+        assert self.summarizer is not None  # the compiler of the graph saw to it
+        branch = self._branch(ctx, state, trace, node, tuple(node.plan.split(",")))
+        return Send(self.summarizer.code, {**branch, "step": 1})
+
+    async def act(self, part: Role | Tool, branch: Branch) -> Command[str]:
+        """Let a role or tool act on the branch, then send it on, or commit what came out."""
+        ctx = self.context(branch)
+        target, plan = branch["target"], ",".join(branch["plan"])
+        if ctx.fatal:
+            return self._commit(ctx, blackboard.fail(target, ctx.fatal, plan))
+        view = self._view(ctx, branch)
+        where = Where(target, branch["round"], branch["step"], plan)
+        if part.code in self.tools:
+            effect = await self.actor.use(ctx, self.tools[part.code], view, where)
+        else:
+            effect = await self.actor.act(ctx, self.roles[part.code], view, where)
+        if effect is None:
+            return self._commit(ctx, blackboard.fail(target, ctx.fatal or "ROLE_ERROR", plan))
+        if effect.answer is not None:
+            return self._commit(ctx, blackboard.solve(target, effect.answer, plan))
+        if effect.children:
+            return self._commit(ctx, self._expand(ctx, target, effect, plan))
+        return self._onward(ctx, branch, effect)
+
+    def _onward(self, ctx: RunContext, branch: Branch, effect: Effect) -> Command[str]:
+        memory = {**branch["memory"], **effect.memory}
+        steps = branch["plan"]
+        if not steps:  # the planner has just written it
+            planned: Plan = memory["plan"]
+            steps = planned.steps
+        position = branch["step"]
+        if position >= len(steps):
+            return self._commit(ctx, blackboard.fail(branch["target"], "NO_ANSWER", ",".join(steps)))
+        onward: Branch = {**branch, "memory": memory, "plan": steps, "step": position + 1}
+        return Command(update={"counters": ctx.counters}, goto=Send(steps[position], onward))
+
+    def _expand(self, ctx: RunContext, target: TraceNode, effect: Effect, plan: str) -> dict[str, TraceNode]:
+        room = min(ctx.limits.decomposition_width, ctx.limits.sub_questions - ctx.counters.sub_questions)
+        questions = effect.children[: max(room, 0)]
+        if not questions or target.depth >= ctx.limits.depth:
+            return blackboard.fail(target, "LIMIT_DEPTH" if questions else "LIMIT_SUB_QUESTIONS", plan)
+        ctx.spend(sub_questions=len(questions))
+        return blackboard.expand(target, questions, effect.order or "serial", plan)
+
+    def _commit(self, ctx: RunContext, nodes: Mapping[str, TraceNode]) -> Command[str]:
+        ctx.changed(nodes)
+        return Command(update={"trace": nodes, "counters": ctx.counters}, goto=SELECT)
+
+    def _view(self, ctx: RunContext, branch: Branch) -> View:
+        target = branch["target"]
+        may_split = target.depth < ctx.limits.depth and ctx.counters.sub_questions < ctx.limits.sub_questions
+        grammar = self.grammar if may_split else self.grammar.without(self.decomposers)
+        return View(
+            question=target.text,
+            root_question=branch["root"],
+            level="root" if target.depth == 0 else "sub",
+            memory=branch["memory"],
+            siblings=branch["siblings"],
+            children=branch["children"],
+            plans=grammar.plans,
+            executors=self.executors,
+            counters=ctx.counters,
+            limits=ctx.limits,
+            depth=target.depth,
+        )
+
+    async def finish(self, state: State) -> dict[str, Any]:
+        """Name the outcome: the root's answer, or the reason why there is none."""
+        ctx = self.context(state)
+        root = state["trace"][blackboard.ROOT]
+        solved = root.status is Status.SOLVED
+        ctx.run.status = "answered" if solved else "failed"
+        ctx.run.answer = root.answer
+        ctx.run.error = None if solved else (root.error or ctx.fatal or "NO_ANSWER")
+        ctx.run.error_message = "" if solved else ctx.fatal_message
+        self.close(ctx)
+        return {"answer": ctx.run.answer, "status": ctx.run.status, "error": ctx.run.error, "counters": ctx.counters}
+
+
+def _late(ctx: RunContext) -> str | None:
+    if ctx.remaining_s > 0:
+        return None
+    ctx.die("LIMIT_DEADLINE", f"the deadline of {ctx.limits.deadline_s:g} s passed.")
+    return ctx.fatal
+
+
+def build(flow: Workflow) -> StateGraph[Any, Any, Any, Any]:
+    """The graph of these parts, not yet compiled: one node a role or tool, named by its code."""
+    graph: StateGraph[Any, Any, Any, Any] = StateGraph(State, input_schema=Input, output_schema=Output)
+    parts: dict[str, Role | Tool] = {**flow.roles, **flow.tools}
+    starts = [flow.planner.code] if flow.planner else []
+    starts += [p.steps[0] for p in (flow.plan, flow.sub_plan) if p is not None]
+    starts += [flow.summarizer.code] if flow.summarizer else []
+    graph.add_node(SELECT, flow.select, destinations=(*dict.fromkeys(starts), FINISH))
+    follows = _follows(flow)
+    for code, part in parts.items():
+        graph.add_node(
+            code,
+            _node(flow, part),
+            input_schema=Branch,
+            destinations=(*follows.get(code, ()), SELECT),
+            metadata={"jade_kind": getattr(part, "kind", "tool"), "title": part.name},
+        )
+    graph.add_node(FINISH, flow.finish)
+    graph.add_edge(START, SELECT)
+    graph.add_edge(FINISH, END)
+    return graph
+
+
+def compile_graph(flow: Workflow, checkpointer: Any = None) -> CompiledStateGraph[Any, Any, Any, Any]:
+    return build(flow).compile(checkpointer=checkpointer, name=flow.preset.name)
+
+
+def _node(flow: Workflow, part: Role | Tool) -> Any:
+    async def node(state: Branch) -> Command[str]:
+        return await flow.act(part, state)
+
+    node.__name__ = part.code
+    return node
+
+
+def _follows(flow: Workflow) -> dict[str, tuple[str, ...]]:
+    """Which nodes may follow which: the edges of every legal plan, for drawing and checking."""
+    plans = flow.grammar.plans
+    edges: dict[str, dict[str, None]] = {}
+    if flow.planner is not None:
+        edges[flow.planner.code] = {p.steps[0]: None for p in plans}
+    for plan in plans:
+        for before, after in zip(plan.steps, plan.steps[1:], strict=False):
+            edges.setdefault(before, {})[after] = None
+    return {code: tuple(after) for code, after in edges.items()}
