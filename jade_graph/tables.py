@@ -1,0 +1,212 @@
+"""The tables of the run store, and how records become rows and back.
+
+Invariant: a row holds exactly what the record held. Token ids are packed int32, log-probabilities packed float32 as the
+backbone computed them; nothing is re-derived from text.
+"""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from typing import Any
+
+import sqlalchemy as sa
+
+from jade_graph.types import Counters, Message, Run, Status, TraceNode, Transition
+
+metadata = sa.MetaData()
+
+info = sa.Table(
+    "jade_store",
+    metadata,
+    sa.Column("key", sa.String(40), primary_key=True),
+    sa.Column("value", sa.String(200), nullable=False),
+)
+
+runs = sa.Table(
+    "runs",
+    metadata,
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("attempt", sa.Integer, nullable=False, default=0),
+    sa.Column("question", sa.Text, nullable=False),
+    sa.Column("question_id", sa.String(200), nullable=False, index=True),
+    sa.Column("preset", sa.String(80), nullable=False, index=True),
+    sa.Column("seed", sa.BigInteger, nullable=False),
+    sa.Column("status", sa.String(16), nullable=False, index=True),
+    sa.Column("answer", sa.Text, nullable=False),
+    sa.Column("error", sa.String(80)),
+    sa.Column("error_message", sa.Text, nullable=False),
+    sa.Column("plan", sa.String(200), nullable=False),
+    sa.Column("rounds", sa.Integer, nullable=False),
+    sa.Column("sub_questions", sa.Integer, nullable=False),
+    sa.Column("retrievals", sa.Integer, nullable=False),
+    sa.Column("calls", sa.Integer, nullable=False),
+    sa.Column("prompt_tokens", sa.Integer, nullable=False),
+    sa.Column("action_tokens", sa.Integer, nullable=False),
+    sa.Column("illegal_actions", sa.Integer, nullable=False),
+    sa.Column("backbone_version", sa.String(200), nullable=False),
+    sa.Column("graph_hash", sa.String(64), nullable=False),
+    sa.Column("corpus_id", sa.String(200), nullable=False),
+    sa.Column("started_at", sa.Float(53), nullable=False, index=True),
+    sa.Column("wall_ms", sa.Float(53), nullable=False),
+    sa.Column("metadata", sa.Text, nullable=False),
+)
+
+trace_nodes = sa.Table(
+    "trace_nodes",
+    metadata,
+    sa.Column("run_id", sa.String(64), primary_key=True),
+    sa.Column("attempt", sa.Integer, primary_key=True),
+    sa.Column("id", sa.String(200), primary_key=True),
+    sa.Column("question", sa.Text, nullable=False),
+    sa.Column("parent", sa.String(200)),
+    sa.Column("depth", sa.Integer, nullable=False),
+    sa.Column("status", sa.String(16), nullable=False),
+    sa.Column("resolved", sa.Text, nullable=False),
+    sa.Column("answer", sa.Text, nullable=False),
+    sa.Column("plan", sa.String(200), nullable=False),
+    sa.Column("order", sa.String(16)),
+    sa.Column("children", sa.Text, nullable=False),
+    sa.Column("error", sa.String(80)),
+)
+
+transitions = sa.Table(
+    "transitions",
+    metadata,
+    sa.Column("run_id", sa.String(64), primary_key=True),
+    sa.Column("attempt", sa.Integer, primary_key=True),
+    sa.Column("seq", sa.Integer, primary_key=True),
+    sa.Column("schema_version", sa.Integer, nullable=False),
+    sa.Column("question_id", sa.String(200), nullable=False),
+    sa.Column("round", sa.Integer, nullable=False),
+    sa.Column("step", sa.Integer, nullable=False),
+    sa.Column("depth", sa.Integer, nullable=False),
+    sa.Column("node", sa.String(40), nullable=False),
+    sa.Column("trace_node", sa.String(200), nullable=False),
+    sa.Column("role", sa.String(40), nullable=False),
+    sa.Column("agent_trainable", sa.Boolean, nullable=False),
+    sa.Column("plan", sa.String(200), nullable=False),
+    sa.Column("prompt_messages", sa.Text, nullable=False),
+    sa.Column("prompt_token_ids", sa.LargeBinary, nullable=False),
+    sa.Column("action_text", sa.Text, nullable=False),
+    sa.Column("action_token_ids", sa.LargeBinary, nullable=False),
+    sa.Column("old_logprobs", sa.LargeBinary, nullable=False),
+    sa.Column("sampling", sa.Text, nullable=False),
+    sa.Column("finish_reason", sa.String(16), nullable=False),
+    sa.Column("truncated", sa.Boolean, nullable=False),
+    sa.Column("prompt_cut", sa.Boolean, nullable=False),
+    sa.Column("parsed", sa.Text, nullable=False),
+    sa.Column("valid", sa.Boolean, nullable=False),
+    sa.Column("violation", sa.String(80)),
+    sa.Column("fallback_used", sa.Boolean, nullable=False),
+    sa.Column("rewards", sa.Text, nullable=False),
+    sa.Column("reward", sa.Float(53)),
+    sa.Column("value", sa.Float(53)),
+    sa.Column("advantage", sa.Float(53)),
+    sa.Column("return", sa.Float(53), key="return_"),
+    sa.Column("done", sa.Boolean, nullable=False),
+    sa.Column("counters_before", sa.Text, nullable=False),
+    sa.Column("counters_after", sa.Text, nullable=False),
+    sa.Column("started_ms", sa.Float(53), nullable=False),
+    sa.Column("latency_ms", sa.Float(53), nullable=False),
+    sa.Column("queue_ms", sa.Float(53), nullable=False),
+    sa.Column("backbone_version", sa.String(200), nullable=False),
+    sa.Column("graph_hash", sa.String(64), nullable=False),
+    sa.Column("corpus_id", sa.String(200), nullable=False),
+    sa.Column("error", sa.String(80)),
+)
+
+_COUNTERS = tuple(f.name for f in fields(Counters))
+_JSON = ("sampling", "parsed", "rewards", "counters_before", "counters_after")
+_PACKED = {"prompt_token_ids": "i", "action_token_ids": "i", "old_logprobs": "f"}
+_TRANSITION = tuple(f.name for f in fields(Transition))
+_PLAIN = tuple(name for name in _TRANSITION if name not in _JSON and name not in _PACKED and name != "prompt_messages")
+
+_dumps = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+def run_row(run: Run) -> dict[str, Any]:
+    return {
+        "id": run.id,
+        "attempt": run.attempt,
+        "question": run.question,
+        "question_id": run.question_id,
+        "preset": run.preset,
+        "seed": run.seed,
+        "status": run.status,
+        "answer": run.answer,
+        "error": run.error,
+        "error_message": run.error_message,
+        "plan": run.plan,
+        **{name: getattr(run.counters, name) for name in _COUNTERS},
+        "illegal_actions": run.illegal_actions,
+        "backbone_version": run.backbone_version,
+        "graph_hash": run.graph_hash,
+        "corpus_id": run.corpus_id,
+        "started_at": run.started_at,
+        "wall_ms": run.wall_ms,
+        "metadata": _dumps(dict(run.metadata)),
+    }
+
+
+def run_of(row: Mapping[str, Any]) -> Run:
+    """A run without its trace and transitions."""
+    return Run(
+        **{
+            name: row[name]
+            for name in [
+                "id",
+                "question",
+                "question_id",
+                "preset",
+                "seed",
+                "status",
+                "answer",
+                "error",
+                "error_message",
+                "backbone_version",
+                "graph_hash",
+                "corpus_id",
+                "attempt",
+                "started_at",
+                "wall_ms",
+            ]
+        },
+        counters=Counters(**{name: row[name] for name in _COUNTERS}),
+        metadata=json.loads(row["metadata"]),
+    )
+
+
+def node_row(run_id: str, attempt: int, node: TraceNode) -> dict[str, Any]:
+    row = asdict(node)
+    return {**row, "run_id": run_id, "attempt": attempt, "status": node.status.value, "children": _dumps(node.children)}
+
+
+def node_of(row: Mapping[str, Any]) -> TraceNode:
+    names = (f.name for f in fields(TraceNode))
+    values = {name: row[name] for name in names}
+    return TraceNode(**{**values, "status": Status(row["status"]), "children": tuple(json.loads(row["children"]))})
+
+
+def transition_row(t: Transition) -> dict[str, Any]:
+    row = {name: getattr(t, name) for name in _PLAIN}
+    for name in _JSON:
+        row[name] = _dumps(getattr(t, name))
+    for name, code in _PACKED.items():
+        row[name] = array(code, getattr(t, name)).tobytes()
+    row["prompt_messages"] = _dumps([[m.role, m.content] for m in t.prompt_messages])
+    return row
+
+
+def transition_of(row: Mapping[str, Any]) -> Transition:
+    values = {name: row[name] for name in _PLAIN}
+    for name in _JSON:
+        values[name] = json.loads(row[name])
+    for name, code in _PACKED.items():
+        packed = array(code)
+        packed.frombytes(row[name])
+        values[name] = tuple(packed)
+    values["prompt_messages"] = tuple(Message(role, content) for role, content in json.loads(row["prompt_messages"]))
+    return Transition(**values)
