@@ -119,6 +119,7 @@ transitions = sa.Table(
 )
 
 _COUNTERS = tuple(f.name for f in fields(Counters))
+_RUN = tuple(f.name for f in fields(Run) if f.name not in ("trace", "transitions", "counters", "metadata"))
 _JSON = ("sampling", "parsed", "rewards", "counters_before", "counters_after")
 _PACKED = {"prompt_token_ids": "i", "action_token_ids": "i", "old_logprobs": "f"}
 _TRANSITION = tuple(f.name for f in fields(Transition))
@@ -154,26 +155,7 @@ def run_row(run: Run) -> dict[str, Any]:
 def run_of(row: Mapping[str, Any]) -> Run:
     """A run without its trace and transitions."""
     return Run(
-        **{
-            name: row[name]
-            for name in [
-                "id",
-                "question",
-                "question_id",
-                "preset",
-                "seed",
-                "status",
-                "answer",
-                "error",
-                "error_message",
-                "backbone_version",
-                "graph_hash",
-                "corpus_id",
-                "attempt",
-                "started_at",
-                "wall_ms",
-            ]
-        },
+        **{name: row[name] for name in _RUN},
         counters=Counters(**{name: row[name] for name in _COUNTERS}),
         metadata=json.loads(row["metadata"]),
     )

@@ -63,8 +63,8 @@ class DocumentSelector:
         """In one readable tag: the numbers in range. Otherwise all documents."""
         count = len(view.memory.get("documents") or ())
         found = tags.find(text, "id")
-        items = _items(found.texts[0]) if len(found.texts) == 1 else []
-        if not found.whole or not all(_ITEM.fullmatch(item) for item in items):
+        items = _items(found.texts[0]) if found.whole and len(found.texts) == 1 else None
+        if items is None or not all(_ITEM.fullmatch(item) for item in items):
             return tuple(range(count))
         return tuple(sorted({n for item in items if (n := int(item[len("document") :])) < count}))
 
