@@ -1,0 +1,156 @@
+"""The text side of a model: messages to token ids and back, its end tokens and its prompt profile.
+
+Invariant: this is the only place where text becomes tokens. The chat template is applied once, here; special tokens
+are the tokenizer's own; what the model emits is never tokenised again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jade_graph.errors import BackboneError
+from jade_graph.types import Message
+
+PROFILES = ("chat", "compact")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file, {} when there is no such file. Raises `BackboneError` BACKBONE_LOAD."""
+    if not path.is_file():
+        return {}
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BackboneError(f"{str(path)!r} is no JSON: {error}.", code="BACKBONE_LOAD") from error
+    return value if isinstance(value, dict) else {}
+
+
+def end_tokens(folder: Path, tokenizer: Any) -> tuple[int, ...]:
+    """Every id that ends an action: the tokenizer's own first, then those of the generation and model configs."""
+    found: list[int] = [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]
+    for name in ("generation_config.json", "config.json"):
+        value = read_json(folder / name).get("eos_token_id")
+        for token in value if isinstance(value, list) else [value]:
+            if isinstance(token, int) and token not in found:
+                found.append(token)
+    if not found:
+        raise BackboneError(
+            f"the model in {str(folder)!r} names no end-of-sequence token: nothing would ever end an action.",
+            code="BACKBONE_NO_END_TOKEN",
+            hint='set "eos_token_id" in its generation_config.json',
+        )
+    return tuple(found)
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The folder's tokenizer. Raises `BackboneError` BACKBONE_LOAD."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
+    except Exception as error:  # transformers raises whatever its parsers raise
+        raise BackboneError(
+            f"the tokenizer in {str(folder)!r} does not load: {type(error).__name__}: {error}",
+            code="BACKBONE_LOAD",
+            hint="a folder with tokenizer.json and tokenizer_config.json",
+        ) from error
+
+
+class Codec:
+    """Tokenizer, template and end tokens of one model.
+
+    Args:
+        tokenizer: a transformers tokenizer.
+        eos_token_ids: ids that end an action; the first is the one that `eos_token_id` names.
+        profile: "chat" or "compact"; None: "chat" where the tokenizer has a chat template.
+        template_options: further variables of the chat template.
+
+    Raises:
+        BackboneError: BACKBONE_PROFILE.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        eos_token_ids: Sequence[int],
+        *,
+        profile: str | None = None,
+        template_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.eos_token_ids = tuple(eos_token_ids)
+        has_template = bool(getattr(tokenizer, "chat_template", None))
+        self.profile = profile or ("chat" if has_template else "compact")
+        if self.profile not in PROFILES:
+            raise BackboneError(f"unknown prompt profile {profile!r}.", code="BACKBONE_PROFILE", known=PROFILES)
+        if self.profile == "chat" and not has_template:
+            raise BackboneError(
+                "the profile 'chat' needs a chat template, and this tokenizer has none.",
+                code="BACKBONE_PROFILE",
+                known=PROFILES,
+                hint='profile="compact", or an instruct model',
+            )
+        # Roles leave room for an action, not for reasoning before it; templates without the switch ignore it.
+        self._options = {"enable_thinking": False, **(template_options or {})}
+        self._folds = self.profile == "chat" and self._refuses_system()
+
+    @classmethod
+    def from_folder(
+        cls, folder: Path, *, profile: str | None = None, template_options: Mapping[str, Any] | None = None
+    ) -> Codec:
+        """Read a Hugging Face folder; its `jade.json` may name the profile. Raises `BackboneError`."""
+        tokenizer = load_tokenizer(folder)
+        chosen = profile or read_json(folder / "jade.json").get("profile")
+        return cls(tokenizer, end_tokens(folder, tokenizer), profile=chosen, template_options=template_options)
+
+    @property
+    def eos_token_id(self) -> int:
+        return self.eos_token_ids[0]
+
+    def encode(self, messages: Sequence[Message]) -> list[int]:
+        """The prompt: templated with the generation prompt, or, for "compact", the contents one after another."""
+        if self.profile == "compact":
+            return self._ids("".join(message.content for message in messages), special=True)
+        text = self._render(fold_system(messages) if self._folds else messages)
+        return self._ids(text, special=False)
+
+    def encode_text(self, text: str) -> list[int]:
+        return self._ids(text, special=False)
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        text: str = self.tokenizer.decode(list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return text
+
+    def _ids(self, text: str, *, special: bool) -> list[int]:
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=special)
+        return ids
+
+    def _render(self, messages: Sequence[Message]) -> str:
+        conversation = [{"role": message.role, "content": message.content} for message in messages]
+        text: str = self.tokenizer.apply_chat_template(
+            conversation, tokenize=False, add_generation_prompt=True, **self._options
+        )
+        return text
+
+    def _refuses_system(self) -> bool:
+        from jinja2.exceptions import TemplateError
+
+        try:
+            self._render([Message("system", "s"), Message("user", "u")])
+        except TemplateError:
+            return True
+        return False
+
+
+def fold_system(messages: Sequence[Message]) -> list[Message]:
+    """For templates that know no system role: its text opens the first user message."""
+    system = "\n\n".join(message.content for message in messages if message.role == "system")
+    rest = [message for message in messages if message.role != "system"]
+    if not system:
+        return rest
+    if rest and rest[0].role == "user":
+        return [Message("user", f"{system}\n\n{rest[0].content}"), *rest[1:]]
+    return [Message("user", system), *rest]

@@ -1,0 +1,194 @@
+"""Runs a transformers model over a ragged batch: prompts once, then one token per row and step.
+
+Invariant: rows are padded on the left, padding is masked and positions count real tokens only, so a row's logits are
+those it would have alone; finished rows are taken out of the key-value cache, the others stay as they were.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
+
+from jade_graph.backbones.sampler import move_rows
+
+# Rows of a prefill go together while the padding stays below this share of it (or there are fewer than 4).
+_PADDING_SHARE = 0.15
+
+
+class Session(Protocol):
+    """One batch in flight, n rows at first."""
+
+    padded_tokens: int
+
+    def prefill(self) -> Tensor:
+        """Logits (n, vocabulary) after the prompts."""
+        ...
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """Logits (rows, vocabulary) after one more token (rows,) per row."""
+        ...
+
+    def drop(self, holes: Tensor, movers: Tensor, count: int) -> None:
+        """Take finished rows out: rows `movers` fill the `holes`, the first `count` stay."""
+        ...
+
+
+def prefill_groups(lengths: Sequence[int], budget: int) -> Iterator[tuple[int, int]]:
+    """Split rows, sorted by length, into [first, last) runs of little padding and at most `budget` tokens."""
+    first = 0
+    total = 0
+    for row, length in enumerate(lengths):
+        rows = row - first + 1
+        padded = rows * length
+        wasteful = rows > 4 and padded - total - length > _PADDING_SHARE * padded
+        if row > first and (padded > budget or wasteful):
+            yield first, row
+            first, total = row, 0
+        total += length
+    yield first, len(lengths)
+
+
+class SlabLayer(DynamicLayer):  # type: ignore[no-untyped-call]
+    """A layer's keys and values in room reserved once, (rows, heads, columns, width): nothing is copied as it grows.
+
+    The last column written is the same for all rows. `place` says where the next update goes.
+    """
+
+    def __init__(self, rows: int, columns: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.rows, self.columns = rows, columns
+        self.first, self.last, self.column, self.past = 0, rows, 0, 0
+        self.slab: tuple[Tensor, Tensor] | None = None
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        self.dtype, self.device = key_states.dtype, key_states.device
+        # Zeros: masked columns get weight 0, and 0 times whatever was in memory must be 0.
+        self.slab = (
+            key_states.new_zeros((self.rows, key_states.shape[1], self.columns, key_states.shape[3])),
+            value_states.new_zeros((self.rows, value_states.shape[1], self.columns, value_states.shape[3])),
+        )
+        self.is_initialized = True
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        if self.slab is None:
+            self.lazy_initialization(key_states, value_states)
+        assert self.slab is not None
+        end = self.column + key_states.shape[2]
+        keys, values = self.slab
+        keys[self.first : self.last, :, self.column : end] = key_states
+        values[self.first : self.last, :, self.column : end] = value_states
+        if self.past == 0:
+            return key_states, value_states
+        return keys[self.first : self.last, :, :end], values[self.first : self.last, :, :end]
+
+    def get_seq_length(self) -> int:
+        return self.past
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.past + query_length, 0
+
+    def move(self, holes: Tensor, movers: Tensor) -> None:
+        if self.slab is not None and holes.numel():
+            for part in self.slab:
+                part[holes] = part[movers]
+
+
+def reserves(model: Any) -> bool:
+    """Whether every layer of the model attends to everything before it, so that `SlabLayer` can hold its cache."""
+    layers = DynamicCache(config=model.config).layers
+    count = getattr(model.config.get_text_config(), "num_hidden_layers", 0)
+    return all(type(layer) is DynamicLayer for layer in layers) and len(layers) in (0, count) and count > 0
+
+
+class HFSession:
+    """A batch through any transformers causal LM.
+
+    Args:
+        model: in evaluation mode.
+        prompts: token ids, sorted by length.
+        new_tokens: most tokens that any row will add.
+        budget: most prompt tokens, padding included, in one forward pass.
+    """
+
+    def __init__(self, model: Any, prompts: Sequence[Sequence[int]], new_tokens: int, budget: int) -> None:
+        self._model = model
+        self._prompts = prompts
+        self._rows = len(prompts)
+        self._lengths = [len(prompt) for prompt in prompts]
+        self._columns = max(self._lengths)
+        self._budget = budget
+        device = model.device
+        accepted = inspect.signature(model.forward).parameters
+        self._takes_positions = "position_ids" in accepted
+        self._extra: dict[str, Any] = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
+        lengths = torch.tensor(self._lengths, device=device)
+        room = torch.arange(self._columns + new_tokens, device=device)
+        self._mask = (room >= self._columns - lengths.unsqueeze(1)).long()
+        self._ragged = len(set(self._lengths)) > 1
+        self._positions = lengths.clone()
+        self._slab = [SlabLayer(self._rows, self._columns + new_tokens) for _ in range(self._layers())]
+        self._cache: Any = Cache(layers=list(self._slab)) if self._slab else DynamicCache(config=model.config)
+        self.padded_tokens = 0
+
+    def _layers(self) -> int:
+        return int(self._model.config.get_text_config().num_hidden_layers) if reserves(self._model) else 0
+
+    def prefill(self) -> Tensor:
+        groups = prefill_groups(self._lengths, self._budget) if self._slab else iter([(0, self._rows)])
+        return torch.cat([self._prefill(first, last) for first, last in groups])
+
+    def _prefill(self, first: int, last: int) -> Tensor:
+        width = self._lengths[last - 1]
+        device = self._mask.device
+        ids = torch.tensor([[0] * (width - len(p)) + list(p) for p in self._prompts[first:last]], device=device)
+        ragged = width != self._lengths[first]
+        mask = self._mask[first:last, self._columns - width : self._columns]
+        inputs: dict[str, Any] = {"attention_mask": mask if ragged else None, **self._extra}
+        if self._takes_positions:
+            inputs["position_ids"] = (mask.cumsum(-1) - 1).clamp_(min=0)
+        for layer in self._slab:
+            layer.first, layer.last, layer.column, layer.past = first, last, self._columns - width, 0
+        output = self._model(input_ids=ids, past_key_values=self._cache, use_cache=True, **inputs)
+        self.padded_tokens += ids.numel()
+        logits: Tensor = output.logits[:, -1]
+        return logits
+
+    def step(self, tokens: Tensor) -> Tensor:
+        column = self._columns
+        self._columns += 1
+        for layer in self._slab:
+            layer.first, layer.last, layer.column, layer.past = 0, self._rows, column, column
+        inputs: dict[str, Any] = {
+            "attention_mask": self._mask[:, : column + 1] if self._ragged else None,
+            **self._extra,
+        }
+        if self._takes_positions:
+            inputs["position_ids"] = self._positions.unsqueeze(1)
+        output = self._model(
+            input_ids=tokens.to(self._mask.device).unsqueeze(1),
+            past_key_values=self._cache,
+            use_cache=True,
+            **inputs,
+        )
+        self._positions += 1
+        logits: Tensor = output.logits[:, -1]
+        return logits
+
+    def drop(self, holes: Tensor, movers: Tensor, count: int) -> None:
+        device = self._mask.device
+        holes, movers = holes.to(device), movers.to(device)
+        if self._slab:
+            for layer in self._slab:
+                layer.move(holes, movers)
+        else:
+            order = torch.arange(self._rows, device=device)
+            order[holes] = movers
+            self._cache.reorder_cache(order[:count])
+        self._mask = move_rows(self._mask, holes, movers, count)
+        self._positions = move_rows(self._positions, holes, movers, count)
+        self._rows = count

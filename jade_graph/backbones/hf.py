@@ -1,0 +1,238 @@
+"""A local Hugging Face causal LM that all concurrent runs share.
+
+Invariant: requests of any thread or event loop are batched by one worker; each batch runs on one set of weights, read
+once at its start, and every completion names them. A prompt that does not fit is refused before it is queued.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from jade_graph.backbones import weights
+from jade_graph.backbones.batcher import DEFAULT_BATCH, Batcher, Job, Signals, Stats
+from jade_graph.backbones.codec import Codec
+from jade_graph.backbones.decoding import decode
+from jade_graph.backbones.forward import HFSession, Session
+from jade_graph.backbones.sampler import check_sampling
+from jade_graph.errors import BackboneError
+from jade_graph.types import Ask, Completion, Message, Sampling
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# Most prompt tokens in one forward pass, padding included: on a CPU what the caches hold, else what keeps it busy.
+_CPU_BUDGET = 2048
+_ACCELERATOR_BUDGET = 16384
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model ready to run: weights, text side, version. A batch uses one of these from start to end."""
+
+    model: Any
+    codec: Codec
+    version: str
+    max_context: int
+    vocabulary: int = field(default=0)
+
+    def session(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> Session:
+        budget = _CPU_BUDGET if self.model.device.type == "cpu" else _ACCELERATOR_BUDGET
+        return HFSession(self.model, prompts, new_tokens, budget)
+
+
+@dataclass(slots=True)
+class _Slot:
+    """What the worker reads once per batch; to put another model in is to swap the weights between batches."""
+
+    loaded: Loaded
+
+
+def _run(slot: _Slot, jobs: Sequence[Job], signals: Signals, stats: Stats) -> None:
+    loaded = slot.loaded
+    with torch.inference_mode():
+        session = loaded.session([job.prompt for job in jobs], max(job.sampling.max_new_tokens for job in jobs))
+        decode(
+            jobs,
+            session,
+            eos_token_ids=loaded.codec.eos_token_ids,
+            text=loaded.codec.decode,
+            version=loaded.version,
+            device=loaded.model.device,
+            signals=signals,
+            stats=stats,
+        )
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether a smaller batch may do. Empties the accelerator's cache if so."""
+    text = str(error).lower()
+    short = isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+    )
+    if short and torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return short
+
+
+class HFBackbone:
+    """`Backbone` over a transformers causal LM in this process. Use `load` to make one.
+
+    Args:
+        loaded: the model.
+        max_batch: most requests decoded together.
+    """
+
+    def __init__(self, loaded: Loaded, *, max_batch: int = DEFAULT_BATCH) -> None:
+        self._slot = _Slot(loaded)
+        self._batcher = Batcher(partial(_run, self._slot), cap=max_batch, splits=out_of_memory)
+        # A backbone that is dropped, or alive at exit, stops its worker all the same.
+        self._finalizer = weakref.finalize(self, self._batcher.close)
+
+    @classmethod
+    def load(
+        cls,
+        name: str | Path,
+        *,
+        device: str | None = None,
+        dtype: str | None = None,
+        profile: str | None = None,
+        max_context: int | None = None,
+        max_batch: int = DEFAULT_BATCH,
+        revision: str | None = None,
+        template_options: Mapping[str, Any] | None = None,
+    ) -> HFBackbone:
+        """Load a model folder or hub id (safetensors, no remote code).
+
+        Args:
+            name: a local folder, or a hub id.
+            device: "cuda", "mps" or "cpu"; None: the first of these that is there.
+            dtype: "float32", "bfloat16" or "float16"; None: see `weights.choose_dtype`.
+            profile: "chat" or "compact"; None: what jade.json says, else "chat" where there is a chat template.
+            max_context: prompt plus action in tokens; None: what the model was made for.
+            max_batch: most requests decoded together.
+            revision: of a hub model.
+            template_options: further variables of the chat template.
+
+        Raises:
+            BackboneError: BACKBONE_NOT_FOUND, BACKBONE_NO_SAFETENSORS, BACKBONE_LOAD, BACKBONE_DEVICE,
+                BACKBONE_DTYPE, BACKBONE_PROFILE, BACKBONE_NO_END_TOKEN.
+        """
+        folder = weights.find_folder(str(name), revision=revision)
+        target = weights.choose_device(device)
+        chosen = weights.choose_dtype(dtype, target, weights.count_parameters(folder))
+        codec = Codec.from_folder(folder, profile=profile, template_options=template_options)
+        model = weights.load_model(folder, target, chosen)
+        short = str(name).rstrip("/").rsplit("/", 1)[-1] if folder.resolve().parent.name == "snapshots" else None
+        return cls.from_model(
+            model,
+            codec,
+            version=weights.content_version(folder, short),
+            max_context=max_context,
+            max_batch=max_batch,
+        )
+
+    @classmethod
+    def from_model(
+        cls,
+        model: Any,
+        codec: Codec,
+        *,
+        version: str,
+        max_context: int | None = None,
+        max_batch: int = DEFAULT_BATCH,
+    ) -> HFBackbone:
+        """Serve a model that is already in memory (a learner's, a test's). The caller names its version."""
+        vocabulary = int(model.get_input_embeddings().weight.shape[0])
+        limit = max_context or weights.max_context(model, codec.tokenizer)
+        return cls(Loaded(model, codec, version, limit, vocabulary), max_batch=max_batch)
+
+    @property
+    def version(self) -> str:
+        return self._slot.loaded.version
+
+    @property
+    def profile(self) -> str:
+        return self._slot.loaded.codec.profile
+
+    @property
+    def max_context(self) -> int:
+        return self._slot.loaded.max_context
+
+    @property
+    def eos_token_id(self) -> int:
+        return self._slot.loaded.codec.eos_token_id
+
+    @property
+    def eos_token_ids(self) -> tuple[int, ...]:
+        """Every id that ends an action; instruct models have several."""
+        return self._slot.loaded.codec.eos_token_ids
+
+    @property
+    def model(self) -> Any:
+        """The transformers model in use."""
+        return self._slot.loaded.model
+
+    @property
+    def tokenizer(self) -> Any:
+        return self._slot.loaded.codec.tokenizer
+
+    @property
+    def stats(self) -> dict[str, int]:
+        """Batches, rows, decoding steps, prompt tokens with and without padding, failures, cancellations."""
+        return asdict(self._batcher.stats)
+
+    def encode(self, messages: Sequence[Message]) -> list[int]:
+        return self._slot.loaded.codec.encode(messages)
+
+    def encode_text(self, text: str) -> list[int]:
+        return self._slot.loaded.codec.encode_text(text)
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        return self._slot.loaded.codec.decode(token_ids)
+
+    async def generate(
+        self, prompt_token_ids: Sequence[int], sampling: Sampling, *, hint: Ask | None = None
+    ) -> Completion:
+        """Sample one action: see `types.Backbone`. `hint` is ignored.
+
+        Raises:
+            BackboneError: CONTEXT_OVERFLOW, BACKBONE_PROMPT, BACKBONE_SAMPLING, BACKBONE_CHOICES, BACKBONE_CLOSED,
+                BACKBONE_GENERATION, BACKBONE_OUT_OF_MEMORY, BACKBONE_NOT_FINITE.
+        """
+        del hint
+        loaded = self._slot.loaded
+        check_sampling(sampling, frozenset(loaded.codec.eos_token_ids))
+        check_prompt(prompt_token_ids, sampling, loaded.max_context, loaded.vocabulary)
+        job = self._batcher.submit(tuple(prompt_token_ids), sampling)
+        return await asyncio.wrap_future(job.future)
+
+    async def aclose(self) -> None:
+        """Stop the worker. Requests in flight fail with BACKBONE_CLOSED; closing twice does nothing."""
+        await asyncio.to_thread(self._batcher.close)
+
+
+def check_prompt(prompt: Sequence[int], sampling: Sampling, max_context: int, vocabulary: int) -> None:
+    """Refuse what the model cannot take. Raises `BackboneError` CONTEXT_OVERFLOW or BACKBONE_PROMPT."""
+    if len(prompt) + sampling.max_new_tokens > max_context:
+        raise BackboneError(
+            f"a prompt of {len(prompt)} tokens and {sampling.max_new_tokens} new ones exceed the context of "
+            f"{max_context}.",
+            code="CONTEXT_OVERFLOW",
+            hint="fewer or shorter documents, a smaller max_new_tokens, or a model with a longer context",
+        )
+    if not prompt:
+        raise BackboneError("the prompt is empty.", code="BACKBONE_PROMPT", hint="backbone.encode(messages)")
+    low, high = min(prompt), max(prompt)
+    if low < 0 or high >= vocabulary:
+        raise BackboneError(
+            f"the token id {low if low < 0 else high} is not in the vocabulary of {vocabulary}.",
+            code="BACKBONE_PROMPT",
+            hint="backbone.encode(messages): ids of another model's tokenizer do not fit",
+        )

@@ -1,0 +1,188 @@
+"""Draws one token per row and says exactly how likely it was.
+
+Invariant: a row's draws depend on its own logits, parameters and seed, never on its batch mates; the log-probability
+returned is that of the drawn token under the very distribution it was drawn from (temperature, nucleus and choices
+applied, nothing hidden), and under temperature 1 where the row is greedy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from jade_graph.errors import BackboneError
+from jade_graph.types import Sampling
+
+_MASK64 = 2**64 - 1
+
+
+def uniforms(seed: int, count: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """`count` numbers in [0, 1) that belong to this seed: counter-based (Philox 4x64), equal on every machine.
+
+    A longer draw begins with the shorter one, so `max_new_tokens` does not change the tokens before the cut.
+    """
+    return np.random.Generator(np.random.Philox(key=seed & _MASK64)).random(count)
+
+
+class Trie:
+    """A finite language of token-id sequences, as states. State 0 is the start; `step[state][token]` is the next."""
+
+    __slots__ = ("allowed", "step")
+
+    def __init__(self, choices: Sequence[Sequence[int]]) -> None:
+        self.step: list[dict[int, int]] = [{}]
+        for choice in choices:
+            state = 0
+            for token in choice:
+                if token not in self.step[state]:
+                    self.step[state][token] = len(self.step)
+                    self.step.append({})
+                state = self.step[state][token]
+        self.allowed: list[list[int]] = [sorted(edges) for edges in self.step]
+
+
+@lru_cache(maxsize=256)
+def trie_of(choices: tuple[tuple[int, ...], ...]) -> Trie:
+    return Trie(choices)
+
+
+def check_sampling(sampling: Sampling, eos_token_ids: frozenset[int]) -> None:
+    """Refuse parameters that name no distribution. Raises `BackboneError` BACKBONE_SAMPLING or BACKBONE_CHOICES."""
+    wrong = None
+    if not 0.0 <= sampling.temperature < float("inf"):
+        wrong = f"temperature {sampling.temperature!r} is not a number from 0 up"
+    elif not 0.0 < sampling.top_p <= 1.0:
+        wrong = f"top_p {sampling.top_p!r} is not in (0, 1]"
+    elif sampling.max_new_tokens < 1:
+        wrong = f"max_new_tokens {sampling.max_new_tokens!r} is not positive"
+    if wrong:
+        raise BackboneError(
+            f"{wrong}.", code="BACKBONE_SAMPLING", hint="Sampling(temperature=1.0, top_p=1.0, max_new_tokens=64)"
+        )
+    if sampling.choices is None:
+        return
+    if not sampling.choices:
+        raise BackboneError(
+            "the list of choices is empty.", code="BACKBONE_CHOICES", hint="choices=None for an unrestricted action"
+        )
+    for choice in sampling.choices:
+        if not choice or choice[-1] not in eos_token_ids or any(token in eos_token_ids for token in choice[:-1]):
+            raise BackboneError(
+                f"the choice {tuple(choice)!r} does not have the end token as its last and only its last id.",
+                code="BACKBONE_CHOICES",
+                known=[str(token) for token in sorted(eos_token_ids)],
+                hint="(*backbone.encode_text(text), backbone.eos_token_id)",
+            )
+        if len(choice) > sampling.max_new_tokens:
+            raise BackboneError(
+                f"a choice of {len(choice)} tokens does not fit max_new_tokens={sampling.max_new_tokens}.",
+                code="BACKBONE_CHOICES",
+                hint=f"max_new_tokens={len(choice)} or more",
+            )
+
+
+def move_rows(tensor: Tensor, holes: Tensor, movers: Tensor, count: int) -> Tensor:
+    """Fill the `holes` with the rows `movers` in place and keep the first `count` rows."""
+    if holes.numel():
+        tensor[holes] = tensor[movers]
+    return tensor[:count]
+
+
+class Sampler:
+    """The sampling state of a batch of n rows.
+
+    Args:
+        samplings: one per row.
+        device: where the logits live. The inverse CDF runs in float64, on the CPU where the device has none (MPS).
+    """
+
+    def __init__(self, samplings: Sequence[Sampling], device: torch.device) -> None:
+        self.device = torch.device("cpu") if device.type == "mps" else device
+        longest = max(s.max_new_tokens for s in samplings)
+        table = np.zeros((len(samplings), longest))
+        for row, s in enumerate(samplings):
+            if s.temperature > 0:
+                table[row, : s.max_new_tokens] = uniforms(s.seed, s.max_new_tokens)
+        self._uniforms = torch.from_numpy(table).to(self.device)
+        self._temperature = torch.tensor([[s.temperature or 1.0] for s in samplings], device=self.device)
+        self._greedy = torch.tensor([s.temperature == 0 for s in samplings], device=self.device)
+        self._top_p = torch.tensor([[s.top_p] for s in samplings], device=self.device, dtype=torch.float64)
+        self._tries = [trie_of(s.choices) if s.choices is not None else None for s in samplings]
+        self._states = [0] * len(samplings)
+        self._any_tempered = any(s.temperature not in (0.0, 1.0) for s in samplings)
+        self._any_greedy = any(s.temperature == 0 for s in samplings)
+        self._all_greedy = all(s.temperature == 0 for s in samplings)
+        self._any_nucleus = any(s.top_p < 1 for s in samplings)
+        self._any_trie = any(trie is not None for trie in self._tries)
+
+    def distribution(self, logits: Tensor) -> Tensor:
+        """Log-probabilities (n, vocabulary), float32, of what the next draw is made from."""
+        logits = logits.to(self.device, torch.float32)
+        if self._any_trie:
+            logits = self._restrict(logits)
+        if self._any_tempered:
+            logits = logits / self._temperature
+        if self._any_nucleus:
+            logits = self._truncate(logits)
+        return torch.log_softmax(logits, dim=-1)
+
+    def draw(self, logits: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        """The tokens (n,) drawn at this step and their log-probabilities (n,), float32."""
+        logprobs = self.distribution(logits)
+        if self._all_greedy:
+            tokens = logprobs.argmax(dim=-1)
+        else:
+            tokens = self._invert(logprobs, self._uniforms[:, step])
+            if self._any_greedy:
+                tokens = torch.where(self._greedy, logprobs.argmax(dim=-1), tokens)
+        if self._any_trie:
+            for row, token in enumerate(tokens.tolist()):
+                trie = self._tries[row]
+                if trie is not None:
+                    self._states[row] = trie.step[self._states[row]].get(token, 0)
+        return tokens, logprobs.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
+
+    def drop(self, holes: Tensor, movers: Tensor, count: int) -> None:
+        """Forget finished rows: see `move_rows`."""
+        for name in ("_uniforms", "_temperature", "_greedy", "_top_p"):
+            setattr(self, name, move_rows(getattr(self, name), holes, movers, count))
+        if self._any_trie:
+            for hole, mover in zip(holes.tolist(), movers.tolist(), strict=True):
+                self._tries[hole], self._states[hole] = self._tries[mover], self._states[mover]
+            del self._tries[count:], self._states[count:]
+
+    @staticmethod
+    def _invert(logprobs: Tensor, uniform: Tensor) -> Tensor:
+        cdf = logprobs.double().exp_().cumsum_(dim=-1)
+        total = cdf[:, -1]
+        # Strictly below the total: the first index whose CDF exceeds the target then always has probability above 0.
+        target = torch.minimum(uniform * total, torch.nextafter(total, torch.zeros_like(total)))
+        index = torch.searchsorted(cdf, target.unsqueeze(-1), right=True).squeeze(-1)
+        return index.clamp_(max=logprobs.shape[-1] - 1)
+
+    def _restrict(self, logits: Tensor) -> Tensor:
+        rows: list[int] = []
+        columns: list[int] = []
+        constrained: list[int] = []
+        for row, trie in enumerate(self._tries):
+            if trie is not None:
+                allowed = trie.allowed[self._states[row]]
+                constrained.append(row)
+                rows.extend([row] * len(allowed))
+                columns.extend(allowed)
+        mask = torch.zeros_like(logits, dtype=torch.bool)
+        mask[constrained] = True
+        mask[rows, columns] = False
+        return logits.masked_fill(mask, float("-inf"))
+
+    def _truncate(self, logits: Tensor) -> Tensor:
+        probabilities, order = torch.softmax(logits.double(), dim=-1).sort(dim=-1, descending=True)
+        before = probabilities.cumsum(dim=-1) - probabilities
+        # The smallest set that reaches top_p; a row with top_p 1 keeps everything, rounding or not.
+        outside = (before >= self._top_p) & (self._top_p < 1)
+        mask = torch.zeros_like(outside).scatter_(-1, order, outside)
+        return logits.masked_fill(mask, float("-inf"))

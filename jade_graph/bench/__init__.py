@@ -1,0 +1,1 @@
+"""Benchmarks: each prints figures that the documentation quotes."""
