@@ -21,7 +21,7 @@ class Planner:
     kind: ClassVar[RoleKind] = "planner"
     description: ClassVar[str] = "writes the workflow of executors for a question"
     violations: ClassVar[tuple[str, ...]] = VIOLATIONS
-    max_new_tokens: int = 32
+    max_new_tokens: int = 40
     root_fallback: str = "QDS"
     sub_fallback: str = "R,AG"
 

@@ -1,0 +1,161 @@
+"""The run store: exact round trips, crash safety, errors that nobody misses."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jade_graph import tables
+from jade_graph.engine import JadeGraph
+from jade_graph.errors import StoreError
+from jade_graph.store import RunFilter, RunStore
+from jade_graph.types import Limits, Message, Question, Run, Transition
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Any:
+    with RunStore(tmp_path / "runs.db") as store:
+        yield store
+
+
+def test_a_run_comes_back_exactly_as_it_was(store: RunStore, scripted: Any, passages: Any) -> None:
+    backbone = scripted(PL=lambda a: f"<workflow>{'QDS' if a.view.level == 'root' else 'QR,R,DS,AG'}</workflow>")
+    graph = JadeGraph(backbone, retriever=passages, recorder=store)
+    run = graph.run(Question("q1", "When was the maker of X born? é漢🎬", type="2hop"))
+    assert store.get(run.id) == run
+    assert store.get(run.id[:10]) == run
+
+
+@given(
+    ids=st.lists(st.integers(0, 2**31 - 1), max_size=20),
+    logprobs=st.lists(st.floats(width=32, allow_nan=False), max_size=20),
+    text=st.text(),
+)
+def test_rows_hold_ids_and_float32_exactly(ids: list[int], logprobs: list[float], text: str) -> None:
+    t = Transition(
+        run_id="r", question_id="q", attempt=0, seq=0, round=1, step=0, depth=0, node="PL", trace_node="0", role="PL",
+        agent_trainable=True, plan="AG", prompt_messages=(Message("user", text),), prompt_token_ids=tuple(ids),
+        action_text=text, action_token_ids=tuple(ids), old_logprobs=tuple(logprobs), sampling={"seed": 1},
+        finish_reason="stop", truncated=False, parsed=[text], valid=True, violation=None, fallback_used=False,
+        counters_before={}, counters_after={}, latency_ms=1.5, backbone_version="v", graph_hash="g", corpus_id="c",
+    )  # fmt: skip
+    assert tables.transition_of(tables.transition_row(t)) == t
+
+
+def test_failed_runs_are_recorded_too(store: RunStore, scripted: Any, passages: Any) -> None:
+    graph = JadeGraph(scripted(), retriever=passages, recorder=store, limits=Limits(tokens=5))
+    run = graph.run("Q?")
+    kept = store.get(run.id)
+    assert (kept.status, kept.error) == ("failed", "LIMIT_TOKENS")
+    assert kept.transitions[-1].error == "LIMIT_TOKENS"
+    assert kept.trace[0].status.value == "failed"
+
+
+def test_listing_filters_and_pages(store: RunStore, scripted: Any, passages: Any) -> None:
+    jade = JadeGraph(scripted(), retriever=passages, recorder=store)
+    vanilla = JadeGraph(scripted(), preset="vanilla-rag", retriever=passages, recorder=store)
+    for i in range(3):
+        jade.run(f"What is {i}?")
+    vanilla.run("100% of _what_?")
+    assert store.count() == 4
+    assert [r["preset"] for r in store.list_runs(limit=1)] == ["vanilla-rag"]
+    assert store.count(RunFilter(preset="jade", plan="R,AG", status="answered")) == 3
+    assert [r["question"] for r in store.list_runs(RunFilter(text="0% of _"))] == ["100% of _what_?"]
+    assert len(store.list_runs(limit=2, offset=3)) == 1
+
+
+def test_unknown_and_ambiguous_ids(store: RunStore, scripted: Any, passages: Any) -> None:
+    graph = JadeGraph(scripted(), retriever=passages, recorder=store)
+    graph.run("a?", run_id="ab1")
+    graph.run("b?", run_id="ab2")
+    with pytest.raises(StoreError, match=r"RUN_NOT_FOUND.*jade runs list"):
+        store.get("zz")
+    with pytest.raises(StoreError, match=r"RUN_AMBIGUOUS.*ab1, ab2"):
+        store.get("ab")
+    assert store.get("ab1").question == "a?"
+
+
+def test_a_second_attempt_supersedes_the_first(store: RunStore, scripted: Any, passages: Any) -> None:
+    graph = JadeGraph(scripted(), retriever=passages, recorder=store)
+    graph.run("a?", run_id="r", attempt=0)
+    graph.run("a?", run_id="r", attempt=1)
+    assert store.count() == 1
+    assert {t.attempt for t in store.get("r").transitions} == {1}
+
+
+def test_a_failing_write_is_raised_to_whoever_waits(store: RunStore, scripted: Any, passages: Any) -> None:
+    graph = JadeGraph(scripted(), retriever=passages, recorder=store)
+    graph.run("a?", run_id="same")
+    with pytest.raises(StoreError, match="STORE_WRITE"):  # (run, attempt, seq) is unique
+        graph.run("a?", run_id="same")
+    graph.run("b?")  # the store goes on
+    assert store.count() == 2
+
+
+def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
+    RunStore(tmp_path / "runs.db").close()
+    with sqlite3.connect(tmp_path / "runs.db") as db:
+        db.execute("UPDATE jade_store SET value = '99'")
+    db.close()
+    with pytest.raises(StoreError, match="STORE_SCHEMA"):
+        RunStore(tmp_path / "runs.db")
+
+
+def test_what_is_no_database_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "runs.db").write_text("not a database, but long enough to be looked at" * 50)
+    with pytest.raises(StoreError, match="STORE_OPEN"):
+        RunStore(tmp_path / "runs.db")
+
+
+def test_a_closed_store_takes_nothing_more(tmp_path: Path, scripted: Any) -> None:
+    store = RunStore(tmp_path / "runs.db")
+    store.close()
+    with pytest.raises(StoreError, match="STORE_CLOSED"):
+        store.run_started(Run("r", "q", "", "jade", 0))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is POSIX")
+def test_kill_9_loses_at_most_the_batch_in_flight(tmp_path: Path) -> None:
+    """A process that dies in the middle of a run: what was flushed is there, the open run says "running"."""
+    code = textwrap.dedent("""
+        import asyncio, sys
+        from jade_graph.backbones.scripted import ScriptedBackbone
+        from jade_graph.engine import JadeGraph
+        from jade_graph.store import RunStore
+
+        store = RunStore(sys.argv[1])
+        def policy(ask):
+            if ask.role == "PL":
+                return "<workflow>AG</workflow>"
+            if ask.view.question == "second?":
+                store.flush()
+                print("inside", flush=True)
+                import time; time.sleep(60)
+            return "<answer>x</answer>"
+        graph = JadeGraph(ScriptedBackbone(policy), recorder=store)
+        graph.run("first?", run_id="first")
+        graph.run("second?", run_id="second")
+    """)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "runs.db")], stdout=subprocess.PIPE, env={**os.environ}
+    )
+    assert process.stdout is not None
+    with process:
+        assert process.stdout.readline().strip() == b"inside"
+        process.send_signal(signal.SIGKILL)
+    with RunStore(tmp_path / "runs.db") as store:
+        assert store.get("first").status == "answered"
+        second = store.get("second")
+        assert second.status == "running"
+        assert [t.role for t in second.transitions] == ["PL"]
+        assert second.trace[0].status.value == "running"
