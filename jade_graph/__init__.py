@@ -1,1 +1,97 @@
-"""JADE Graph: planner and executor roles of one shared language model, as one LangGraph state machine."""
+"""JADE Graph: planner and executor roles of one shared language model, as one LangGraph state machine.
+
+Invariant: importing this package loads nothing heavy. The names below are imported when they are first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jade_graph.backbones import load_backbone
+    from jade_graph.data import load_dataset
+    from jade_graph.engine import JadeGraph, limits_of
+    from jade_graph.errors import JadeError
+    from jade_graph.evaluation import evaluate
+    from jade_graph.retrieval.corpus import build_corpus, open_corpus
+    from jade_graph.store import RunStore
+    from jade_graph.types import (
+        Backbone,
+        Limits,
+        Passage,
+        Plan,
+        Preset,
+        Question,
+        Retriever,
+        Role,
+        Run,
+        Sampling,
+        Tool,
+        Transition,
+    )
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "JadeGraph": "engine",
+    "limits_of": "engine",
+    "JadeError": "errors",
+    "RunStore": "store",
+    "evaluate": "evaluation",
+    "load_backbone": "backbones",
+    "load_dataset": "data",
+    "build_corpus": "retrieval.corpus",
+    "open_corpus": "retrieval.corpus",
+    **dict.fromkeys(
+        [
+            "Backbone",
+            "Limits",
+            "Passage",
+            "Plan",
+            "Preset",
+            "Question",
+            "Retriever",
+            "Role",
+            "Run",
+            "Sampling",
+            "Tool",
+            "Transition",
+        ],
+        "types",
+    ),
+}
+
+__all__ = [
+    "Backbone",
+    "JadeError",
+    "JadeGraph",
+    "Limits",
+    "Passage",
+    "Plan",
+    "Preset",
+    "Question",
+    "Retriever",
+    "Role",
+    "Run",
+    "RunStore",
+    "Sampling",
+    "Tool",
+    "Transition",
+    "build_corpus",
+    "evaluate",
+    "limits_of",
+    "load_backbone",
+    "load_dataset",
+    "open_corpus",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(f"jade_graph.{_HOME[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})

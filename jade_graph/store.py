@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,11 @@ class RunStore:
                 code="STORE_OPEN",
                 hint="--set store.url=sqlite:///runs.db",
             ) from error
+        t = tables.transitions
+        key = (t.c.run_id == sa.bindparam("of_run"), t.c.attempt == sa.bindparam("of_attempt"))
+        self._put_run, self._put_node = self._upsert(tables.runs), self._upsert(tables.trace_nodes)
+        self._put_action = t.insert()
+        self._mark_done = t.update().where(*key, t.c.seq == sa.bindparam("of_seq")).values(done=True)
         self._queue: queue.SimpleQueue[Callable[[], object] | tuple[str, Any]] = queue.SimpleQueue()
         self._failure: StoreError | None = None
         self._closed = False
@@ -66,7 +71,7 @@ class RunStore:
 
     # --- Recorder -----------------------------------------------------------------------------------------------------
     def run_started(self, run: Run) -> None:
-        self._put("run", tables.run_row(run))
+        self._put("run", (replace(run), None))
 
     def transition(self, transition: Transition) -> None:
         self._put("transition", transition)
@@ -178,50 +183,62 @@ class RunStore:
             rows = [item for item in items if isinstance(item, tuple)]
             try:
                 self._write([item for item in rows if item[0] != "stop"])
-            except Exception as error:  # kept, and raised to whoever waits for the rows
-                self._failure = StoreError(
-                    f"writing to the run store {self.url!r} failed: {error}", code="STORE_WRITE", hint="jade doctor"
-                )
+            except Exception:
+                self._write_singly([item for item in rows if item[0] != "stop"])
             for item in items:
                 if not isinstance(item, tuple):
                     item()
             if any(item[0] == "stop" for item in rows):
                 return
 
+    def _write_singly(self, items: Sequence[tuple[str, Any]]) -> None:
+        """After a failed batch: what can be written is, so that one bad row loses nobody else's."""
+        for item in items:
+            try:
+                self._write([item])
+            except Exception as error:  # kept, and raised to whoever waits for the rows
+                self._failure = StoreError(
+                    f"writing to the run store {self.url!r} failed: {error}", code="STORE_WRITE", hint="jade doctor"
+                )
+
     def _write(self, items: Sequence[tuple[str, Any]]) -> None:
         if not items:
             return
-        starts = [row for kind, row in items if kind == "run"]
-        nodes = {
-            (run_id, attempt, node.id): tables.node_row(run_id, attempt, node)
-            for kind, value in items
-            if kind == "nodes"
-            for run_id, attempt, changed in [value]
-            for node in changed
-        }
-        actions = [tables.transition_row(value) for kind, value in items if kind == "transition"]
-        ends = [value for kind, value in items if kind == "end"]
+        runs: dict[str, dict[str, Any]] = {}
+        nodes: dict[tuple[str, int, str], dict[str, Any]] = {}
+        actions: dict[tuple[str, int, int], dict[str, Any]] = {}
+        last: list[dict[str, Any]] = []
+        for kind, value in items:
+            if kind == "transition":
+                if (value.run_id, value.attempt, value.seq) in actions:
+                    raise StoreError(f"two transitions {value.seq} of run {value.run_id!r}.", code="STORE_WRITE")
+                actions[value.run_id, value.attempt, value.seq] = tables.transition_row(value)
+            elif kind == "nodes":
+                run_id, attempt, changed = value
+                for node in changed:
+                    nodes[run_id, attempt, node.id] = tables.node_row(run_id, attempt, node)
+            else:
+                run, seq = value
+                runs[run.id] = tables.run_row(run)
+                if (run.id, run.attempt, seq) in actions:
+                    actions[run.id, run.attempt, seq]["done"] = True
+                elif seq is not None:
+                    last.append({"of_run": run.id, "of_attempt": run.attempt, "of_seq": seq})
         with self._engine.begin() as db:
-            self._upsert(db, tables.runs, starts)
-            self._upsert(db, tables.trace_nodes, nodes.values())
-            if actions:
-                db.execute(tables.transitions.insert(), actions)
-            for run, last in ends:
-                row = tables.run_row(run)
-                db.execute(tables.runs.update().where(tables.runs.c.id == run.id).values(**row))
-                if last is not None:
-                    t = tables.transitions
-                    key = (t.c.run_id == run.id, t.c.attempt == run.attempt, t.c.seq == last)
-                    db.execute(t.update().where(*key).values(done=True))
+            for statement, rows in (
+                (self._put_run, list(runs.values())),
+                (self._put_node, list(nodes.values())),
+                (self._put_action, list(actions.values())),
+                (self._mark_done, last),
+            ):
+                if rows:
+                    db.execute(statement, rows)
 
-    def _upsert(self, db: sa.Connection, table: sa.Table, rows: Iterable[dict[str, Any]]) -> None:
-        values = list(rows)
-        if not values:
-            return
-        insert = (postgresql if db.dialect.name == "postgresql" else sqlite).insert(table)
+    def _upsert(self, table: sa.Table) -> Any:
+        insert = (postgresql if self._engine.dialect.name == "postgresql" else sqlite).insert(table)
         keys = [c.name for c in table.primary_key]
         changed = {c.name: insert.excluded[c.name] for c in table.columns if c.name not in keys}
-        db.execute(insert.on_conflict_do_update(index_elements=keys, set_=changed), values)
+        return insert.on_conflict_do_update(index_elements=keys, set_=changed)
 
     def _raise_failure(self) -> None:
         if self._failure is not None:
@@ -232,7 +249,7 @@ class RunStore:
         with self._engine.begin() as db:
             found = db.execute(sa.select(tables.info.c.value).where(tables.info.c.key == "schema_version")).scalar()
             if found is None:
-                self._upsert(db, tables.info, [{"key": "schema_version", "value": str(SCHEMA_VERSION)}])
+                db.execute(self._upsert(tables.info), [{"key": "schema_version", "value": str(SCHEMA_VERSION)}])
             elif int(found) > SCHEMA_VERSION:
                 raise StoreError(
                     f"the run store {self.url!r} has schema {found}; this version knows {SCHEMA_VERSION}.",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from array import array
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import fields
 from typing import Any
 
 import sqlalchemy as sa
@@ -119,6 +119,7 @@ transitions = sa.Table(
 )
 
 _COUNTERS = tuple(f.name for f in fields(Counters))
+_NODE = tuple(f.name for f in fields(TraceNode))
 _RUN = tuple(f.name for f in fields(Run) if f.name not in ("trace", "transitions", "counters", "metadata"))
 _JSON = ("sampling", "parsed", "rewards", "counters_before", "counters_after")
 _PACKED = {"prompt_token_ids": "i", "action_token_ids": "i", "old_logprobs": "f"}
@@ -162,13 +163,12 @@ def run_of(row: Mapping[str, Any]) -> Run:
 
 
 def node_row(run_id: str, attempt: int, node: TraceNode) -> dict[str, Any]:
-    row = asdict(node)
-    return {**row, "run_id": run_id, "attempt": attempt, "status": node.status.value, "children": _dumps(node.children)}
+    row: dict[str, Any] = {name: getattr(node, name) for name in _NODE}
+    return row | {"run_id": run_id, "attempt": attempt, "status": node.status.value, "children": _dumps(node.children)}
 
 
 def node_of(row: Mapping[str, Any]) -> TraceNode:
-    names = (f.name for f in fields(TraceNode))
-    values = {name: row[name] for name in names}
+    values = {name: row[name] for name in _NODE}
     return TraceNode(**{**values, "status": Status(row["status"]), "children": tuple(json.loads(row["children"]))})
 
 

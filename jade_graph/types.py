@@ -473,4 +473,4 @@ class Run:
 
     @property
     def illegal_actions(self) -> int:
-        return sum(not t.valid for t in self.transitions)
+        return sum(t.violation is not None for t in self.transitions)

@@ -22,6 +22,18 @@ from jade_graph.store import RunFilter, RunStore
 from jade_graph.types import Limits, Message, Question, Run, Transition
 
 
+def _transition(
+    ids: tuple[int, ...] = (), logprobs: tuple[float, ...] = (), text: str = "", run_id: str = "r"
+) -> Transition:
+    return Transition(
+        run_id=run_id, question_id="q", attempt=0, seq=0, round=1, step=0, depth=0, node="PL", trace_node="0",
+        role="PL", agent_trainable=True, plan="AG", prompt_messages=(Message("user", text),), prompt_token_ids=ids,
+        action_text=text, action_token_ids=ids, old_logprobs=logprobs, sampling={"seed": 1},
+        finish_reason="stop", truncated=False, parsed=[text], valid=True, violation=None, fallback_used=False,
+        counters_before={}, counters_after={}, latency_ms=1.5, backbone_version="v", graph_hash="g", corpus_id="c",
+    )  # fmt: skip
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> Any:
     with RunStore(tmp_path / "runs.db") as store:
@@ -42,13 +54,7 @@ def test_a_run_comes_back_exactly_as_it_was(store: RunStore, scripted: Any, pass
     text=st.text(),
 )
 def test_rows_hold_ids_and_float32_exactly(ids: list[int], logprobs: list[float], text: str) -> None:
-    t = Transition(
-        run_id="r", question_id="q", attempt=0, seq=0, round=1, step=0, depth=0, node="PL", trace_node="0", role="PL",
-        agent_trainable=True, plan="AG", prompt_messages=(Message("user", text),), prompt_token_ids=tuple(ids),
-        action_text=text, action_token_ids=tuple(ids), old_logprobs=tuple(logprobs), sampling={"seed": 1},
-        finish_reason="stop", truncated=False, parsed=[text], valid=True, violation=None, fallback_used=False,
-        counters_before={}, counters_after={}, latency_ms=1.5, backbone_version="v", graph_hash="g", corpus_id="c",
-    )  # fmt: skip
+    t = _transition(tuple(ids), tuple(logprobs), text)
     assert tables.transition_of(tables.transition_row(t)) == t
 
 
@@ -100,6 +106,21 @@ def test_a_failing_write_is_raised_to_whoever_waits(store: RunStore, scripted: A
         graph.run("a?", run_id="same")
     graph.run("b?")  # the store goes on
     assert store.count() == 2
+
+
+def test_one_bad_row_loses_nobody_elses(store: RunStore) -> None:
+    """A batch with a doubled key: the run beside it is written all the same."""
+    good, bad = Run("good", "q", "", "jade", 0), Run("bad", "q", "", "jade", 0)
+    for run in (bad, good):
+        store.run_started(run)
+    row = _transition(run_id="bad")
+    store.transition(row)
+    store.transition(row)
+    store.transition(_transition(run_id="good"))
+    with pytest.raises(StoreError, match="STORE_WRITE"):
+        store.flush()
+    assert len(store.get("good").transitions) == 1
+    assert len(store.get("bad").transitions) == 1
 
 
 def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
