@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
+_TYPES = (
+    *("Backbone", "Limits", "Passage", "Plan", "Preset", "Question", "Retriever"),
+    *("Role", "Run", "Sampling", "Tool", "Transition"),
+)
 _HOME = {
     "JadeGraph": "engine",
     "limits_of": "engine",
@@ -43,23 +47,7 @@ _HOME = {
     "load_dataset": "data",
     "build_corpus": "retrieval.corpus",
     "open_corpus": "retrieval.corpus",
-    **dict.fromkeys(
-        [
-            "Backbone",
-            "Limits",
-            "Passage",
-            "Plan",
-            "Preset",
-            "Question",
-            "Retriever",
-            "Role",
-            "Run",
-            "Sampling",
-            "Tool",
-            "Transition",
-        ],
-        "types",
-    ),
+    **dict.fromkeys(_TYPES, "types"),
 }
 
 __all__ = [
