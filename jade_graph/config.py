@@ -78,9 +78,9 @@ class Settings:
         return Path(self.data_dir).expanduser()
 
     @property
-    def store_url(self) -> str:
-        """The database URL, with the default put in."""
-        return self.store.url or f"sqlite:///{self.data_path / 'runs.db'}"
+    def store_url(self) -> str | Path:
+        """Where runs are recorded, with the default put in: a URL, or the path of an SQLite file."""
+        return self.store.url or self.data_path / "runs.db"
 
 
 # `Limits` belongs to the types that everybody speaks; its meanings live here.

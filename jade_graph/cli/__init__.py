@@ -1,0 +1,19 @@
+"""The `jade` command.
+
+Invariant: starting it imports nothing heavy; a command's module, and what it needs, is imported when it is called.
+Every command knows --json, --config, --set, --quiet and --verbose, and ends with a documented exit code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line; returns the exit code (docs/reference/cli.md)."""
+    from jade_graph.cli.app import run
+
+    return run(argv)
+
+
+__all__ = ["main"]

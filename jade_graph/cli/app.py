@@ -1,0 +1,145 @@
+"""The root command: finds commands by name and turns every failure into a message and an exit code.
+
+Invariant: listing the commands imports none of them, so a broken plug-in cannot break `jade --help`. No exception
+leaves `run`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Annotated, Any, NamedTuple
+
+import typer
+from typer.main import get_command
+
+from jade_graph import plugins
+from jade_graph.cli import failures
+from jade_graph.cli.command import Cli, Command, ConfigFile, Group, Json, Overrides, Quiet, Verbose
+from jade_graph.errors import PluginError, unknown
+
+GROUP = "jade.commands"
+
+
+class Builtin(NamedTuple):
+    help: str
+    panel: str
+    module: str
+
+
+def _builtin(name: str, help: str, panel: str) -> tuple[str, Builtin]:
+    return name, Builtin(help, panel, f"jade_graph.cli.{name}")
+
+
+RUN, DATA, LOOK = "Ask and measure", "Documents and data", "Look inside"
+BUILTINS: dict[str, Builtin] = dict(
+    [
+        _builtin("bench", "Run a benchmark and print its figures.", RUN),
+        _builtin("runs", "List recorded runs, or show one as a tree.", LOOK),
+        _builtin("presets", "List the methods, or show one.", LOOK),
+        _builtin("config", "Show the settings and where each came from.", LOOK),
+        _builtin("doctor", "Check the installation and say what is missing.", LOOK),
+        _builtin("errors", "Explain an error code.", LOOK),
+        _builtin("plugins", "List roles, presets, backbones and what else packages bring.", LOOK),
+        _builtin("version", "Print the versions.", LOOK),
+    ]
+)
+
+
+class Lazy(Command):
+    """A name and a line of help; the real command is imported when it is called."""
+
+    def __init__(self, name: str, help: str, panel: str, module: str | None) -> None:
+        super().__init__(name, help=help, rich_help_panel=panel)
+        self._module = module
+
+    def load(self) -> Any:
+        name = str(self.name)
+        app = import_module(self._module).app if self._module else plugins.load(GROUP, name)
+        if not isinstance(app, typer.Typer):
+            raise PluginError(
+                f"the command {name!r} is a {type(app).__name__}, not a typer.Typer.",
+                code="PLUGIN_COMMAND",
+                hint="point the entry point at a typer.Typer",
+            )
+        app._add_completion = False
+        command = get_command(app)
+        command.name = name
+        return command
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        return self.load().make_context(info_name, args, parent, **extra)
+
+
+class Root(Group):
+    """Built-in commands, then those of other packages. A built-in name cannot be taken."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
+        return [*BUILTINS, *(name for name in plugins.names(GROUP) if name not in BUILTINS)]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
+        if cmd_name in BUILTINS:
+            return Lazy(cmd_name, *BUILTINS[cmd_name])
+        if cmd_name in plugins.names(GROUP):
+            return Lazy(cmd_name, *_described(cmd_name), module=None)
+        return None
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name = args[0]
+        if not name.startswith("-") and self.get_command(ctx, name) is None:
+            raise unknown("command", name, self.list_commands(ctx), code="UNKNOWN_COMMAND")
+        return super().resolve_command(ctx, args)
+
+
+def _described(name: str) -> tuple[str, str]:
+    """One line of help and the panel of a command that another package brings, read without importing it."""
+    from jade_graph.cli.sources import entries, summary
+
+    found = entries(GROUP)[name][-1]
+    owner = found.dist.name if found.dist else "?"
+    return summary(found.module) or f"From the package {owner}.", "More commands"
+
+
+app = typer.Typer(
+    name="jade",
+    cls=Root,
+    help="Agents whose planner writes a workflow per question, and that learn from their runs.",
+    no_args_is_help=False,
+    add_completion=False,
+    invoke_without_command=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
+    epilog="First steps: [bold]jade demo[/], [bold]jade doctor[/].",
+)
+
+
+@app.callback()
+def root(
+    ctx: typer.Context,
+    version: Annotated[bool, typer.Option("--version", "-V", metavar="", help="Print the version and stop.")] = False,
+    json: Json = False,
+    config: ConfigFile = None,
+    set_: Overrides = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    ctx.obj = Cli().add(json, config, set_, quiet, verbose)
+    if version:
+        from jade_graph import manifest
+
+        ctx.obj.out.result({"version": manifest.version()}, lambda: f"jade {manifest.version()}")
+        raise typer.Exit
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
+
+
+def run(argv: Sequence[str] | None = None) -> int:
+    """Run one command line, print what goes wrong, and return the exit code."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = app(args=args, prog_name="jade", standalone_mode=False)
+    except BaseException as error:
+        return failures.report(error, args)
+    return code if isinstance(code, int) else 0

@@ -1,0 +1,169 @@
+"""`jade doctor`: what this installation has, what is missing, and what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import typer
+
+from jade_graph.cli.command import Cli, command, single
+from jade_graph.errors import JadeError
+
+app = single()
+State = Literal["ok", "note", "missing"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at. "missing" keeps something from working; `fix` says what to do."""
+
+    what: str
+    state: State
+    detail: str
+    fix: str = ""
+
+
+@command(app)
+def doctor(cli: Cli) -> None:
+    """Check Python, packages, devices, settings, folders, models and plug-ins. Exit code 1 if something is missing."""
+    from jade_graph.manifest import manifest
+
+    findings = [finding for check in CHECKS for finding in _run(check, cli)]
+    missing = [f for f in findings if f.state == "missing"]
+    cli.out.result(
+        {"ok": not missing, "findings": findings, "manifest": manifest()},
+        lambda: _shown(findings, len(missing)),
+    )
+    if missing:
+        raise typer.Exit(1)
+
+
+def _run(check: Callable[[Cli], Iterator[Finding]], cli: Cli) -> list[Finding]:
+    try:
+        return list(check(cli))
+    except JadeError as error:
+        return [Finding(check.__name__.strip("_"), "missing", f"{error.error_code}: {error.message}", error.hint)]
+
+
+def _python(_: Cli) -> Iterator[Finding]:
+    import platform
+
+    from jade_graph import manifest
+
+    yield Finding("python", "ok", f"{platform.python_version()} on {platform.platform()}")
+    yield Finding("jade-graph", "ok", manifest.version())
+
+
+def _packages(_: Cli) -> Iterator[Finding]:
+    from importlib import metadata
+
+    from packaging.requirements import Requirement
+
+    from jade_graph.manifest import DISTRIBUTION, packages
+
+    installed = packages()
+    wanted = [Requirement(text) for text in metadata.requires(DISTRIBUTION) or [] if "extra ==" not in text]
+    lowered = {name.lower().replace("_", "-"): version for name, version in installed.items()}
+    good = 0
+    for requirement in wanted:
+        version = lowered.get(requirement.name.lower().replace("_", "-"))
+        if version is None:
+            yield Finding(requirement.name, "missing", "not installed", f'pip install "{requirement}"')
+        elif not requirement.specifier.contains(version, prereleases=True):
+            yield Finding(
+                requirement.name, "missing", f"{version}, needs {requirement.specifier}", f'pip install "{requirement}"'
+            )
+        else:
+            good += 1
+    yield Finding("packages", "ok", f"{good} of {len(wanted)} as required; jade version lists them")
+
+
+def _devices(_: Cli) -> Iterator[Finding]:
+    from jade_graph import manifest
+
+    flags = manifest.cpu_flags()
+    yield Finding(
+        "processor", "ok", f"{manifest.cpu_model() or 'unknown'}, {manifest.cores()} cores, {' '.join(flags)}"
+    )
+    memory = manifest.memory_gib()
+    if memory is not None:
+        low = memory < 4
+        yield Finding(
+            "memory", "note" if low else "ok", f"{memory:g} GiB", "4 GiB or more are comfortable" if low else ""
+        )
+    try:
+        import torch
+    except Exception as error:  # a broken build fails in many ways, and saying so is this command's job
+        yield Finding("torch", "missing", f"{type(error).__name__}: {error}", "make setup")
+        return
+    found = [f"cuda {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count())]
+    if torch.backends.mps.is_available():
+        found.append("mps")
+    yield Finding(
+        "torch", "ok", f"{torch.__version__}, {torch.get_num_threads()} threads, {', '.join(found) or 'cpu only'}"
+    )
+
+
+def _settings(cli: Cli) -> Iterator[Finding]:
+    files = ", ".join(map(str, cli.config.files)) or "no file; all defaults, JADE_* and --set"
+    yield Finding("settings", "ok", files)
+
+
+def _data_dir(cli: Cli) -> Iterator[Finding]:
+    import os
+    import shutil
+
+    path = cli.settings.data_path
+    base = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
+    if not os.access(base, os.W_OK) or not base.is_dir():
+        yield Finding("data folder", "missing", f"{path} cannot be written", "--set data_dir=FOLDER")
+        return
+    free = shutil.disk_usage(base).free / 2**30
+    low = free < 1
+    there = "" if path.exists() else " (made when needed)"
+    yield Finding(
+        "data folder", "note" if low else "ok", f"{path}{there}, {free:.0f} GiB free", "free some disk" if low else ""
+    )
+
+
+def _plugins(_: Cli) -> Iterator[Finding]:
+    from jade_graph.cli.sources import entries, owner
+    from jade_graph.plugins import GROUPS
+
+    count = 0
+    for group in GROUPS:
+        for name, found in entries(group).items():
+            count += 1
+            if len(found) > 1:
+                owners = ", ".join(map(owner, found))
+                yield Finding(f"{group} {name}", "note", f"brought by {owners}", "uninstall all but one")
+    if count:
+        yield Finding("plug-ins", "ok", f"{count} found; jade plugins list tries each")
+    else:
+        yield Finding("plug-ins", "missing", "none found, not even the stock roles", "make setup")
+
+
+CHECKS: tuple[Callable[[Cli], Iterator[Finding]], ...] = (
+    _python,
+    _packages,
+    _devices,
+    _settings,
+    _data_dir,
+    _plugins,
+)
+
+
+def _shown(findings: list[Finding], missing: int) -> list[Any]:
+    from rich.text import Text
+
+    from jade_graph.console import table
+
+    style = {"ok": "green", "note": "yellow", "missing": "bold red"}
+    rows = [(f.what, Text(f.state, style=style[f.state]), f.detail, f.fix or "") for f in findings]
+    end = (
+        Text(f"{missing} missing", style="bold red") if missing else Text("Everything needed is there.", style="green")
+    )
+    columns = ("what", "state", "detail", "to do") if any(f.fix for f in findings) else ("what", "state", "detail")
+    return [table(columns, [row[: len(columns)] for row in rows]), end]

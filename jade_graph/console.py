@@ -1,0 +1,195 @@
+"""What the command line prints, and where.
+
+Invariant: standard output holds the result and nothing else (with --json exactly one JSON object); progress, logs and
+errors go to standard error. Colour and animation appear only on a terminal.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, is_dataclass
+from enum import Enum
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+# Piped output has no width of its own: wide enough that tables are not cut.
+PIPE_WIDTH = 140
+
+
+class Ticker(Protocol):
+    """Reports progress: `done` of `total` (None: unknown) steps of what `label` names."""
+
+    def __call__(self, done: int, total: int | None = None, label: str | None = None) -> None: ...
+
+
+@dataclass
+class Output:
+    """The two streams of one command."""
+
+    json: bool = False
+    quiet: bool = False
+    verbose: bool = False
+
+    @cached_property
+    def stdout(self) -> Console:
+        return _console(stderr=False)
+
+    @cached_property
+    def stderr(self) -> Console:
+        return _console(stderr=True)
+
+    def result(self, value: Mapping[Any, Any], show: Callable[[], Any]) -> None:
+        """Print the result: `value` with --json, else what `show` makes: a renderable or several."""
+        if self.json:
+            print_json(value)
+            return
+        shown = show()
+        for item in shown if isinstance(shown, list | tuple) else [shown]:
+            self.stdout.print(item)
+
+    def log(self, text: str) -> None:
+        """A line about what goes on; not with --quiet."""
+        if not self.quiet:
+            self.stderr.print(text, style="dim", highlight=False, markup=False)
+
+    def warn(self, text: str) -> None:
+        """A line that the user should see even with --quiet."""
+        self.stderr.print(f"[yellow]note[/] {_plain(text)}", highlight=False)
+
+    @contextmanager
+    def progress(self, label: str) -> Iterator[Ticker]:
+        """A bar on a terminal; elsewhere a line at the start and every tenth of the way."""
+        if self.quiet:
+            yield _silent
+        elif self.stderr.is_terminal:
+            with _bar(self.stderr, label) as tick:
+                yield tick
+        else:
+            yield _Lines(self.log, label)
+
+
+def print_json(value: Mapping[Any, Any]) -> None:
+    """One JSON object on standard output. A number that JSON cannot hold becomes null, never `NaN`."""
+    sys.stdout.write(json.dumps(jsonable(value), ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+    sys.stdout.flush()
+
+
+def jsonable(value: Any) -> Any:
+    """Plain JSON data out of data classes, tuples, sets, paths and numpy scalars."""
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, str | bool | int) or value is None:
+        return value
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if is_dataclass(value) and not isinstance(value, type):
+        return jsonable(asdict(value))
+    if isinstance(value, Mapping):
+        return {str(key): jsonable(item) for key, item in value.items()}
+    if isinstance(value, frozenset | set):
+        return sorted(jsonable(item) for item in value)
+    if isinstance(value, Iterable):
+        return [jsonable(item) for item in value]
+    if hasattr(value, "item"):
+        return jsonable(value.item())
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str = "", right: str = "") -> Table:
+    """A table in the house style. Columns named in `right` (separated by blanks) hold numbers.
+
+    Cells are plain text unless they are renderables: brackets in data are no markup.
+    """
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    out = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False)
+    numeric = set(right.split())
+    for name in columns:
+        out.add_column(name, justify="right" if name in numeric else "left", overflow="fold", no_wrap=name in numeric)
+    for row in rows:
+        out.add_row(*(cell if hasattr(cell, "__rich_console__") else Text(text(cell)) for cell in row))
+    return out
+
+
+def text(value: Any) -> str:
+    """A value as a table shows it."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) < 1000 else f"{value:,.0f}"
+    return str(value)
+
+
+def _plain(value: str) -> str:
+    from rich.markup import escape
+
+    return escape(value)
+
+
+def _console(*, stderr: bool) -> Console:
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() or "COLUMNS" in os.environ else PIPE_WIDTH
+    return Console(stderr=stderr, width=width, soft_wrap=False, highlight=False)
+
+
+def _silent(done: int, total: int | None = None, label: str | None = None) -> None:
+    """The ticker of --quiet."""
+
+
+class _Lines:
+    """A ticker for logs: a line at the start of each label and one per tenth."""
+
+    def __init__(self, log: Callable[[str], None], label: str) -> None:
+        self._log, self._label, self._tenth = log, label, -1
+        log(f"{label} ...")
+
+    def __call__(self, done: int, total: int | None = None, label: str | None = None) -> None:
+        if label is not None and label != self._label:
+            self._label, self._tenth = label, -1
+        tenth = 10 * done // total if total else -1
+        if total and tenth > self._tenth and done:
+            self._tenth = tenth
+            self._log(f"{self._label}: {done}/{total}")
+
+
+@contextmanager
+def _bar(console: Console, label: str) -> Iterator[Ticker]:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task(label, total=None)
+
+        def tick(done: int, total: int | None = None, label: str | None = None) -> None:
+            changes: dict[str, Any] = {"completed": done}
+            if total is not None:
+                changes["total"] = total
+            if label is not None:
+                changes["description"] = label
+            progress.update(task, **changes)
+
+        yield tick
