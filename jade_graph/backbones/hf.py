@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from jade_graph.backbones.batcher import DEFAULT_BATCH, Batcher, Job, Signals, S
 from jade_graph.backbones.codec import Codec
 from jade_graph.backbones.decoding import decode
 from jade_graph.backbones.forward import HFSession, Session
+from jade_graph.backbones.lean import LeanModel, LeanSession
 from jade_graph.backbones.sampler import check_sampling
 from jade_graph.errors import BackboneError
 from jade_graph.types import Ask, Completion, Message, Sampling
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 # Most prompt tokens in one forward pass, padding included: on a CPU what the caches hold, else what keeps it busy.
-_CPU_BUDGET = 2048
+_CPU_BUDGET = 1024
 _ACCELERATOR_BUDGET = 16384
 
 
@@ -40,10 +41,13 @@ class Loaded:
     codec: Codec
     version: str
     max_context: int
-    vocabulary: int = field(default=0)
+    vocabulary: int
+    lean: LeanModel | None = None
 
     def session(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> Session:
         budget = _CPU_BUDGET if self.model.device.type == "cpu" else _ACCELERATOR_BUDGET
+        if self.lean is not None:
+            return LeanSession(self.lean, prompts, new_tokens, budget)
         return HFSession(self.model, prompts, new_tokens, budget)
 
 
@@ -105,6 +109,7 @@ class HFBackbone:
         profile: str | None = None,
         max_context: int | None = None,
         max_batch: int = DEFAULT_BATCH,
+        lean: bool = True,
         revision: str | None = None,
         template_options: Mapping[str, Any] | None = None,
     ) -> HFBackbone:
@@ -117,6 +122,7 @@ class HFBackbone:
             profile: "chat" or "compact"; None: what jade.json says, else "chat" where there is a chat template.
             max_context: prompt plus action in tokens; None: what the model was made for.
             max_batch: most requests decoded together.
+            lean: run small Llama-shaped models through `backbones.lean`, where it agrees with transformers.
             revision: of a hub model.
             template_options: further variables of the chat template.
 
@@ -136,6 +142,7 @@ class HFBackbone:
             version=weights.content_version(folder, short),
             max_context=max_context,
             max_batch=max_batch,
+            lean=lean,
         )
 
     @classmethod
@@ -147,11 +154,13 @@ class HFBackbone:
         version: str,
         max_context: int | None = None,
         max_batch: int = DEFAULT_BATCH,
+        lean: bool = True,
     ) -> HFBackbone:
         """Serve a model that is already in memory (a learner's, a test's). The caller names its version."""
         vocabulary = int(model.get_input_embeddings().weight.shape[0])
         limit = max_context or weights.max_context(model, codec.tokenizer)
-        return cls(Loaded(model, codec, version, limit, vocabulary), max_batch=max_batch)
+        fast = LeanModel.of(model) if lean else None
+        return cls(Loaded(model, codec, version, limit, vocabulary, fast), max_batch=max_batch)
 
     @property
     def version(self) -> str:
