@@ -67,6 +67,7 @@ class Actor:
     sampling: Sampling
     constrained: bool
     graph_hash: str
+    action_tokens: int | None = None
 
     def served(self, role: str) -> Served:
         return self.trainable if self.trainable_roles is None or role in self.trainable_roles else self.frozen
@@ -79,7 +80,7 @@ class Actor:
         seq, began, before = ctx.take_seq(), ctx.elapsed_ms(), ctx.counters
         messages: tuple[Message, ...] = ()
         ids: list[int] = []
-        sampling = replace(self.sampling, max_new_tokens=role.max_new_tokens)
+        sampling = replace(self.sampling, max_new_tokens=self._room(role))
         done: Completion | None = None
         parsed = Parsed(None)
         effect: Effect | None = None
@@ -140,11 +141,14 @@ class Actor:
         )
         return effect
 
+    def _room(self, role: Role) -> int:
+        return min(role.max_new_tokens, self.action_tokens or role.max_new_tokens)
+
     def _sampling(self, ctx: RunContext, role: Role, view: View, where: Where, served: Served) -> Sampling:
         sampling = replace(
             self.sampling,
             **ctx.sampling,
-            max_new_tokens=min(role.max_new_tokens, max(1, ctx.limits.tokens - ctx.counters.tokens)),
+            max_new_tokens=min(self._room(role), max(1, ctx.limits.tokens - ctx.counters.tokens)),
             seed=ctx.seed(where.target.id, where.round, where.step, role.code),
         )
         if not served.trainable:

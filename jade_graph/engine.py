@@ -51,8 +51,10 @@ class JadeGraph:
         retriever: where R searches; None is right only for plans without R.
         frozen_backbone: serves the roles that the preset does not train, greedily; the backbone itself by default.
         limits: bounds of a run; default: `Limits()` with the preset's own on top.
-        sampling: how trainable roles are sampled; default greedy. A role sets its own `max_new_tokens`.
+        sampling: how trainable roles are sampled; default greedy. Its `max_new_tokens` and `seed` are not used: a role
+            has its own, and each action's seed is derived from the run's.
         k: passages a retrieval brings.
+        action_tokens: upper bound on the tokens of one action, below each role's own.
         constrained: let the planner write nothing but legal plans (constrained decoding).
         recorder: where runs are written as they happen, e.g. a `jade_graph.store.RunStore`.
         checkpointer: a LangGraph checkpointer for `graph`.
@@ -72,6 +74,7 @@ class JadeGraph:
         sampling: Sampling | None = None,
         k: int = 5,
         constrained: bool = False,
+        action_tokens: int | None = None,
         recorder: Recorder | None = None,
         checkpointer: Any = None,
     ) -> None:
@@ -86,7 +89,7 @@ class JadeGraph:
         parts = _Parts(self.preset)
         self.roles: Mapping[str, Role] = parts.roles
         self.grammar = parts.grammar
-        self.graph_hash = parts.hash(k, constrained)
+        self.graph_hash = parts.hash(k, constrained, action_tokens)
         self._contexts: dict[str, RunContext] = {}
         actor = Actor(
             trainable=Served(backbone, True),
@@ -97,6 +100,7 @@ class JadeGraph:
             sampling=sampling or Sampling(temperature=0.0),
             constrained=constrained,
             graph_hash=self.graph_hash,
+            action_tokens=action_tokens,
         )
         self._flow = Workflow(
             preset=self.preset,
@@ -331,7 +335,7 @@ class _Parts:
         for code in sorted(named - known):
             raise unknown("role", code, known, code="UNKNOWN_ROLE")
 
-    def hash(self, k: int, constrained: bool) -> str:
+    def hash(self, k: int, constrained: bool, action_tokens: int | None) -> str:
         """Names what the graph does: preset, roles with their options, plans, k."""
         described = {
             "schema": SCHEMA_VERSION,
@@ -340,6 +344,7 @@ class _Parts:
             "plans": [str(p) for p in self.grammar.plans],
             "k": k,
             "constrained": constrained,
+            "action_tokens": action_tokens,
         }
         text = json.dumps(described, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]

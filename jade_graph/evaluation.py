@@ -1,0 +1,189 @@
+"""Evaluation: a graph over a data set, scored per question, summarised with bootstrap intervals.
+
+Invariant: every question has one row, failed runs too. What cannot be scored (no gold answer, no gold passages) is
+None and left out of that figure's mean, never counted as 0; comparisons are paired on the question.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from jade_graph.engine import JadeGraph
+from jade_graph.errors import DataError, UsageError
+from jade_graph.metrics import answer_recall, exact_match, support_recall, token_f1
+from jade_graph.stats import mean_ci, paired_ci
+from jade_graph.types import Question, Run
+
+FIGURES = (
+    "f1",
+    "em",
+    "f1_style_stripped",
+    "support_recall",
+    "answer_recall",
+    "calls",
+    "retrievals",
+    "tokens",
+    "latency_ms",
+    "illegal_rate",
+    "failed_rate",
+)
+BEST_LOW = frozenset({"calls", "retrievals", "tokens", "latency_ms", "illegal_rate", "failed_rate"})
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One question, answered and scored. `illegal_rate` is illegal actions per action of a role (tools apart).
+
+    `support_recall` and `answer_recall` are over the first k passages of the whole run, k the graph's own.
+    """
+
+    question_id: str
+    type: str
+    run_id: str
+    plan: str
+    answer: str
+    status: str
+    error: str | None
+    f1: float | None
+    em: float | None
+    f1_style_stripped: float | None
+    support_recall: float | None
+    answer_recall: float | None
+    calls: float
+    retrievals: float
+    tokens: float
+    latency_ms: float
+    illegal_rate: float
+    failed_rate: float
+
+
+def score(run: Run, question: Question, k: int) -> Row:
+    """The row of a run. A failed run scores what its (empty) answer scores."""
+    golds = question.answers
+    documents = run.documents[:k] if run.counters.retrievals else ()
+    retrieved = bool(run.counters.retrievals)
+    return Row(
+        question_id=question.id,
+        type=question.type or "all",
+        run_id=run.id,
+        plan=run.plan,
+        answer=run.answer,
+        status=run.status,
+        error=run.error,
+        f1=token_f1(run.answer, golds),
+        em=exact_match(run.answer, golds),
+        f1_style_stripped=token_f1(run.answer, golds, style_stripped=True),
+        support_recall=support_recall(documents, question.supporting, k) if question.supporting and retrieved else None,
+        answer_recall=answer_recall(documents, golds) if golds and retrieved else None,
+        calls=run.counters.calls,
+        retrievals=run.counters.retrievals,
+        tokens=run.counters.tokens,
+        latency_ms=run.wall_ms,
+        illegal_rate=run.illegal_actions / max(run.counters.calls, 1),
+        failed_rate=float(run.status == "failed"),
+    )
+
+
+async def evaluate(
+    graph: JadeGraph,
+    questions: Sequence[Question],
+    *,
+    seed: int = 0,
+    concurrency: int = 64,
+    progress: Callable[[Run], None] | None = None,
+    **options: Any,
+) -> list[Row]:
+    """Answer and score every question; rows in the order of the questions.
+
+    Raises:
+        DataError: DATASET_IDS when two questions share an id, DATASET_EMPTY when there are none.
+    """
+    by_id = {q.id: q for q in questions}
+    if not questions:
+        raise DataError("there are no questions to evaluate.", code="DATASET_EMPTY")
+    if len(by_id) < len(questions) or "" in by_id:
+        raise DataError("every question needs an id of its own.", code="DATASET_IDS")
+    rows: dict[str, Row] = {}
+    async for run in graph.arun_many(questions, seed=seed, concurrency=concurrency, **options):
+        rows[run.question_id] = score(run, by_id[run.question_id], graph.k)
+        if progress is not None:
+            progress(run)
+    return [rows[q.id] for q in questions]
+
+
+def summarize(rows: Sequence[Row], *, seed: int = 0) -> dict[str, Any]:
+    """Means with 95 % bootstrap intervals: `n`, `scored`, a mean per figure, `ci95` {figure: [low, high]}, `plans`."""
+    out: dict[str, Any] = {"n": len(rows), "scored": sum(r.f1 is not None for r in rows)}
+    intervals: dict[str, list[float]] = {}
+    for name in FIGURES:
+        values = [v for r in rows if (v := getattr(r, name)) is not None]
+        if values:
+            interval = mean_ci(values, seed=seed)
+            out[name] = interval.mean
+            intervals[name] = [interval.low, interval.high]
+        else:
+            out[name] = None
+    return {**out, "ci95": intervals, "plans": plan_shares(rows)}
+
+
+def plan_shares(rows: Sequence[Row]) -> dict[str, float]:
+    """Share of questions by root plan, largest first."""
+    counts: dict[str, int] = {}
+    for row in rows:
+        counts[row.plan or "none"] = counts.get(row.plan or "none", 0) + 1
+    return {plan: n / len(rows) for plan, n in sorted(counts.items(), key=lambda item: (-item[1], item[0]))}
+
+
+def report(rows: Sequence[Row], manifest: Mapping[str, Any], *, seed: int = 0) -> dict[str, Any]:
+    """What `jade eval --json` prints: `overall`, `by_type`, `manifest`."""
+    types = sorted({r.type for r in rows})
+    return {
+        "overall": summarize(rows, seed=seed),
+        "by_type": {t: summarize([r for r in rows if r.type == t], seed=seed) for t in types},
+        "manifest": dict(manifest),
+    }
+
+
+def compare(ours: Sequence[Row], theirs: Sequence[Row], *, seed: int = 0) -> dict[str, Any]:
+    """Paired differences ours - theirs: `{figure: {"difference", "ci95", "p"}}`, over the questions both scored.
+
+    Raises:
+        UsageError: EVAL_NOT_PAIRED when the two did not answer the same questions.
+    """
+    other = {r.question_id: r for r in theirs}
+    if set(other) != {r.question_id for r in ours}:
+        raise UsageError(
+            "the two evaluations did not answer the same questions.",
+            code="EVAL_NOT_PAIRED",
+            hint="evaluate both with the same data set, --limit and --seed",
+        )
+    out: dict[str, Any] = {}
+    for name in FIGURES:
+        pairs = [(a, b) for r in ours if (a := getattr(r, name)) is not None
+                 and (b := getattr(other[r.question_id], name)) is not None]  # fmt: skip
+        if pairs:
+            paired = paired_ci([a for a, _ in pairs], [b for _, b in pairs], seed=seed)
+            out[name] = {"difference": paired.difference, "ci95": [paired.low, paired.high], "p": paired.p}
+    return out
+
+
+def save_rows(path: Path, rows: Iterable[Row], manifest: Mapping[str, Any]) -> None:
+    """Rows and manifest as JSON lines: the first line is the manifest."""
+    lines = [json.dumps({"manifest": dict(manifest)}), *(json.dumps(asdict(r)) for r in rows)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def load_rows(path: Path) -> tuple[list[Row], dict[str, Any]]:
+    """What `save_rows` wrote. Raises `DataError` EVAL_FILE."""
+    try:
+        first, *rest = path.read_text(encoding="utf-8").splitlines()
+        return [Row(**json.loads(line)) for line in rest], dict(json.loads(first)["manifest"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{str(path)!r} is no saved evaluation: {error}", code="EVAL_FILE", hint="jade eval DATASET --out FILE"
+        ) from error
