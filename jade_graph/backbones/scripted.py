@@ -13,21 +13,23 @@ from collections.abc import Callable, Sequence
 from jade_graph.errors import BackboneError
 from jade_graph.types import Ask, Completion, FinishReason, Message, Sampling
 
-EOS = 256
-"""The end token: after the 256 bytes."""
+EOS = 0
+"""The end token: no bytes."""
+
+_BYTES = 3  # a token's worth: near what subword tokens hold, so that the roles' token limits mean the same here
 
 Policy = Callable[[Ask], "str | Exception"]
 
 
 class ScriptedBackbone:
-    """Answers every request with `policy(ask)`. The tokens are the UTF-8 bytes of the text, then `EOS`.
+    """Answers every request with `policy(ask)`. Tokens are three UTF-8 bytes each, then `EOS`.
 
     Args:
         policy: gives the action's text; or returns an exception, which `generate` then raises as it is.
         version: recorded on every completion.
         profile: which prompts the roles render.
         latency_s: seconds to wait before each answer.
-        max_context: prompt plus action, in bytes.
+        max_context: prompt plus action, in tokens.
     """
 
     def __init__(
@@ -68,10 +70,13 @@ class ScriptedBackbone:
         return self.encode_text("".join(f"{message.role}: {message.content}\n" for message in messages))
 
     def encode_text(self, text: str) -> list[int]:
-        return list(text.encode("utf-8", errors="replace"))
+        data = text.encode("utf-8", errors="replace")
+        chunks = (data[i : i + _BYTES] for i in range(0, len(data), _BYTES))
+        return [len(chunk) << 24 | int.from_bytes(chunk, "big") for chunk in chunks]
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        return bytes(token for token in token_ids if token < EOS).decode("utf-8", errors="replace")
+        chunks = ((token & 0xFFFFFF).to_bytes(token >> 24, "big") for token in token_ids)
+        return b"".join(chunks).decode("utf-8", errors="replace")
 
     async def generate(
         self, prompt_token_ids: Sequence[int], sampling: Sampling, *, hint: Ask | None = None

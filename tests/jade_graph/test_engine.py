@@ -191,14 +191,14 @@ def test_long_documents_are_cut_to_the_context(scripted: Any) -> None:
         async def search(self, query: str, k: int) -> list[Passage]:
             return [Passage(str(i), "word " * 500) for i in range(k)]
 
-    run = JadeGraph(scripted({"max_context": 1200}), retriever=Long()).run("Q?")
+    run = JadeGraph(scripted({"max_context": 1000}), retriever=Long()).run("Q?")
     assert run.status == "answered", run.error_message
     assert [t.prompt_cut for t in run.transitions] == [False, False, True]
-    assert len(run.transitions[-1].prompt_token_ids) <= 1200
+    assert len(run.transitions[-1].prompt_token_ids) <= 1000
 
 
 def test_a_question_longer_than_the_context_is_a_named_failure(scripted: Any, passages: Any) -> None:
-    run = JadeGraph(scripted({"max_context": 200}), retriever=passages).run("why " * 300 + "?")
+    run = JadeGraph(scripted({"max_context": 160}), retriever=passages).run("why " * 300 + "?")
     assert (run.status, run.error) == ("failed", "CONTEXT_OVERFLOW")
 
 
