@@ -1,0 +1,237 @@
+"""What the roles are shown before any learning: views of training worlds with the oracle's action for each.
+
+Invariant: every view is of a `train` world, every action is what `OraclePolicy` writes for that view, except the
+planner's, which is drawn from a fixed prior that no question changes. The answerer is never shown conflicting editions,
+so telling them apart is left to the selector, or to learning.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from jade_graph import plugins
+from jade_graph.microworld import frames
+from jade_graph.microworld.frames import Fact, Frame, Match
+from jade_graph.microworld.lexicon import Split
+from jade_graph.microworld.oracle import OraclePolicy
+from jade_graph.microworld.questions import KINDS, SHARES, Kind, make_question, question_about
+from jade_graph.microworld.world import Difficulty, Entity, World, make_world
+from jade_graph.plans import workflow
+from jade_graph.types import Ask, Order, Passage, Question, View
+
+LONG_ROLES: Mapping[str, float] = {"AG": 0.64, "DS": 0.36}
+SHORT_ROLES: Mapping[str, float] = {"PL": 0.14, "QR": 0.2, "QDS": 0.2, "QDP": 0.16, "AS": 0.3}
+
+ROLES = (*LONG_ROLES, *SHORT_ROLES)
+
+OPENING: Mapping[Kind, float] = {
+    "1hop": 0.1,
+    "noisy": 0.05,
+    "2hop": 0.08,
+    "comparison": 0.08,
+    "context": 0.05,
+    "conjunction": 0.46,
+    "edition": 0.18,
+}
+"""What decides which documents come up. Two-step questions are rare: read at once, their answer is always "unknown"."""
+
+FURTHER: Mapping[Kind, float] = {"1hop": 0.45, "noisy": 0.22, "context": 0.15, "edition": 0.18}
+"""What else is asked about the entities in these documents."""
+
+ROOT_PLANS: Mapping[str, float] = {
+    "QDS": 0.17,
+    "R,AG": 0.17,
+    "QR,R,AG": 0.15,
+    "QDP": 0.14,
+    "R,DS,AG": 0.12,
+    "QR,R,DS,AG": 0.12,
+    "AG": 0.10,
+    "QR,AG": 0.03,
+}
+"""The planner's prior for a user's question: near uniform, the same for every kind."""
+
+SUB_PLANS: Mapping[str, float] = {
+    "R,AG": 0.88,
+    "R,DS,AG": 0.04,
+    "QR,R,AG": 0.04,
+    "QR,R,DS,AG": 0.02,
+    "AG": 0.02,
+}
+"""The planner's prior for a sub-question."""
+
+WORLD = Difficulty(scale=0.5)
+
+
+@dataclass(frozen=True, slots=True)
+class Demonstration:
+    """One prompt of a role, its documents apart, and the action shown for it, all as text."""
+
+    role: str
+    documents: str
+    prompt: str
+    action: str
+    kind: str = ""
+
+
+class Demonstrator:
+    """Draws demonstrations from one world. Deterministic in the seed, `rng` and the calls made."""
+
+    def __init__(self, seed: int, *, split: Split = "train", difficulty: Difficulty = WORLD) -> None:
+        self.world: World = make_world(split, seed, difficulty)
+        self.rng = random.Random(f"demonstrations {seed}")
+        self.roles = {code: plugins.load("jade.roles", code) for code in ROLES}
+        self.oracle = OraclePolicy(self.world)
+
+    def short(self, code: str | None = None) -> Demonstration:
+        """One demonstration of a role that reads no documents."""
+        code = code or self.rng.choices(list(SHORT_ROLES), list(SHORT_ROLES.values()))[0]
+        question = self._question(self.rng.choices(KINDS, [SHARES[k] for k in KINDS])[0])
+        if code == "AS":
+            view = self._summary(question)
+        elif code in ("PL", "QR") and self.rng.random() < 0.35:
+            view = self._sub_view(question)
+        else:
+            view = View(question.question, question.question, "root")
+        return self._shown(code, view, question)
+
+    def reading(self, distractors: int, asks: int) -> list[Demonstration]:
+        """Several demonstrations of the answerer and the selector over the same documents."""
+        question = self._question(self.rng.choices(list(OPENING), list(OPENING.values()))[0])
+        documents = self._documents(frames.meaning(question.question), distractors, missing=0.12)
+        shown = [self._about(question, documents)]
+        for _ in range(20 * asks):
+            if len(shown) >= asks:
+                break
+            at_hand = [self.world.entities[d.title] for d in documents]
+            entity = self.rng.choice(at_hand)
+            if self.rng.random() < 0.12:
+                entity = self._near(entity.name)
+            kind = self.rng.choices(list(FURTHER), list(FURTHER.values()))[0]
+            asked = question_about(
+                self.world, kind, self.rng, "demonstration", Fact(entity.name, self._relation(entity))
+            )
+            if asked is not None:
+                shown.append(self._about(asked, documents))
+        return [s for s in shown if s is not None]
+
+    # --- views ----------------------------------------------------------------------------------------------------
+    def _question(self, kind: Kind) -> Question:
+        while (question := make_question(self.world, kind, self.rng, "demonstration")) is None:
+            continue
+        return question
+
+    def _relation(self, entity: Entity) -> str:
+        return self.rng.choice(list(entity.facts))
+
+    def _shown(self, code: str, view: View, question: Question, documents: str = "") -> Demonstration:
+        if code == "PL":
+            prior = ROOT_PLANS if view.level == "root" else SUB_PLANS
+            action = workflow(self.rng.choices(list(prior), list(prior.values()))[0])
+        else:
+            self.oracle.asked = {question.question: question}
+            action = self.oracle(Ask(code, view))
+        prompt = "".join(m.content for m in self.roles[code].render(view, "compact"))
+        assert prompt.startswith(documents), "compact prompts begin with their documents"
+        return Demonstration(code, documents, prompt[len(documents) :], action, question.type)
+
+    def _sub_view(self, question: Question) -> View:
+        """A sub-question as the engine asks it, references resolved, siblings known."""
+        text, before = self._sub(question)
+        return View(text, question.question, "sub", siblings=before, depth=1)
+
+    def _sub(self, question: Question) -> tuple[str, tuple[tuple[str, str], ...]]:
+        frame: Frame = frames.meaning(question.question)
+        texts = frames.sub_questions(frame, "serial")
+        at = self.rng.randrange(len(texts))
+        known = tuple((t, s.answer) for t, s in zip(texts, question.decomposition, strict=False))[:at]
+        text = texts[at].replace("#1", known[0][1] if known else "#1")
+        return text, known if isinstance(frame, frames.Bridge) else ()
+
+    def _about(self, question: Question, documents: tuple[Passage, ...]) -> Demonstration:
+        """One role's view of a question and these documents."""
+        rng = self.rng
+        frame: Frame = frames.meaning(question.question)
+        text, level = question.question, "root"
+        memory: dict[str, object] = {}
+        if question.type != "context" and rng.random() < 0.5:
+            sub, _ = self._sub(question)
+            understood = frames.understand(sub)
+            if understood is not None:
+                text, level, frame = sub, "sub", understood
+        if level == "root" and rng.random() < 0.3:
+            memory["queries"] = (frames.query(frame),)
+        code = rng.choices(list(LONG_ROLES), list(LONG_ROLES.values()))[0]
+        if code == "AG" and rng.random() < (0.5 if question.type == "context" else 0.04):
+            return self._shown("AG", View(text, question.question, level, memory), question)  # type: ignore[arg-type]
+        memory["documents"] = documents
+        conflict = isinstance(frame, Fact) and any(
+            d.title == frame.entity and d.metadata["edition"] == "old" for d in documents
+        )
+        if code == "AG" and (conflict or rng.random() < 0.1):
+            memory["selected"] = tuple(documents[i] for i in self.oracle.select(frame, documents))
+        view = View(text, question.question, level, memory)  # type: ignore[arg-type]
+        read = view.evidence if code == "AG" else documents
+        prefix = "".join(
+            m.content for m in self.roles["DS"].render(replace(view, memory={"documents": read}), "compact")
+        )
+        return self._shown(code, view, question, prefix[: prefix.rindex("select :")])
+
+    def _summary(self, question: Question) -> View:
+        frame: Frame = frames.meaning(question.question)
+        order: Order = "parallel" if self.rng.random() < 0.5 else "serial"
+        texts = frames.sub_questions(frame, order)
+        answers: list[str] = []
+        for text in texts:
+            understood = frames.understand(text.replace("#1", answers[0] if answers else "#1"))
+            wrong = self.rng.random() < 0.12
+            value = frames.UNKNOWN
+            if not wrong and isinstance(understood, Fact):
+                value = frames.answer(understood, self.world)
+            elif not wrong and isinstance(understood, Match):
+                value = self.rng.choice(frames.matches(understood, self.world) or [frames.UNKNOWN])
+            answers.append(value)
+        children = tuple((t.replace("#1", answers[0]), a) for t, a in zip(texts, answers, strict=True))
+        return View(question.question, question.question, "root", children=children)
+
+    # --- retrieval, imitated ----------------------------------------------------------------------------------------
+    def _documents(self, frame: Frame, distractors: int, *, missing: float) -> tuple[Passage, ...]:
+        """Passages as a search would bring them, in any order: the evidence, near names, linked and other entities."""
+        world, rng = self.world, self.rng
+        room = 1 + distractors
+        gold = [world.entities[n] for n in frames.entities_of(frame, world) if n in world.entities]
+        if isinstance(frame, Match) and len(gold) > 1:
+            gold = rng.sample(gold, rng.randint(1, min(3, len(gold))))
+        elif isinstance(frame, frames.Bridge):
+            gold = gold[:1]
+        found: dict[str, Passage] = {}
+        if rng.random() >= missing:
+            for entity in gold:
+                ids = [entity.passage]
+                if entity.edited:
+                    ids = rng.sample([entity.passage, *entity.old_passages], rng.randint(1, 1 + len(entity.old)))
+                for passage in ids[:room]:
+                    found[passage] = world.by_id[passage]
+        names = [e.name for e in gold] or [next(iter(world.entities))]
+        for _ in range(20):
+            if len(found) >= room:
+                break
+            other = self._near(rng.choice(names))
+            if other.name not in names:
+                found[other.passage] = world.by_id[other.passage]
+        documents = list(found.values())[:room]
+        rng.shuffle(documents)
+        return tuple(documents)
+
+    def _near(self, name: str) -> Entity:
+        """An entity that a search for `name` also finds: a shared word, a mention, or the same kind."""
+        world, rng = self.world, self.rng
+        draw = rng.random()
+        entity = world.entities[name]
+        if draw < 0.5:
+            return rng.choice(world.by_word[rng.choice([w for w in name.split() if w != "of"])])
+        if draw < 0.75:
+            mentions = [e for r in entity.facts for e in world.by_value.get((r, entity.facts[r]), ())]
+            return rng.choice(mentions or [entity])
+        return rng.choice(world.by_kind[entity.kind])

@@ -1,0 +1,229 @@
+"""Training jade-tiny from scratch: seeded, resumable, on one core.
+
+Invariant: the weights after step n depend on the settings alone; a training that was killed and resumed ends with the
+same numbers as one that was not. Checkpoints are safetensors and JSON, written whole or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jade_graph.errors import UsageError
+from jade_training.pretrain.batches import Curriculum
+from jade_training.pretrain.loss import backward
+from jade_training.pretrain.model import build_model
+from jade_training.pretrain.tokenizer import build_tokenizer
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that decides the weights.
+
+    Attributes:
+        seed: of starting values and data.
+        steps: optimiser steps in all.
+        warmup: the first of them, on repeated sequences and key-value recall.
+        width, layers, heads: of the model; the head size is width / heads.
+        learning_rate: of AdamW; constant, then falling linearly to a twentieth in the second half.
+        weight_decay, clip: of AdamW, and the largest gradient norm.
+        long, asks, short: sets of documents a step, demonstrations over each, and demonstrations without documents.
+        bf16: autocast in bfloat16 over float32 masters; pays only on processors with bfloat16 units.
+    """
+
+    seed: int = 0
+    steps: int = 1500
+    warmup: int = 400
+    width: int = 128
+    layers: int = 4
+    heads: int = 4
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    long: int = 16
+    asks: int = 6
+    short: int = 48
+    bf16: bool = False
+
+    def rate(self, step: int) -> float:
+        """The learning rate at a step: 50 steps up, flat to the middle, then down."""
+        done = step / max(1, self.steps)
+        down = 1.0 if done < 0.5 else 1.0 - 0.95 * (done - 0.5) / 0.5
+        return self.learning_rate * min(1.0, (step + 1) / 50) * down
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """After one step. `loss` in nats per action token, `seconds` since this process began to train."""
+
+    step: int
+    steps: int
+    phase: str
+    loss: float
+    rate: float
+    tokens: int
+    seconds: float
+
+
+def pretrain(
+    out: Path | str,
+    settings: Settings | None = None,
+    *,
+    resume: bool = True,
+    progress: Callable[[Progress], None] | None = None,
+    checkpoint_every: int = 100,
+    stop_after: int | None = None,
+) -> dict[str, Any]:
+    """Train a model and save it under `out` as a Hugging Face folder.
+
+    Args:
+        out: the folder of the model; `out/checkpoint` is used while training.
+        settings: see `Settings`.
+        resume: go on from `out/checkpoint` where there is one. With False it is thrown away.
+        progress: called after every step.
+        checkpoint_every: steps between checkpoints; at most that many are lost by a kill.
+        stop_after: leave after this many steps in all, with a checkpoint, before the training is over.
+
+    Returns:
+        steps done, seconds of this process, tokens, parameters, last loss, and whether it is finished.
+
+    Raises:
+        UsageError: PRETRAIN_SETTINGS, the checkpoint was made with other settings.
+    """
+    import torch
+
+    settings = settings or Settings()
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    tokenizer = build_tokenizer()
+    model = build_model(
+        tokenizer, seed=settings.seed, width=settings.width, layers=settings.layers, heads=settings.heads
+    )
+    curriculum = Curriculum(
+        tokenizer,
+        settings.seed,
+        settings.steps,
+        warmup=settings.warmup,
+        long=settings.long,
+        asks=settings.asks,
+        short=settings.short,
+    )
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=settings.weight_decay
+    )
+    checkpoint = out / "checkpoint"
+    if not resume:
+        shutil.rmtree(checkpoint, ignore_errors=True)
+    done = _load(checkpoint, settings, model, optimizer)
+    model.train()
+    began, tokens, loss = time.monotonic(), 0, float("nan")
+    last = settings.steps if stop_after is None else min(stop_after, settings.steps)
+    for step in range(done, last):
+        rows = curriculum.rows_of(step)
+        for group in optimizer.param_groups:
+            group["lr"] = settings.rate(step)
+        optimizer.zero_grad(set_to_none=True)
+        loss = backward(model, rows, bf16=settings.bf16)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
+        optimizer.step()
+        tokens += sum(r.length for r in rows)
+        if (step + 1) % checkpoint_every == 0 or step + 1 == last:
+            _save(checkpoint, step + 1, settings, model, optimizer)
+        if progress is not None:
+            phase = "recall" if step < settings.warmup else f"roles, {1 + curriculum.distractors(step)} documents"
+            seconds = time.monotonic() - began
+            progress(Progress(step + 1, settings.steps, phase, loss, settings.rate(step), tokens, seconds))
+    finished = last == settings.steps
+    if finished:
+        export(model, tokenizer, out)
+    return {
+        "steps": last,
+        "finished": finished,
+        "seconds": time.monotonic() - began,
+        "tokens": tokens,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "loss": loss,
+        "settings": asdict(settings),
+    }
+
+
+def export(model: Any, tokenizer: Any, out: Path) -> None:
+    """Write weights (bfloat16 safetensors), tokenizer and `jade.json`, from which the backbone takes its profile."""
+    import torch
+
+    weights = {k: v.to(torch.bfloat16) for k, v in model.state_dict().items()}
+    config = type(model.config).from_dict({**model.config.to_dict(), "dtype": "bfloat16"})
+    saved = type(model)(config).to(torch.bfloat16)
+    saved.load_state_dict(weights)
+    saved.generation_config.eos_token_id = tokenizer.eos_token_id
+    saved.generation_config.pad_token_id = tokenizer.pad_token_id
+    saved.save_pretrained(out, safe_serialization=True)
+    tokenizer.save_pretrained(out)
+    about = {
+        "name": "jade-tiny",
+        "profile": "compact",
+        "max_context": model.config.max_position_embeddings,
+        "known_vocabulary": True,
+        "corpus": "microworld",
+    }
+    (out / "jade.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+
+
+# --- checkpoints ------------------------------------------------------------------------------------------------------
+def _save(folder: Path, step: int, settings: Settings, model: Any, optimizer: torch.optim.Optimizer) -> None:
+    from safetensors.torch import save_file
+
+    fresh = folder.with_name(folder.name + ".new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    tensors = {f"model.{name}": p.detach().clone() for name, p in model.named_parameters()}
+    for name, p in model.named_parameters():
+        tensors |= {f"{key}.{name}": optimizer.state[p][key].clone() for key in ("exp_avg", "exp_avg_sq")}
+    save_file(tensors, fresh / "state.safetensors")
+    about = {"step": step, "settings": asdict(settings)}
+    (fresh / "state.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    old = folder.with_name(folder.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        os.replace(folder, old)
+    os.replace(fresh, folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _load(folder: Path, settings: Settings, model: Any, optimizer: torch.optim.Optimizer) -> int:
+    """Restore a checkpoint; returns the steps done, 0 without one."""
+    import torch
+    from safetensors.torch import load_file
+
+    if not folder.exists() and folder.with_name(folder.name + ".old").exists():
+        os.replace(folder.with_name(folder.name + ".old"), folder)  # killed between the two renames of a save
+    if not folder.exists():
+        return 0
+    about = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    if about["settings"] != asdict(settings):
+        differ = [k for k, v in asdict(settings).items() if about["settings"].get(k) != v]
+        raise UsageError(
+            f"the checkpoint {str(folder)!r} was made with other settings: {', '.join(differ)}.",
+            code="PRETRAIN_SETTINGS",
+            hint="another output folder, or resume=False (--fresh)",
+        )
+    tensors = load_file(folder / "state.safetensors")
+    step = int(about["step"])
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            p.copy_(tensors[f"model.{name}"])
+            optimizer.state[p] = {
+                "step": torch.tensor(float(step)),
+                "exp_avg": tensors[f"exp_avg.{name}"],
+                "exp_avg_sq": tensors[f"exp_avg_sq.{name}"],
+            }
+    return step
