@@ -145,9 +145,14 @@ def _plain(value: str) -> str:
 def _console(*, stderr: bool) -> Console:
     from rich.console import Console
 
+    class Quitting(Console):
+        def on_broken_pipe(self) -> None:
+            """Rich would exit with code 1 here: let the command line end as it does for every broken pipe."""
+            raise BrokenPipeError
+
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() or "COLUMNS" in os.environ else PIPE_WIDTH
-    return Console(stderr=stderr, width=width, soft_wrap=False, highlight=False)
+    return Quitting(stderr=stderr, width=width, soft_wrap=False, highlight=False)
 
 
 def _silent(done: int, total: int | None = None, label: str | None = None) -> None:
