@@ -35,6 +35,10 @@ def _builtin(name: str, help: str, panel: str) -> tuple[str, Builtin]:
 RUN, DATA, LOOK = "Ask and measure", "Documents and data", "Look inside"
 BUILTINS: dict[str, Builtin] = dict(
     [
+        _builtin("demo", "Index an invented world and answer questions with the bundled model.", RUN),
+        _builtin("ask", "Answer a question and show how.", RUN),
+        _builtin("eval", "A method over a data set, with intervals; paired against another.", RUN),
+        _builtin("bounds", "What decomposition can gain on a data set, without a language model.", RUN),
         _builtin("bench", "Run a benchmark and print its figures.", RUN),
         _builtin("runs", "List recorded runs, or show one as a tree.", LOOK),
         _builtin("presets", "List the methods, or show one.", LOOK),

@@ -1,0 +1,149 @@
+"""Puts a graph together from settings: backbone, corpus, run store, preset.
+
+Invariant: whatever is opened here is closed by leaving the `Session`. What a graph needs and is not there is made where
+that is cheap and local (the microworld corpus, a data set's own corpus), else it is an error with the command to run.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from jade_graph import plugins
+from jade_graph.backbones import load_backbone
+from jade_graph.config import Config, Settings
+from jade_graph.engine import JadeGraph, limits_of
+from jade_graph.errors import RetrievalError
+from jade_graph.store import RunStore
+from jade_graph.sync import run_sync
+from jade_graph.types import Backbone, Limits, Preset, Retriever, Sampling
+
+if TYPE_CHECKING:
+    from jade_graph.data import Dataset
+
+Progress = Callable[[int, int], None]
+MICROWORLD = "microworld"
+
+
+@dataclass
+class Session:
+    """A graph with what it runs on; a context manager."""
+
+    graph: JadeGraph
+    backbone: Backbone
+    retriever: Retriever | None
+    store: RunStore | None
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        run_sync(self.graph.aclose())
+        if self.store is not None:
+            self.store.close()
+
+
+def open_session(
+    config: Config,
+    *,
+    preset: str | Preset | None = None,
+    backbone: Backbone | None = None,
+    retriever: Retriever | None = None,
+    record: bool = True,
+    progress: Progress | None = None,
+) -> Session:
+    """The graph that the settings describe.
+
+    Args:
+        preset, backbone, retriever: take these instead of the settings'.
+        record: write runs to the store.
+        progress: called with (done, total) while a missing microworld corpus is built.
+    """
+    s = config.settings
+    chosen = preset or s.preset
+    method: Preset = plugins.load("jade.presets", chosen) if isinstance(chosen, str) else chosen
+    limits = limits_for(config, method)
+    searched = retriever or open_retriever(s, progress)
+    model = backbone or open_backbone(s)
+    frozen = open_backbone(s, s.frozen_backbone) if s.frozen_backbone else None
+    store = RunStore(s.store_url if s.store.url else s.data_path / "runs.db") if record else None
+    graph = JadeGraph(
+        model,
+        preset=method,
+        retriever=searched,
+        frozen_backbone=frozen,
+        limits=limits,
+        sampling=Sampling(temperature=s.sampling.temperature, top_p=s.sampling.top_p),
+        action_tokens=s.sampling.max_new_tokens,
+        k=s.k,
+        constrained=s.constrained,
+        recorder=store,
+    )
+    return Session(graph, model, searched, store)
+
+
+def limits_for(config: Config, preset: Preset) -> Limits:
+    """The defaults, with the preset's own limits on top, and on these what somebody set."""
+    return limits_of(preset, **config.chosen("limits"))
+
+
+def open_backbone(settings: Settings, spec: str | None = None) -> Backbone:
+    """The model that the settings name, with the options that its kind takes."""
+    name = spec or settings.backbone
+    options: dict[str, Any] = {}
+    if not _scheme(name) or _scheme(name) == "hf":
+        auto = {"device": settings.device, "dtype": settings.dtype}
+        options = {key: None if value == "auto" else value for key, value in auto.items()}
+        options["max_batch"] = settings.batch_size
+    elif _scheme(name) == "openai" and settings.api_key:
+        options = {"api_key": settings.api_key}
+    return load_backbone(name, **options)
+
+
+def open_retriever(settings: Settings, progress: Progress | None = None) -> Retriever:
+    """The corpus that the settings name; `SCHEME:REST` is a retriever by entry point (group "jade.retrievers").
+
+    The microworld corpus is built on first use. Raises `RetrievalError` UNKNOWN_CORPUS.
+    """
+    scheme, _, rest = settings.corpus.partition(":")
+    if rest or scheme in plugins.names("jade.retrievers"):
+        found: Retriever = plugins.load("jade.retrievers", scheme)(rest)
+        return found
+    try:
+        return open_named(settings, settings.corpus)
+    except RetrievalError as error:
+        if error.error_code != "UNKNOWN_CORPUS" or settings.corpus != MICROWORLD:
+            raise
+    from jade_graph.data import load_dataset
+
+    return open_dataset_corpus(settings, load_dataset(f"{MICROWORLD}:test?n=1"), progress, name=MICROWORLD)
+
+
+def open_named(settings: Settings, name: str) -> Retriever:
+    from jade_graph.retrieval.corpus import open_corpus
+
+    return open_corpus(name, settings.data_path, mode=settings.retrieval)
+
+
+def open_dataset_corpus(
+    settings: Settings, dataset: Dataset, progress: Progress | None = None, *, name: str | None = None
+) -> Retriever:
+    """The data set's own passages as a corpus: built on first use, unchanged passages are not embedded again."""
+    from jade_graph.retrieval.corpus import build_corpus
+
+    corpus = name or corpus_name(dataset.name)
+    build_corpus(dataset.passages, corpus, settings.data_path, settings.encoder, progress=progress)
+    return open_named(settings, corpus)
+
+
+def corpus_name(dataset: str) -> str:
+    """A data set's name as the name of a corpus."""
+    return re.sub(r"[^a-z0-9]+", "-", dataset.lower()).strip("-") or "dataset"
+
+
+def _scheme(spec: str) -> str:
+    match = re.match(r"([A-Za-z][\w+.-]+):", spec)
+    return match[1] if match else ""
