@@ -22,6 +22,7 @@ from typing_extensions import NotRequired, TypedDict  # noqa: UP035  schema expo
 
 from jade_graph import blackboard
 from jade_graph.actor import Actor, Where
+from jade_graph.checkpoint import secured
 from jade_graph.context import RunContext
 from jade_graph.plans import PlanGrammar
 from jade_graph.types import Counters, Effect, Plan, Preset, Role, Status, Tool, TraceNode, View
@@ -258,7 +259,7 @@ def build(flow: Workflow) -> StateGraph[Any, Any, Any, Any]:
 
 
 def compile_graph(flow: Workflow, checkpointer: Any = None) -> CompiledStateGraph[Any, Any, Any, Any]:
-    return build(flow).compile(checkpointer=checkpointer, name=flow.preset.name)
+    return build(flow).compile(checkpointer=secured(checkpointer), name=flow.preset.name)
 
 
 def _node(flow: Workflow, part: Role | Tool) -> Any:

@@ -168,6 +168,9 @@ class TraceNode:
     children: tuple[str, ...] = ()
     error: str | None = None
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "children", tuple(self.children))  # a checkpoint brings lists back
+
     @property
     def text(self) -> str:
         return self.resolved or self.question
@@ -211,6 +214,9 @@ class Plan:
     """A workflow for one round, e.g. `Plan(("QR", "R", "AG"))`; `str(plan)` is the canonical form `QR,R,AG`."""
 
     steps: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "steps", tuple(self.steps))  # a checkpoint brings lists back
 
     def __str__(self) -> str:
         return ",".join(self.steps)

@@ -1,0 +1,28 @@
+"""Serialisation of LangGraph checkpoints.
+
+Invariant: a checkpoint can bring back our own plain values and LangGraph's safe types and nothing else. The allow-list
+is set here, in code, so that a checkpoint read from a shared store cannot import or call anything (CVE-2026-28277).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+
+from jade_graph.types import Counters, Passage, Plan, Status, TraceNode
+
+ALLOWED = (Counters, Passage, Plan, Status, TraceNode)
+
+
+def safe_serializer(*more: type) -> JsonPlusSerializer:
+    """A serializer that restores the graph's own types; `more` are those a third party's role keeps in its memory."""
+    names = [(kind.__module__, kind.__qualname__) for kind in (*ALLOWED, *more)]
+    return JsonPlusSerializer(pickle_fallback=False, allowed_msgpack_modules=names)
+
+
+def secured(checkpointer: Any) -> Any:
+    """The checkpointer with `safe_serializer` set; None and True (inherit from the parent graph) pass through."""
+    if hasattr(checkpointer, "serde"):
+        checkpointer.serde = safe_serializer()
+    return checkpointer
