@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from jade_graph.backbones import weights
+from jade_graph.backbones import folders, weights
 from jade_graph.backbones.batcher import DEFAULT_BATCH, Batcher, Job, Signals, Stats
+from jade_graph.backbones.checks import check_prompt, check_sampling
 from jade_graph.backbones.codec import Codec
 from jade_graph.backbones.decoding import decode
 from jade_graph.backbones.forward import HFSession, Session
 from jade_graph.backbones.lean import LeanModel, LeanSession
-from jade_graph.backbones.sampler import check_sampling
-from jade_graph.errors import BackboneError
 from jade_graph.types import Ask, Completion, Message, Sampling
 
 if TYPE_CHECKING:
@@ -130,16 +129,16 @@ class HFBackbone:
             BackboneError: BACKBONE_NOT_FOUND, BACKBONE_NO_SAFETENSORS, BACKBONE_LOAD, BACKBONE_DEVICE,
                 BACKBONE_DTYPE, BACKBONE_PROFILE, BACKBONE_NO_END_TOKEN.
         """
-        folder = weights.find_folder(str(name), revision=revision)
+        folder = folders.find_folder(str(name), revision=revision)
         target = weights.choose_device(device)
-        chosen = weights.choose_dtype(dtype, target, weights.count_parameters(folder))
+        chosen = weights.choose_dtype(dtype, target, folders.count_parameters(folder))
         codec = Codec.from_folder(folder, profile=profile, template_options=template_options)
         model = weights.load_model(folder, target, chosen)
         short = str(name).rstrip("/").rsplit("/", 1)[-1] if folder.resolve().parent.name == "snapshots" else None
         return cls.from_model(
             model,
             codec,
-            version=weights.content_version(folder, short),
+            version=folders.content_version(folder, short),
             max_context=max_context,
             max_batch=max_batch,
             lean=lean,
@@ -225,23 +224,3 @@ class HFBackbone:
     async def aclose(self) -> None:
         """Stop the worker. Requests in flight fail with BACKBONE_CLOSED; closing twice does nothing."""
         await asyncio.to_thread(self._batcher.close)
-
-
-def check_prompt(prompt: Sequence[int], sampling: Sampling, max_context: int, vocabulary: int) -> None:
-    """Refuse what the model cannot take. Raises `BackboneError` CONTEXT_OVERFLOW or BACKBONE_PROMPT."""
-    if len(prompt) + sampling.max_new_tokens > max_context:
-        raise BackboneError(
-            f"a prompt of {len(prompt)} tokens and {sampling.max_new_tokens} new ones exceed the context of "
-            f"{max_context}.",
-            code="CONTEXT_OVERFLOW",
-            hint="fewer or shorter documents, a smaller max_new_tokens, or a model with a longer context",
-        )
-    if not prompt:
-        raise BackboneError("the prompt is empty.", code="BACKBONE_PROMPT", hint="backbone.encode(messages)")
-    low, high = min(prompt), max(prompt)
-    if low < 0 or high >= vocabulary:
-        raise BackboneError(
-            f"the token id {low if low < 0 else high} is not in the vocabulary of {vocabulary}.",
-            code="BACKBONE_PROMPT",
-            hint="backbone.encode(messages): ids of another model's tokenizer do not fit",
-        )

@@ -8,13 +8,12 @@ applied, nothing hidden), and under temperature 1 where the row is greedy.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from jade_graph.errors import BackboneError
+from jade_graph.backbones.trie import trie_of
 from jade_graph.types import Sampling
 
 _MASK64 = 2**64 - 1
@@ -26,63 +25,6 @@ def uniforms(seed: int, count: int) -> np.ndarray[tuple[int], np.dtype[np.float6
     A longer draw begins with the shorter one, so `max_new_tokens` does not change the tokens before the cut.
     """
     return np.random.Generator(np.random.Philox(key=seed & _MASK64)).random(count)
-
-
-class Trie:
-    """A finite language of token-id sequences, as states. State 0 is the start; `step[state][token]` is the next."""
-
-    __slots__ = ("allowed", "step")
-
-    def __init__(self, choices: Sequence[Sequence[int]]) -> None:
-        self.step: list[dict[int, int]] = [{}]
-        for choice in choices:
-            state = 0
-            for token in choice:
-                if token not in self.step[state]:
-                    self.step[state][token] = len(self.step)
-                    self.step.append({})
-                state = self.step[state][token]
-        self.allowed: list[list[int]] = [sorted(edges) for edges in self.step]
-
-
-@lru_cache(maxsize=256)
-def trie_of(choices: tuple[tuple[int, ...], ...]) -> Trie:
-    return Trie(choices)
-
-
-def check_sampling(sampling: Sampling, eos_token_ids: frozenset[int]) -> None:
-    """Refuse parameters that name no distribution. Raises `BackboneError` BACKBONE_SAMPLING or BACKBONE_CHOICES."""
-    wrong = None
-    if not 0.0 <= sampling.temperature < float("inf"):
-        wrong = f"temperature {sampling.temperature!r} is not a number from 0 up"
-    elif not 0.0 < sampling.top_p <= 1.0:
-        wrong = f"top_p {sampling.top_p!r} is not in (0, 1]"
-    elif sampling.max_new_tokens < 1:
-        wrong = f"max_new_tokens {sampling.max_new_tokens!r} is not positive"
-    if wrong:
-        raise BackboneError(
-            f"{wrong}.", code="BACKBONE_SAMPLING", hint="Sampling(temperature=1.0, top_p=1.0, max_new_tokens=64)"
-        )
-    if sampling.choices is None:
-        return
-    if not sampling.choices:
-        raise BackboneError(
-            "the list of choices is empty.", code="BACKBONE_CHOICES", hint="choices=None for an unrestricted action"
-        )
-    for choice in sampling.choices:
-        if not choice or choice[-1] not in eos_token_ids or any(token in eos_token_ids for token in choice[:-1]):
-            raise BackboneError(
-                f"the choice {tuple(choice)!r} does not have the end token as its last and only its last id.",
-                code="BACKBONE_CHOICES",
-                known=[str(token) for token in sorted(eos_token_ids)],
-                hint="(*backbone.encode_text(text), backbone.eos_token_id)",
-            )
-        if len(choice) > sampling.max_new_tokens:
-            raise BackboneError(
-                f"a choice of {len(choice)} tokens does not fit max_new_tokens={sampling.max_new_tokens}.",
-                code="BACKBONE_CHOICES",
-                hint=f"max_new_tokens={len(choice)} or more",
-            )
 
 
 def move_rows(tensor: Tensor, holes: Tensor, movers: Tensor, count: int) -> Tensor:
