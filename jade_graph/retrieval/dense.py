@@ -29,6 +29,17 @@ figures; beyond, HNSW answers (recall@100 of .9997 over 3100 passages with the s
 MAX_BATCH = 5_000  # Chroma refuses more than 5461 rows at once
 _HNSW: Mapping[str, Any] = {"space": "cosine", "ef_construction": 200, "max_neighbors": 32, "ef_search": 200}
 
+
+@contextmanager
+def _chroma_failures() -> Iterator[None]:
+    from chromadb.errors import ChromaError
+
+    try:
+        yield
+    except (ChromaError, OSError, ValueError) as error:
+        raise _broken(f"the vectors cannot be read or written: {type(error).__name__}: {error}") from error
+
+
 Hits = list[tuple[int, float]]
 
 
@@ -70,19 +81,22 @@ class ChromaVectors:
 class ChromaStore:
     """The rows of one corpus in an embedded Chroma folder: one collection per encoder.
 
-    Use `with chroma_store(...)`: the client is closed at the end. One writer at a time (see `lock`).
+    Use `with chroma_store(...)`: the client is closed at the end. One writer at a time (see `lock`). Any failure of
+    Chroma's is a `RetrievalError` CORPUS_BROKEN.
     """
 
-    def __init__(self, client: ClientAPI, encoder_id: str) -> None:
-        self._client = client
+    def __init__(self, client: ClientAPI, encoder_id: str, *, create: bool) -> None:
+        self._client, self._create = client, create
         self._encoder_id = encoder_id
         self.collection_name = "passages-" + hashlib.sha256(encoder_id.encode()).hexdigest()[:12]
         self._opened: Collection | None = None
 
+    @_chroma_failures()
     def rows(self) -> set[str]:
         """The names of all rows."""
         return set(self._collection.get(include=[])["ids"])
 
+    @_chroma_failures()
     def upsert(self, rows: Sequence[str], vectors: Vectors, texts: Sequence[str], titles: Sequence[str]) -> None:
         for start in range(0, len(rows), MAX_BATCH):
             part = slice(start, start + MAX_BATCH)
@@ -93,10 +107,12 @@ class ChromaStore:
                 metadatas=[{"title": title} for title in titles[part]],
             )
 
+    @_chroma_failures()
     def delete(self, rows: Sequence[str]) -> None:
         for start in range(0, len(rows), MAX_BATCH):
             self._collection.delete(ids=list(rows[start : start + MAX_BATCH]))
 
+    @_chroma_failures()
     def vectors(self, rows: Sequence[str]) -> Vectors:
         """The vectors of these rows, in their order, float32 of shape (len(rows), dim). Raises CORPUS_BROKEN."""
         wanted = list(dict.fromkeys(rows))
@@ -106,13 +122,10 @@ class ChromaStore:
             found.update(zip(part["ids"], part["embeddings"] if part["embeddings"] is not None else (), strict=True))
         missing = [row for row in wanted if row not in found]
         if missing:
-            raise RetrievalError(
-                f"{len(missing)} of {len(wanted)} vectors are missing from the index.",
-                code="CORPUS_BROKEN",
-                hint="index the corpus again: jade index PATH --corpus NAME",
-            )
+            raise _broken(f"{len(missing)} of {len(wanted)} vectors are missing from the index")
         return np.asarray([found[row] for row in rows], dtype=np.float32)
 
+    @_chroma_failures()
     def nearest(self, queries: Vectors, k: int) -> list[list[tuple[str, float]]]:
         """(row, cosine), best first, at most `k` a query, by HNSW."""
         size = min(k, self._collection.count())
@@ -124,6 +137,7 @@ class ChromaStore:
             for rows, distances in zip(answer["ids"], answer["distances"] or [], strict=True)
         ]
 
+    @_chroma_failures()
     def drop_other_collections(self) -> None:
         """Remove what another encoder left."""
         for collection in self._client.list_collections():
@@ -136,30 +150,45 @@ class ChromaStore:
     @property
     def _collection(self) -> Collection:
         if self._opened is None:
-            self._opened = self._client.get_or_create_collection(
-                self.collection_name,
-                embedding_function=_embedding_function(self._encoder_id),
-                configuration={"hnsw": _HNSW},  # type: ignore[arg-type]
-            )
+            function = _embedding_function(self._encoder_id)
+            if self._create:
+                self._opened = self._client.get_or_create_collection(
+                    self.collection_name,
+                    embedding_function=function,
+                    configuration={"hnsw": _HNSW},  # type: ignore[arg-type]
+                )
+            else:
+                self._opened = self._client.get_collection(self.collection_name, embedding_function=function)
         return self._opened
 
 
-def open_store(folder: Path, encoder_id: str) -> ChromaStore:
-    """The store in `folder`, made if it is not there; close it after use. Raises CORPUS_BROKEN."""
+def open_store(folder: Path, encoder_id: str, *, create: bool = True) -> ChromaStore:
+    """The store in `folder`; close it after use.
+
+    Args:
+        create: make what is not there (a writer); without it nothing is written.
+
+    Raises:
+        RetrievalError: CORPUS_BROKEN.
+    """
     import chromadb
     from chromadb.config import Settings
-    from chromadb.errors import ChromaError
 
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
+    if create:
+        folder.mkdir(parents=True, exist_ok=True)
+    elif not (folder / "chroma.sqlite3").is_file():
+        raise _broken(f"there are no vectors in {str(folder)!r}")
+    with _chroma_failures():
         client = chromadb.PersistentClient(str(folder), settings=Settings(anonymized_telemetry=False))
-    except (ChromaError, OSError, ValueError) as error:
-        raise RetrievalError(
-            f"the vectors in {str(folder)!r} cannot be read: {error}",
-            code="CORPUS_BROKEN",
-            hint="remove that folder and index the corpus again: jade index PATH --corpus NAME",
-        ) from error
-    return ChromaStore(client, encoder_id)
+    return ChromaStore(client, encoder_id, create=create)
+
+
+def _broken(what: str) -> RetrievalError:
+    return RetrievalError(
+        f"{what}.",
+        code="CORPUS_BROKEN",
+        hint="remove the corpus's folder 'chroma' and index it again: jade index PATH --corpus NAME",
+    )
 
 
 @contextmanager
