@@ -24,7 +24,8 @@ from jade_graph.types import Backbone, Limits, Preset, Retriever, Sampling
 if TYPE_CHECKING:
     from jade_graph.data import Dataset
 
-Progress = Callable[[int, int], None]
+Progress = Callable[[str, int, int], None]
+"""Called with (phase, done, total) while a corpus is built."""
 MICROWORLD = "microworld"
 
 
@@ -60,7 +61,7 @@ def open_session(
     Args:
         preset, backbone, retriever: take these instead of the settings'.
         record: write runs to the store.
-        progress: called with (done, total) while a missing microworld corpus is built.
+        progress: called while a missing microworld corpus is built.
     """
     s = config.settings
     chosen = preset or s.preset

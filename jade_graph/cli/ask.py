@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from jade_graph.cli.command import Cli, command, single
+from jade_graph.cli.indexing import indexing
 from jade_graph.errors import UsageError
 
 if TYPE_CHECKING:
@@ -32,8 +33,8 @@ def ask(
     for name, value in (("corpus", corpus), ("preset", preset), ("backbone", backbone)):
         cli.put(name, value)
     _must_read(cli, question)
-    with cli.out.progress("opening") as tick:
-        session = open_session(cli.config, record=record, progress=lambda done, total: tick(done, total, "indexing"))
+    with indexing(cli) as progress:
+        session = open_session(cli.config, record=record, progress=progress)
     with session:
         run = session.graph.run(question, seed=cli.settings.seed, plan=plan)
     cli.out.result(as_json(run), lambda: run.answer if brief and run.status == "answered" else _tree(run))

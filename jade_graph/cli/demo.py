@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from jade_graph.cli.command import Cli, command, single
+from jade_graph.cli.indexing import indexing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,11 +71,8 @@ def _index(cli: Cli, world: Any) -> Retriever:
     from jade_graph.assembly import MICROWORLD, open_named
     from jade_graph.retrieval.corpus import build_corpus
 
-    with cli.out.progress("indexing") as tick:
-        build_corpus(
-            world.passages, MICROWORLD, cli.settings.data_path, cli.settings.encoder,
-            progress=lambda done, total: tick(done, total, "indexing passages (MiniLM + BM25)"),
-        )  # fmt: skip
+    with indexing(cli) as progress:
+        build_corpus(world.passages, MICROWORLD, cli.settings.data_path, cli.settings.encoder, progress=progress)
     return open_named(cli.settings, MICROWORLD)
 
 

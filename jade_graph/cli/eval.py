@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from jade_graph.cli.command import Cli, command, single
+from jade_graph.cli.indexing import indexing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -58,15 +59,11 @@ def eval_(
     for name, value in (("preset", preset), ("backbone", backbone), ("corpus", corpus)):
         cli.put(name, value)
     data = load_dataset(dataset, limit=limit)
-    with cli.out.progress("opening the corpus") as tick:
-
-        def indexing(done: int, total: int) -> None:
-            tick(done, total, "indexing")
-
+    with indexing(cli) as progress:
         if cli.config.origin("corpus") == "default" and data.passages:
-            retriever = open_dataset_corpus(cli.settings, data, indexing)
+            retriever = open_dataset_corpus(cli.settings, data, progress)
         else:
-            retriever = open_retriever(cli.settings, indexing)
+            retriever = open_retriever(cli.settings, progress)
     rows = _evaluate(cli, data, retriever, cli.settings.preset, concurrency, record)
     manifest = _manifest(cli, data, retriever, cli.settings.preset, rows, limit)
     if out is not None:
