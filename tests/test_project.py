@@ -17,20 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 PACKAGES = [ROOT / folder for folder in PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]]
 MODULES = sorted(path for package in PACKAGES for path in package.rglob("*.py"))
-HEAVY = [
-    "torch",
-    "transformers",
-    "chromadb",
-    "langgraph",
-    "langchain_core",
-    "sqlalchemy",
-    "bm25s",
-    "numpy",
-    "httpx",
-    "tokenizers",
-    "mlflow",
-    "trl",
-]
+HEAVY = ["torch", "transformers", "chromadb", "langgraph", "langchain_core", "sqlalchemy", "bm25s", "numpy", "httpx"]
 
 
 def tracked() -> list[Path]:

@@ -1,0 +1,155 @@
+"""config, version, presets, plugins and doctor: the commands that only look."""
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from jade_graph import manifest, plugins
+from jade_graph.cli import doctor, sources
+from jade_graph.config import KEYS
+
+
+def test_config_show_tells_value_and_origin_of_every_setting(jade, monkeypatch):
+    Path("jade.toml").write_text('preset = "vanilla-rag"\n')
+    monkeypatch.setenv("JADE_API_KEY", "sesame")
+    shown = jade("config", "show", "--set", "k=3", "--json").json
+    assert set(shown["settings"]) == set(KEYS)
+    assert shown["settings"]["preset"] == {"value": "vanilla-rag", "origin": "jade.toml:1"}
+    assert shown["settings"]["k"] == {"value": 3, "origin": "--set k"}
+    assert shown["settings"]["api_key"]["value"] == "***"
+    assert shown["settings"]["seed"]["origin"] == "default"
+    assert shown["files"] == ["jade.toml"]
+
+
+def test_config_show_for_people(jade):
+    text = jade("config", "show", "--set", "constrained=yes").out
+    for key in KEYS.values():
+        assert key.name in text
+        assert " ".join(key.meaning.split()[:3]) in text
+    changed = jade("config", "show", "--changed", "--set", "constrained=yes").out
+    assert "constrained" in changed
+    assert "backbone" not in changed
+
+
+def test_config_show_a_part(jade):
+    assert set(jade("config", "show", "limits", "--json").json["settings"]) == {k for k in KEYS if "limits." in k}
+    assert jade("config", "show", "limit", "--json").json["error"]["code"] == "CONFIG_UNKNOWN_KEY"
+    assert jade("config", "get", "data_dir").out == ".jade\n"
+    assert jade("config", "get", "store.url").out == "none\n"
+
+
+def test_wrong_settings_stop_a_command_that_reads_them_and_no_other(jade):
+    Path("jade.toml").write_text("kk = 1\n")
+    assert jade("config", "show").code == 2
+    assert jade("version").code == 0
+
+
+def test_version_lists_the_packages(jade):
+    shown = jade("version", "--json").json
+    assert shown["jade"] == manifest.version()
+    assert shown["packages"]["torch"].startswith("2.")
+    assert "torch" in jade("version").out
+
+
+def test_presets(jade):
+    listed = jade("presets", "list", "--json").json["presets"]
+    assert [p["name"] for p in listed] == plugins.names("jade.presets")
+    assert all(name in jade("presets", "list").out for name in plugins.names("jade.presets"))
+    assert jade("presets", "show", "mao-arag", "--json").json["trainable"] == ["PL"]
+    assert "QR,R,DS,AG" in jade("presets", "show", "mmoa-rag").out
+    assert jade("presets", "show", "jad", "--json").json["error"]["code"] == "UNKNOWN_PRESET"
+
+
+def test_plugins_says_which_package_brings_what(jade):
+    shown = jade("plugins", "list", "roles", "--json").json["plugins"]
+    assert {row["name"] for row in shown} == set(plugins.names("jade.roles"))
+    assert {row["package"] for row in shown} == {"jade-graph"}
+    assert all(row["loads"] for row in shown)
+    assert jade("plugins", "list", "role", "--json").json["error"]["code"] == "UNKNOWN_PLUGIN_KIND"
+
+
+def test_plugins_without_loading_imports_nothing(jade):
+    shown = jade("plugins", "list", "--no-load", "--json").json["plugins"]
+    assert {row["loads"] for row in shown} == {None}
+    assert {row["kind"] for row in shown} >= {"roles", "presets", "backbones"}
+
+
+def test_a_plugin_that_does_not_load_is_named_with_its_error(jade, monkeypatch):
+    from importlib.metadata import EntryPoint
+
+    bad = EntryPoint("bad", "nowhere:ROLE", "jade.roles")
+    monkeypatch.setattr(sources, "entry_points", lambda group: [bad] if group == "jade.roles" else [])
+    done = jade("plugins", "list", "--json")
+    assert done.code == 7
+    (row,) = done.json["plugins"]
+    assert row["loads"] is False
+    assert "nowhere" in row["error"]
+    assert "broken" in jade("plugins", "list").out
+
+
+def test_two_packages_with_one_name_are_a_conflict(jade, monkeypatch):
+    from importlib.metadata import EntryPoint
+
+    twice = [EntryPoint("AG", value, "jade.roles") for value in ("json:dumps", "json:loads")]
+    monkeypatch.setattr(sources, "entry_points", lambda group: twice if group == "jade.roles" else [])
+    (row,) = jade("plugins", "list", "--json").json["plugins"]
+    assert "brought by" in row["error"]
+    assert any(f.state == "note" and "AG" in f.what for f in doctor._plugins(None))
+
+
+def test_a_healthy_installation(jade):
+    done = jade("doctor", "--json")
+    states = {finding["what"]: finding["state"] for finding in done.json["findings"]}
+    assert states["packages"] == "ok"
+    assert states["torch"] == "ok"
+    assert states["data folder"] in ("ok", "note")
+    missing = [what for what, state in states.items() if state == "missing"]
+    assert done.json["ok"] is (not missing)
+    assert done.code == bool(missing)
+    assert not Path(".jade").exists()
+
+
+def test_doctor_reports_wrong_settings_as_a_finding(jade):
+    Path("jade.toml").write_text("kk = 1\n")
+    done = jade("doctor", "--json")
+    assert done.code == 1
+    (finding,) = [f for f in done.json["findings"] if f["what"] == "settings"]
+    assert finding["state"] == "missing"
+    assert "CONFIG_UNKNOWN_KEY" in finding["detail"]
+
+
+def test_doctor_names_a_package_that_is_missing_or_too_old(jade, monkeypatch):
+    from importlib import metadata
+
+    monkeypatch.setattr(metadata, "requires", lambda name: ["torch>=99", "no-such-package>=1", "rich; extra == 'dev'"])
+    found = {f.what: f for f in doctor._packages(None)}
+    assert found["torch"].state == found["no-such-package"].state == "missing"
+    assert found["no-such-package"].fix == 'pip install "no-such-package>=1"'
+    assert found["packages"].detail.startswith("0 of 2")
+
+
+def test_doctor_on_a_folder_that_cannot_be_written(jade, monkeypatch, tmp_path):
+    folder = tmp_path / "closed"
+    folder.mkdir()
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    (finding,) = [
+        f
+        for f in jade("doctor", "--set", f"data_dir={folder}", "--json").json["findings"]
+        if f["what"] == "data folder"
+    ]
+    assert finding["state"] == "missing"
+    assert stat.S_ISDIR(folder.stat().st_mode)
+
+
+@pytest.mark.parametrize(
+    ("module", "summary"),
+    [
+        ("jade_graph.cli", "The `jade` command."),
+        ("jade_graph.nope", ""),
+        ("nowhere.at.all", ""),
+        ("sys", ""),
+    ],
+)
+def test_a_module_is_described_without_being_imported(module, summary):
+    assert sources.summary(module) == summary
