@@ -8,18 +8,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from importlib import import_module
 from typing import Annotated, Any, NamedTuple
 
 import typer
-from typer.main import get_command
 
-from jade_graph import plugins
 from jade_graph.cli import failures
-from jade_graph.cli.command import Cli, Command, ConfigFile, Group, Json, Overrides, Quiet, Verbose
-from jade_graph.errors import PluginError, unknown
-
-GROUP = "jade.commands"
+from jade_graph.cli.classes import Group, Lazy
+from jade_graph.cli.command import Cli, ConfigFile, Json, Overrides, Quiet, Verbose
 
 
 class Builtin(NamedTuple):
@@ -40,6 +35,10 @@ BUILTINS: dict[str, Builtin] = dict(
         _builtin("eval", "A method over a data set, with intervals; paired against another.", RUN),
         _builtin("bounds", "What decomposition can gain on a data set, without a language model.", RUN),
         _builtin("bench", "Run a benchmark and print its figures.", RUN),
+        _builtin("index", "Make documents or a data set searchable.", DATA),
+        _builtin("search", "Search a corpus and show how each passage ranked.", DATA),
+        _builtin("corpora", "List, show or remove corpora.", DATA),
+        _builtin("microworld", "The invented world: questions, best plans, training the bundled model.", DATA),
         _builtin("runs", "List recorded runs, or show one as a tree.", LOOK),
         _builtin("presets", "List the methods, or show one.", LOOK),
         _builtin("config", "Show the settings and where each came from.", LOOK),
@@ -51,58 +50,14 @@ BUILTINS: dict[str, Builtin] = dict(
 )
 
 
-class Lazy(Command):
-    """A name and a line of help; the real command is imported when it is called."""
-
-    def __init__(self, name: str, help: str, panel: str, module: str | None) -> None:
-        super().__init__(name, help=help, rich_help_panel=panel)
-        self._module = module
-
-    def load(self) -> Any:
-        name = str(self.name)
-        app = import_module(self._module).app if self._module else plugins.load(GROUP, name)
-        if not isinstance(app, typer.Typer):
-            raise PluginError(
-                f"the command {name!r} is a {type(app).__name__}, not a typer.Typer.",
-                code="PLUGIN_COMMAND",
-                hint="point the entry point at a typer.Typer",
-            )
-        app._add_completion = False
-        command = get_command(app)
-        command.name = name
-        return command
-
-    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
-        return self.load().make_context(info_name, args, parent, **extra)
-
-
 class Root(Group):
     """Built-in commands, then those of other packages. A built-in name cannot be taken."""
 
-    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
-        return [*BUILTINS, *(name for name in plugins.names(GROUP) if name not in BUILTINS)]
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [*BUILTINS, *(name for name in super().list_commands(ctx) if name not in BUILTINS)]
 
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
-        if cmd_name in BUILTINS:
-            return Lazy(cmd_name, *BUILTINS[cmd_name])
-        if cmd_name in plugins.names(GROUP):
-            return Lazy(cmd_name, *_described(cmd_name), module=None)
-        return None
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        name = args[0]
-        if not name.startswith("-") and self.get_command(ctx, name) is None:
-            raise unknown("command", name, self.list_commands(ctx), code="UNKNOWN_COMMAND")
-        return super().resolve_command(ctx, args)
-
-
-def _described(name: str) -> tuple[str, str]:
-    """One line of help and the panel of a command that another package brings, read without importing it."""
-    from jade_graph.cli.sources import entries, summary
-
-    found = entries(GROUP)[name][-1]
-    owner = found.dist.name if found.dist else "?"
-    return summary(found.module) or f"From the package {owner}.", "More commands"
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        return Lazy(cmd_name, *BUILTINS[cmd_name]) if cmd_name in BUILTINS else super().get_command(ctx, cmd_name)
 
 
 app = typer.Typer(

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import typer
-from typer.core import TyperCommand, TyperGroup
 from typer.models import OptionInfo
 
+from jade_graph.cli.classes import Command, extended
 from jade_graph.config import Config, Settings, load_config
 from jade_graph.console import Output
 
@@ -116,9 +116,9 @@ def command(
     return register
 
 
-def group(help: str) -> typer.Typer:
-    """An app of several commands."""
-    app = typer.Typer(cls=Group, help=help, no_args_is_help=True, add_completion=False)
+def group(name: str, help: str) -> typer.Typer:
+    """An app of several commands, `jade NAME`; other packages can add to it."""
+    app = typer.Typer(cls=extended(name), help=help, no_args_is_help=True, add_completion=False)
     # A callback keeps typer from turning a group of one command into that command.
     app.callback(help=help)(_nothing)
     return app
@@ -135,24 +135,6 @@ def _declared(parameter: inspect.Parameter) -> inspect.Parameter:
         if get_args(parameter.annotation)[0] is bool and isinstance(info, OptionInfo) and info.metavar is None:
             info.metavar = ""
     return parameter.replace(kind=parameter.KEYWORD_ONLY)
-
-
-class Tidy:
-    """For commands and groups: a flag's help shows no value."""
-
-    def get_help_option(self, ctx: Any) -> Any:
-        option = super().get_help_option(ctx)  # type: ignore[misc]
-        if option is not None:
-            option.metavar = ""
-        return option
-
-
-class Command(Tidy, TyperCommand):
-    pass
-
-
-class Group(Tidy, TyperGroup):
-    pass
 
 
 def _nothing() -> None:

@@ -9,7 +9,7 @@ import typer
 from jade_graph.cli.command import Cli, command, group
 from jade_graph.config import KEYS, mask
 
-app = group("Show the settings and where each came from.")
+app = group("config", "Show the settings and where each came from.")
 
 
 @command(app)

@@ -8,7 +8,7 @@ import typer
 
 from jade_graph.cli.command import Cli, command, group
 
-app = group("List roles, presets, backbones and what else packages bring.")
+app = group("plugins", "List roles, presets, backbones and what else packages bring.")
 
 
 @command(app, "list")

@@ -8,7 +8,7 @@ import typer
 
 from jade_graph.cli.command import Cli, command, group
 
-app = group("List the methods, or show one.")
+app = group("presets", "List the methods, or show one.")
 
 
 @command(app, "list")

@@ -13,7 +13,7 @@ from jade_graph.errors import StoreError
 if TYPE_CHECKING:
     from jade_graph.store import RunStore
 
-app = group("List recorded runs, or show one as a tree.")
+app = group("runs", "List recorded runs, or show one as a tree.")
 
 
 @command(app, "list")
