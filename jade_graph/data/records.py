@@ -1,0 +1,143 @@
+"""Reading records from JSON and JSON-lines files, compressed or not.
+
+Invariant: every error names the file, the line (or item) and the field, so that a person can go and mend it.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+from jade_graph.errors import DataError
+
+T = TypeVar("T")
+
+_KINDS: dict[type, str] = {str: "a text", list: "a list", dict: "an object", bool: "true or false", int: "a number"}
+
+
+class Record:
+    """One JSON object and where it stands, e.g. "dev.jsonl:7"."""
+
+    __slots__ = ("data", "where")
+
+    def __init__(self, data: dict[str, Any], where: str) -> None:
+        self.data, self.where = data, where
+
+    def get(self, field: str, kind: type[T], default: T) -> T:
+        """A field that may be missing or null. Raises `DataError` DATASET_FIELD when it is of another kind."""
+        value = self.data.get(field)
+        return default if value is None else self._checked(field, value, kind)
+
+    def need(self, field: str, kind: type[T]) -> T:
+        """A field that must be there. Raises `DataError` DATASET_FIELD."""
+        if self.data.get(field) is None:
+            raise DataError(
+                f"{self.where}: the field {field!r} is missing.", code="DATASET_FIELD", known=sorted(self.data)
+            )
+        return self._checked(field, self.data[field], kind)
+
+    def identifier(self, *fields: str) -> str:
+        """The first of these fields that is there, as text; numbers are fine."""
+        for field in fields:
+            if self.data.get(field) not in (None, ""):
+                return str(self.data[field])
+        raise DataError(
+            f"{self.where}: the field {fields[0]!r} is missing.", code="DATASET_FIELD", known=sorted(self.data)
+        )
+
+    def within(self, field: str) -> Record:
+        """An inner object, empty where it is missing."""
+        return Record(self.get(field, dict, {}), f"{self.where}: {field}")
+
+    def objects(self, field: str) -> list[Record]:
+        """A list of objects, empty where it is missing."""
+        return [
+            Record(self._checked(f"{field}[{i}]", item, dict), f"{self.where}: {field}[{i}]")
+            for i, item in enumerate(self.get(field, list, []))
+        ]
+
+    def texts(self, field: str) -> tuple[str, ...]:
+        """A text or a list of texts (numbers are written out); empty where it is missing."""
+        value = self.data.get(field)
+        if value is None:
+            return ()
+        items = value if isinstance(value, list) else [value]
+        for item in items:
+            if not isinstance(item, str | int | float):
+                raise self.bad(field, "a text or a list of texts", item)
+        return tuple(dict.fromkeys(str(item) for item in items))
+
+    def bad(self, field: str, wanted: str, value: object) -> DataError:
+        shown = json.dumps(value, default=str)
+        return DataError(f"{self.where}: the field {field!r} is not {wanted} but {shown[:60]}.", code="DATASET_FIELD")
+
+    def _checked(self, field: str, value: object, kind: type[T]) -> T:
+        if not isinstance(value, kind):
+            raise self.bad(field, _KINDS.get(kind, kind.__name__), value)
+        return value
+
+
+@contextmanager
+def open_text(path: Path) -> Iterator[IO[str]]:
+    """A text file, gzip or not, a byte-order mark ignored. Raises `DataError` DATASET_UNREADABLE."""
+    try:
+        with (
+            gzip.open(path, "rt", encoding="utf-8-sig")
+            if path.name.endswith(".gz")
+            else path.open(encoding="utf-8-sig") as file
+        ):
+            yield file
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{path.name}: cannot be read: {type(error).__name__}: {error}", code="DATASET_UNREADABLE"
+        ) from error
+
+
+def read_records(path: Path) -> Iterator[Record]:
+    """The objects of a JSON-lines file, or of a JSON file that holds a list of them.
+
+    Raises:
+        DataError: DATASET_JSON with file and line, DATASET_UNREADABLE.
+    """
+    with open_text(path) as file:
+        first = ""
+        while not first.strip():
+            first = file.readline()
+            if not first:
+                return
+        file.seek(0)
+        if first.lstrip().startswith("["):
+            yield from _items(path, file)
+        else:
+            yield from _lines(path, file)
+
+
+def _lines(path: Path, file: IO[str]) -> Iterator[Record]:
+    for number, line in enumerate(file, start=1):
+        if not line.strip():
+            continue
+        where = f"{path.name}:{number}"
+        try:
+            data = json.loads(line)
+        except ValueError as error:
+            raise DataError(f"{where}: not JSON: {error}", code="DATASET_JSON") from error
+        yield _record(data, where)
+
+
+def _items(path: Path, file: IO[str]) -> Iterator[Record]:
+    try:
+        items = json.load(file)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path.name}:{error.lineno}: not JSON: {error.msg}", code="DATASET_JSON") from error
+    for number, data in enumerate(items):
+        yield _record(data, f"{path.name}: item {number}")
+
+
+def _record(data: object, where: str) -> Record:
+    if not isinstance(data, dict):
+        raise DataError(f"{where}: not a JSON object but {json.dumps(data)[:60]}.", code="DATASET_JSON")
+    return Record(data, where)
