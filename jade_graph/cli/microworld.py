@@ -23,6 +23,7 @@ def show(
     from jade_graph.console import table
     from jade_graph.microworld import BEST_PLAN, KINDS, make_questions, parse
 
+    best: dict[str, str] = {**BEST_PLAN}
     made, _, name = parse(world)
     questions = make_questions(made, per_kind * len(KINDS), seed=cli.settings.seed, kinds=dict.fromkeys(KINDS, 1.0))
     rows: list[dict[str, Any]] = [
@@ -30,7 +31,7 @@ def show(
             "kind": q.type,
             "question": q.question,
             "answers": list(q.answers),
-            "plan": BEST_PLAN[q.type],  # type: ignore[index]
+            "plan": best[q.type],
             "passages": [{"id": i, "title": made.by_id[i].title, "text": made.by_id[i].text} for i in q.supporting],
         }
         for q in questions
@@ -43,7 +44,7 @@ def show(
         head = Text(f"{name}: {len(made.entities):,} entities, {len(made.passages):,} passages", style="bold")
         cells = [
             (r["kind"], _question(r, passages), " or ".join(r["answers"]), r["plan"])
-            for r in sorted(rows, key=lambda r: list(KINDS).index(r["kind"]))  # type: ignore[arg-type]
+            for r in sorted(rows, key=lambda r: list(KINDS).index(r["kind"]))
         ]
         return [head, table(("kind", "question", "answer", "best plan"), cells)]
 

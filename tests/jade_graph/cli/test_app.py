@@ -5,7 +5,7 @@ import pytest
 import typer
 
 from jade_graph import manifest, plugins
-from jade_graph.cli import app, sources
+from jade_graph.cli import app, classes, sources
 from jade_graph.cli.command import Cli, command, single
 
 
@@ -24,7 +24,7 @@ def provide(monkeypatch):
 
 
 def entry(name: str, value: str) -> EntryPoint:
-    return EntryPoint(name, value, app.GROUP)
+    return EntryPoint(name, value, classes.GROUP)
 
 
 def test_help_lists_every_built_in_command_without_importing_it(jade):
@@ -48,7 +48,7 @@ def test_every_command_explains_itself_and_has_the_common_options(jade, name):
     done = jade(name, "--help")
     assert done.code == 0
     assert done.err == ""
-    groups = {"config": "show", "runs": "list", "presets": "list", "plugins": "list"}
+    groups = {"config": "show", "microworld": "show"} | dict.fromkeys(("runs", "presets", "plugins", "corpora"), "list")
     text = jade(name, groups[name], "--help").out if name in groups else done.out
     for option in ("--json", "--config", "--set", "--quiet", "--verbose"):
         assert option in text
@@ -92,6 +92,16 @@ def test_a_command_of_another_package_is_found_described_and_run(jade, provide, 
     assert "Greets politely. And more." in jade("--help").out
     assert "greeter" not in sys.modules
     assert jade("greet", "--name", "Ann", "--json", "--set", "k=2").json == {"hello": "Ann", "k": 2}
+
+
+def test_another_package_adds_a_command_to_a_group(jade, provide):
+    provide(entry("presets.dump", "jade_graph.cli.version:app"), entry("presets.list", "json:dumps"))
+    assert "dump" in jade("presets", "--help").out
+    assert "presets.dump" not in jade("--help").out
+    assert jade("presets", "dump", "--json").json["jade"] == manifest.version()
+    assert "presets" in jade("presets", "list", "--json").json
+    error = jade("presets", "dum", "--json").json["error"]
+    assert (error["code"], "dump" in error["known"]) == ("UNKNOWN_COMMAND", True)
 
 
 @pytest.mark.parametrize("module", ["nowhere", "broken"])

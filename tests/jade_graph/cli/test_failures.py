@@ -76,7 +76,9 @@ def test_ways_to_stop_that_are_no_errors(error, code, capsys):
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.parametrize("args", [["config", "nope"], ["version", "--nope"], ["config", "get"], ["--set"], ["config"]])
+@pytest.mark.parametrize(
+    "args", [["version", "--nope"], ["runs", "list", "--limit", "x"], ["config", "get"], ["--set"], ["config"]]
+)
 def test_wrong_command_lines(jade, args):
     done = jade(*args, "--json") if args != ["--set"] else jade("--json", *args)
     assert done.code == 2
