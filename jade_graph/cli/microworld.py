@@ -23,7 +23,7 @@ def show(
     from jade_graph.console import table
     from jade_graph.microworld import BEST_PLAN, KINDS, make_questions, parse
 
-    best: dict[str, str] = {**BEST_PLAN}
+    best = {str(kind): plan for kind, plan in BEST_PLAN.items()}
     made, _, name = parse(world)
     questions = make_questions(made, per_kind * len(KINDS), seed=cli.settings.seed, kinds=dict.fromkeys(KINDS, 1.0))
     rows: list[dict[str, Any]] = [
