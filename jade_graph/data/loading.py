@@ -20,7 +20,7 @@ from jade_graph.data.formats import (
     read_jade,
     read_musique,
 )
-from jade_graph.data.records import Record, read_records
+from jade_graph.data.records import Record, first_record
 from jade_graph.errors import DataError, PluginError, UsageError, unknown
 
 ENTRY_POINTS = "jade.datasets"
@@ -99,7 +99,7 @@ def detect_format(path: Path | str) -> str | None:
     if not path.is_file() or not path.name.endswith(_FILES):
         return None
     try:
-        first = next(read_records(path), None)
+        first = first_record(path)
     except DataError:  # reading it as that format will tell
         return None
     return None if first is None else _format_of(first)
@@ -137,7 +137,7 @@ def _load_path(path: Path, split: str | None, format: str | None) -> Dataset:
         raise DataError(f"{name!r} is one file, without a split {split!r}.", code="DATASET_SPLIT")
     if found is None:
         # A damaged or empty file says so itself; else its fields fit no format.
-        if next(read_records(path), None) is None:
+        if first_record(path) is None:
             raise DataError(f"{path.name!r} holds no record.", code="DATASET_EMPTY")
         raise DataError(
             f"{path.name!r} is in no known format.", code="DATASET_FORMAT", known=FORMATS, hint="--format NAME"

@@ -116,6 +116,35 @@ def read_records(path: Path) -> Iterator[Record]:
             yield from _lines(path, file)
 
 
+def first_record(path: Path) -> Record | None:
+    """The first of `read_records`, without reading the rest; None for a file without one.
+
+    Raises:
+        DataError: DATASET_JSON, DATASET_UNREADABLE.
+    """
+    size = 1 << 16
+    with open_text(path) as file:
+        text = file.read(size)
+        while text:
+            start = text.lstrip()
+            array = start.startswith("[")
+            body = start[1:].lstrip() if array else start
+            if array and body.startswith("]"):
+                return None
+            try:
+                return _record(
+                    json.JSONDecoder().raw_decode(body)[0], f"{path.name}: item 0" if array else f"{path.name}:1"
+                )
+            except ValueError as error:
+                more = file.read(size := 2 * size)
+                if not more:
+                    if not body:
+                        return None
+                    raise DataError(f"{path.name}: not JSON: {error}", code="DATASET_JSON") from error
+                text += more
+    return None
+
+
 def _lines(path: Path, file: IO[str]) -> Iterator[Record]:
     for number, line in enumerate(file, start=1):
         if not line.strip():
