@@ -1,25 +1,16 @@
-"""What every test may use: the shared data sets, by path."""
+"""Parts shared by all tests."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-_HERE = Path(__file__).resolve().parent
-_CANDIDATES = (Path(os.environ.get("JADE_SHARED_DATA", "/nonexistent")), _HERE.parents[1] / "shared" / "data")
-
 
 @pytest.fixture(scope="session")
-def shared_data() -> Callable[[str], Path]:
-    """`shared_data("musique_train100")`: the folder of a real data set, which is never copied into the project."""
-
-    def find(name: str) -> Path:
-        for base in _CANDIDATES:
-            if (base / name).is_dir():
-                return base / name
-        pytest.skip(f"the data set {name} is not beside the checkout (../shared/data, or JADE_SHARED_DATA)")
-
-    return find
+def shared_data() -> Path:
+    """The folder of real data sets beside the repository; tests that need it are skipped where it is not."""
+    folder = Path(__file__).resolve().parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("the real data sets (../shared/data) are not on this machine")
+    return folder
