@@ -25,20 +25,26 @@ _NUMBERS: dict[str, type] = {"n": int, "seed": int, "world": int} | {
 }
 
 
-def dataset(rest: str = "test", **options: Any) -> Dataset:
+def dataset(rest: str = "", *, split: str | None = None, limit: int | None = None, **options: Any) -> Dataset:
     """Questions and passages of a world, as a data set.
 
     Args:
         rest: the split, and options after a question mark: `test?n=200&seed=1`.
+        split: of the world, where `rest` names none.
+        limit: as many questions, where `n` is not given.
         options: the same by keyword. n: questions (200). seed: which questions (0). world: which world (the seed).
             kinds: comma-separated question kinds (all). And the fields of `Difficulty`.
 
     Raises:
-        UsageError: MICROWORLD_SPLIT, UNKNOWN_MICROWORLD_OPTION, MICROWORLD_OPTION, MICROWORLD_KIND, MICROWORLD_TOO_SMALL.
+        UsageError: MICROWORLD_SPLIT, UNKNOWN_MICROWORLD_OPTION, MICROWORLD_OPTION, MICROWORLD_KIND,
+            MICROWORLD_TOO_SMALL.
     """
     from jade_graph.data import Dataset
 
-    world, questions, name = parse(rest, **options)
+    named, mark, query = rest.partition("?")
+    if limit is not None and "n=" not in query:
+        options.setdefault("n", limit)
+    world, questions, name = parse(f"{named or split or 'test'}{mark}{query}", **options)
     return Dataset(name=name, questions=questions, passages=world.passages)
 
 
@@ -61,9 +67,9 @@ def parse(rest: str = "test", **options: Any) -> tuple[World, tuple[Any, ...], s
     return world, questions, f"microworld:{world.split}" + (f"?{extra}" if extra else "")
 
 
-def _number(name: str, value: Any) -> float:
+def _number(name: str, value: Any) -> Any:
     try:
-        return cast("float", _NUMBERS[name](value))
+        return _NUMBERS[name](value)
     except (TypeError, ValueError) as error:
         raise UsageError(
             f"microworld {name} is {value!r}, not {'a whole number' if _NUMBERS[name] is int else 'a number'}.",

@@ -1,7 +1,7 @@
 """The architecture of jade-tiny and its starting values.
 
 Invariant: a stock `LlamaForCausalLM`, so that it loads anywhere without remote code; only the numbers that it starts
-from are chosen here, such that attention looks for equal tokens and copies what it finds from the first step on.
+from are chosen here, such that attention looks for equal tokens and copies what follows them from the first step on.
 """
 
 from __future__ import annotations
@@ -12,6 +12,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
 
+CONSTANT = 4.0
+"""The value of the first embedding dimension, the same for every token: what a position-only head can hold on to."""
+SHARPNESS = 1.5
+"""Weight of that dimension in the head that attends to the token before: larger attends more sharply."""
+COPY = 6.0
+"""How loud the copying head speaks, in units of a plain head."""
+
 
 def build_model(
     tokenizer: Any, *, seed: int = 0, width: int = 128, layers: int = 4, heads: int = 4, context: int = 512
@@ -19,7 +26,9 @@ def build_model(
     """A new model in float32 with eager attention.
 
     Linear weights have std 1/sqrt(fan_in); inputs have unit scale, and the final norm scales them back for the tied
-    head; W_k = W_q makes a token attend to its equals, W_o = W_v^T / sqrt(layers) hands on what it attends to.
+    head; W_k = W_q makes a token attend to its equals, W_o = W_v^T / sqrt(layers) hands on what it attends to. One head
+    of the first layer starts as "the token before" and one of the second as "what followed the last time"
+    (an induction head): left to chance, they take thousands of steps to form.
     """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -45,9 +54,38 @@ def build_model(
             if isinstance(module, torch.nn.Linear) and module is not model.lm_head:
                 module.weight.normal_(0.0, 1 / math.sqrt(module.in_features), generator=generator)
         model.model.embed_tokens.weight.normal_(0.0, 1.0, generator=generator)
+        model.model.embed_tokens.weight[:, 0] = CONSTANT
         model.model.norm.weight.fill_(1 / math.sqrt(width))
         for layer in model.model.layers:
             attention = layer.self_attn
             attention.k_proj.weight.copy_(attention.q_proj.weight)
             attention.o_proj.weight.copy_(attention.v_proj.weight.T / math.sqrt(layers))
+        if layers > 1:
+            _start_induction(model, generator)
     return model
+
+
+def _start_induction(model: Any, generator: Any) -> None:
+    """Set the first head of layers 0 and 1.
+
+    Layer 0 attends one position back: with q constant and k the same vector turned by one position, RoPE makes the
+    score largest at distance 1. It writes a projection of that token through `write`; layer 1 reads with the same
+    projection as q and the transpose of `write` as k, so it finds the tokens that stood behind an equal one.
+    """
+    import torch
+
+    config = model.config
+    width, size = config.hidden_size, config.hidden_size // config.num_attention_heads
+    before, copying = model.model.layers[0].self_attn, model.model.layers[1].self_attn
+    turn = 1.0 / 10_000.0 ** (torch.arange(0, size, 2) / size)
+    here, there = torch.zeros(size, width), torch.zeros(size, width)
+    here[: size // 2, 0] = SHARPNESS
+    there[:, 0] = SHARPNESS * torch.cat([turn.cos(), turn.sin()])
+    read = torch.randn(size, width, generator=generator) / math.sqrt(width)
+    write = torch.randn(width, size, generator=generator) / math.sqrt(size)
+    read[:, 0], write[0] = 0.0, 0.0
+    before.q_proj.weight[:size], before.k_proj.weight[:size] = here, there
+    before.v_proj.weight[:size], before.o_proj.weight[:, :size] = read, write
+    copying.q_proj.weight[:size] = 1.5 * read
+    copying.k_proj.weight[:size] = 1.5 * write.T * math.sqrt(size / width)
+    copying.o_proj.weight[:, :size] *= COPY

@@ -1,0 +1,82 @@
+"""The model card of jade-tiny: what it is, what it is not, and what was measured.
+
+Invariant: every number in the card comes from the dictionaries given; nothing is written by hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+_HEAD = """---
+license: apache-2.0
+library_name: transformers
+pipeline_tag: text-generation
+tags: [retrieval-augmented-generation, jade-graph, microworld]
+---
+# jade-tiny
+
+The weak start that JADE Graph carries: a causal language model of {parameters:,} parameters ({size_mb:.1f} MB),
+trained from scratch for microworld alone. It knows the format of every role; as planner it has no preference that
+fits a question, and its executors read with gaps. Learning is meant to improve it: do not judge the framework by it.
+
+**It speaks only microworld's {vocabulary:,} words.** Any other word is `<unk>` to it, so it cannot answer questions
+about anything else. Name a real model for those: `jade ask --backbone Qwen/Qwen2.5-1.5B-Instruct "..."`.
+
+- Architecture: stock `LlamaForCausalLM` ({layers} layers, width {width}, {heads} heads, tied head, context {context}),
+  safetensors in bfloat16, no remote code. Tokens are words, tags and punctuation marks.
+- Prompts: the roles' `compact` profile; an action ends with `<eos>`.
+- Training: {steps} steps ({warmup} of them repeated sequences and key-value recall), {tokens:,} tokens, one core,
+  demonstrations by microworld's oracle in `train` worlds. Seed {seed}. Repeat it with `jade microworld pretrain`.
+- The planner's demonstrations are drawn from one near-uniform prior over the eight legal plans, whatever the question.
+  The answerer was never shown conflicting editions of a passage, and never documents with a premise that it should
+  believe instead; it says `unknown` where the evidence is missing.
+"""
+
+
+def render_card(trained: Mapping[str, Any], about: Mapping[str, Any], measured: Sequence[Mapping[str, Any]]) -> str:
+    """The card as Markdown.
+
+    Args:
+        trained: what `pretrain` returned.
+        about: parameters, size_mb, vocabulary and the shape of the model.
+        measured: what `measure` returned, one for each split.
+    """
+    settings = trained["settings"]
+    head = _HEAD.format(**{**settings, **trained, **about})
+    return "\n".join([head, *map(_measured, measured), _TAIL])
+
+
+def _measured(figures: Mapping[str, Any]) -> str:
+    world = figures["settings"]
+    kinds = list(figures["plan_table"]["shares"])
+    lines = [
+        f"## Measured on a `{world['split']}` world",
+        "",
+        f"{world['n']} questions (seed {world['seed']}), {world['passages']:,} passages, {world['retriever']}.",
+        "F1 by kind, calls of roles a question, illegal actions a call.",
+        "",
+        f"| | {' | '.join(kinds)} | all | calls | illegal |",
+        f"|---{'|---:' * (len(kinds) + 3)}|",
+    ]
+    for name, arm in figures["arms"].items():
+        cells = " | ".join(f"{arm['f1_by_kind'][k]:.2f}" for k in kinds)
+        whole = f"**{arm['f1']:.3f}** | {arm['calls']:.1f} | {100 * arm['illegal']:.1f} %"
+        lines.append(f"| {name} | {cells} | {whole} |")
+    lines += [
+        "",
+        "Every plan forced on every question (greedy; the planner's own call not counted); `routed` takes for each",
+        "kind the plan that is best there:",
+        "",
+        figures["plan_table_markdown"],
+        "",
+    ]
+    return "\n".join(lines)
+
+
+_TAIL = """## Limits
+
+Microworld's names are invented, its English comes from templates, and its kinds of questions are seven. Worlds of
+`validation` and `test` share words with training but no full name, so answers must be read. Figures are of one training
+seed. The model has no use beyond showing and testing the framework.
+"""
