@@ -1,12 +1,15 @@
-"""What the answer generator and the summarizer share: the form of an answer.
+"""What the answer generator and the summarizer share: the form of an answer, and how it is read.
 
 Invariant: an answer is never empty. Where the model wrote nothing readable it is "unknown".
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 from jade_graph import tags
-from jade_graph.types import Parsed
+from jade_graph.types import Effect, Parsed, View
 
 UNKNOWN = "unknown"
 VIOLATIONS = ("NO_TAG", "EXTRA_TEXT", "MULTIPLE", "EMPTY_ITEM", "TOO_LONG")
@@ -30,3 +33,32 @@ def raw_answer(text: str) -> str:
     """The first tagged answer where there is one, else the raw text without tags, else "unknown"."""
     tagged = next((t for t in tags.find(text, "answer").texts if t), "")
     return tagged or tags.strip_tags(text) or UNKNOWN
+
+
+@dataclass(frozen=True)
+class Answering:
+    """A role whose action is one answer."""
+
+    violations: ClassVar[tuple[str, ...]] = VIOLATIONS
+    max_words: int = 40
+    max_new_tokens: int = 96
+
+    @property
+    def form(self) -> str:
+        """What the chat prompt asks for."""
+        return (
+            f"Write nothing but the answer, as short as possible and at most {self.max_words} words, in the form "
+            "<answer>the answer</answer>"
+        )
+
+    def parse(self, text: str, view: View) -> Parsed:
+        del view
+        return parse_answer(text, self.max_words)
+
+    def fallback(self, text: str, view: View) -> str:
+        del view
+        return raw_answer(text)
+
+    def effect(self, value: str, view: View) -> Effect:
+        del view
+        return Effect(answer=value)
