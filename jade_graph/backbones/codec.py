@@ -7,6 +7,7 @@ are the tokenizer's own; what the model emits is never tokenised again.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,7 @@ class Codec:
             )
         # Roles leave room for an action, not for reasoning before it; templates without the switch ignore it.
         self._options = {"enable_thinking": False, **(template_options or {})}
+        self._special = _special_tokens(tokenizer)
         self._folds = self.profile == "chat" and self._refuses_system()
 
     @classmethod
@@ -112,6 +114,7 @@ class Codec:
 
     def encode(self, messages: Sequence[Message]) -> list[int]:
         """The prompt: templated with the generation prompt, or, for "compact", the contents one after another."""
+        messages = [Message(message.role, self._defused(message.content)) for message in messages]
         if self.profile == "compact":
             return self._ids("".join(message.content for message in messages), special=True)
         text = self._render(fold_system(messages) if self._folds else messages)
@@ -123,6 +126,10 @@ class Codec:
     def decode(self, token_ids: Sequence[int]) -> str:
         text: str = self.tokenizer.decode(list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return text
+
+    def _defused(self, text: str) -> str:
+        """A document or question that spells a control token (`<|im_end|>`) must not become one."""
+        return self._special.sub(lambda match: f"{match[0][0]} {match[0][1:]}", text) if self._special else text
 
     def _ids(self, text: str, *, special: bool) -> list[int]:
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=special)
@@ -143,6 +150,14 @@ class Codec:
         except TemplateError:
             return True
         return False
+
+
+def _special_tokens(tokenizer: Any) -> re.Pattern[str] | None:
+    """Matches every control token that the tokenizer would read out of plain text."""
+    added = getattr(tokenizer, "added_tokens_decoder", None) or {}
+    names = {str(token) for token in added.values() if token.special} | set(tokenizer.all_special_tokens)
+    longest_first = sorted((n for n in names if len(n) > 1), key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
 
 
 def fold_system(messages: Sequence[Message]) -> list[Message]:
