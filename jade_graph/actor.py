@@ -7,9 +7,9 @@ whose ids and log-probabilities are those of the backbone's completion. What end
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from jade_graph.blackboard import spent
 from jade_graph.context import RunContext
@@ -35,6 +35,23 @@ from jade_graph.types import (
 )
 
 RETRIEVAL_TRIES = 3
+
+T = TypeVar("T")
+
+
+class DeadlineError(Exception):
+    """The run's own deadline passed: told apart from a time-out that a library raises."""
+
+
+async def in_time(ctx: RunContext, work: Awaitable[T]) -> T:
+    """Await within the run's one deadline. Raises `DeadlineError`, or whatever the work raises."""
+    try:
+        async with asyncio.timeout(max(ctx.remaining_s, 0)) as clock:
+            return await work
+    except TimeoutError as error:
+        if clock.expired():
+            raise DeadlineError from error
+        raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +114,11 @@ class Actor:
             else:
                 before = ctx.spend(calls=1, prompt_tokens=len(ids))
                 hint = Ask(role.code, view, ctx.run.question_id, where.target.id)
-                async with asyncio.timeout(max(ctx.remaining_s, 0)):
-                    done = await backbone.generate(ids, sampling, hint=hint)
+                done = await in_time(ctx, backbone.generate(ids, sampling, hint=hint))
                 ctx.spend(action_tokens=len(done.token_ids))
                 parsed = read(role, done.text, view)
                 effect = role.effect(parsed.value, view)
-        except TimeoutError:
+        except DeadlineError:
             error = "LIMIT_DEADLINE"
             ctx.die(error, f"the deadline of {ctx.limits.deadline_s:g} s passed while {role.code} was generating.")
         except BackboneError as failure:
@@ -172,9 +188,8 @@ class Actor:
         else:
             before = ctx.spend(retrievals=1)
             try:
-                async with asyncio.timeout(max(ctx.remaining_s, 0)):
-                    effect = await self._retried(tool, view)
-            except TimeoutError:
+                effect = await in_time(ctx, self._retried(tool, view))
+            except DeadlineError:
                 effect, error = None, "LIMIT_DEADLINE"
                 ctx.die(error, f"the deadline of {ctx.limits.deadline_s:g} s passed while {tool.code} was searching.")
             except JadeError as failure:

@@ -235,6 +235,8 @@ def test_a_plan_that_retrieves_without_a_corpus_is_a_named_failure(scripted: Any
 def test_a_retriever_or_model_that_raises_anything_is_a_named_failure(scripted: Any, passages: Any) -> None:
     assert JadeGraph(scripted(), retriever=Failing(9, ZeroDivisionError("x"))).run("Q?").error == "TOOL_ERROR"
 
+    assert JadeGraph(scripted(), retriever=Failing(9, TimeoutError("socket"))).run("Q?").error == "TOOL_ERROR"
+
     def boom(ask: Ask) -> str:
         raise BackboneError("gone.", code="BACKBONE_GONE")
 
