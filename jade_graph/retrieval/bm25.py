@@ -53,7 +53,7 @@ class Bm25:
         if not vocabulary:  # no passage has a word in it: nothing can ever match
             return cls(None, len(texts), params)
         index = bm25s.BM25(k1=params.k1, b=params.b, method="lucene")
-        index.index((ids, vocabulary), show_progress=False)
+        index.index((ids, vocabulary), create_empty_token=False, show_progress=False)
         return cls(index, len(texts), params)
 
     def scores(self, query: str) -> npt.NDArray[np.float32]:
@@ -107,7 +107,7 @@ def tokenize(texts: Sequence[str], language: str = "english") -> list[list[str]]
         show_progress=False,
         allow_empty=False,
     )
-    return rows
+    return [[token for token in row if token] for row in rows]  # a text without words comes as [""]
 
 
 @cache

@@ -196,6 +196,7 @@ class TransformerEncoder:
     def _load(self) -> tuple[Any, Any]:
         if self._loaded is None:
             import torch
+            from safetensors import SafetensorError
             from transformers import AutoModel, AutoTokenizer
             from transformers.utils import logging
 
@@ -211,7 +212,7 @@ class TransformerEncoder:
                     trust_remote_code=False,
                     dtype=getattr(torch, self.dtype),
                 )
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, RuntimeError, SafetensorError) as error:
                 raise RetrievalError(
                     f"the encoder {self._spec!r} does not load: {error}", code="BAD_ENCODER"
                 ) from error
