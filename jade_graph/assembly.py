@@ -70,7 +70,7 @@ def open_session(
     searched = retriever or open_retriever(s, progress)
     model = backbone or open_backbone(s)
     frozen = open_backbone(s, s.frozen_backbone) if s.frozen_backbone else None
-    store = RunStore(s.store_url if s.store.url else s.data_path / "runs.db") if record else None
+    store = RunStore(s.store_url) if record else None
     graph = JadeGraph(
         model,
         preset=method,

@@ -109,7 +109,7 @@ def _pick(rows: Sequence[Row]) -> Row:
 def _load(cli: Cli, run_id: str) -> Any:
     from jade_graph.store import RunStore
 
-    with RunStore(cli.settings.store.url or cli.settings.data_path / "runs.db") as store:
+    with RunStore(cli.settings.store_url) as store:
         return store.get(run_id)
 
 
