@@ -7,6 +7,7 @@ once at its start, and every completion names them. A prompt that does not fit i
 from __future__ import annotations
 
 import asyncio
+import inspect
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -22,6 +23,7 @@ from jade_graph.backbones.codec import Codec
 from jade_graph.backbones.decoding import decode
 from jade_graph.backbones.forward import HFSession, Session
 from jade_graph.backbones.lean import LeanModel, LeanSession
+from jade_graph.errors import BackboneError
 from jade_graph.types import Ask, Completion, Message, Sampling
 
 if TYPE_CHECKING:
@@ -127,7 +129,7 @@ class HFBackbone:
 
         Raises:
             BackboneError: BACKBONE_NOT_FOUND, BACKBONE_NO_SAFETENSORS, BACKBONE_LOAD, BACKBONE_DEVICE,
-                BACKBONE_DTYPE, BACKBONE_PROFILE, BACKBONE_NO_END_TOKEN.
+                BACKBONE_DTYPE, BACKBONE_PROFILE, BACKBONE_NO_END_TOKEN, BACKBONE_ARCHITECTURE.
         """
         folder = folders.find_folder(str(name), revision=revision)
         target = weights.choose_device(device)
@@ -155,7 +157,17 @@ class HFBackbone:
         max_batch: int = DEFAULT_BATCH,
         lean: bool = True,
     ) -> HFBackbone:
-        """Serve a model that is already in memory (a learner's, a test's). The caller names its version."""
+        """Serve a model that is already in memory (a learner's, a test's). The caller names its version.
+
+        Raises:
+            BackboneError: BACKBONE_ARCHITECTURE, for models without a key-value cache (pure state-space ones).
+        """
+        if "past_key_values" not in inspect.signature(model.forward).parameters:
+            raise BackboneError(
+                f"{type(model).__name__} keeps no key-value cache, which batched decoding needs.",
+                code="BACKBONE_ARCHITECTURE",
+                hint="an attention or hybrid model, or a server: openai:URL#MODEL",
+            )
         vocabulary = int(model.get_input_embeddings().weight.shape[0])
         limit = max_context or weights.max_context(model, codec.tokenizer)
         fast = LeanModel.of(model) if lean else None

@@ -1,0 +1,154 @@
+"""Every forward pass against the plain one: a row's logits in a ragged batch are those it has alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jade_graph.backbones.forward import HFSession, Session, prefill_groups, reserves
+from jade_graph.backbones.lean import LeanModel, LeanSession
+
+SHAPE = {
+    "vocab_size": 60,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 128,
+}
+BLOOM = {"vocab_size": 60, "hidden_size": 32, "n_layer": 2, "n_head": 4}
+GPT2 = {"vocab_size": 60, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 128}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 1e4,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32,
+}
+ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama": ("llama", SHAPE),
+    "llama, biases and scaled rotation": (
+        "llama",
+        {**SHAPE, "attention_bias": True, "mlp_bias": True, "rope_parameters": LLAMA3},
+    ),
+    "llama, one key head": ("llama", {**SHAPE, "num_key_value_heads": 1, "tie_word_embeddings": True}),
+    "qwen2": ("qwen2", SHAPE),
+    "qwen3, norms on queries": ("qwen3", {**SHAPE, "head_dim": 16}),
+    "gemma3, sliding window": ("gemma3_text", {**SHAPE, "sliding_window": 6}),
+    "gpt2, learned positions": ("gpt2", GPT2),
+    "bloom, no positions at all": ("bloom", BLOOM),
+}
+LEAN = [name for name in ARCHITECTURES if name.startswith(("llama", "qwen"))]
+PROMPTS = (3, 5, 5, 12, 20)
+
+
+def build(name: str) -> Any:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    kind, options = ARCHITECTURES[name]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **options)).eval()
+        for parameter in model.parameters():
+            torch.nn.init.normal_(parameter, mean=0.1, std=0.2)
+    return model.requires_grad_(False)
+
+
+def tokens(rows: int, columns: int, seed: int) -> list[list[int]]:
+    return torch.randint(1, 60, (rows, columns), generator=torch.Generator().manual_seed(seed)).tolist()
+
+
+def assert_equals_plain_forward(model: Any, make: Callable[[Sequence[Sequence[int]], int], Session]) -> None:
+    """Prefill and six steps over ragged rows, two of which leave, against one plain forward pass per row."""
+    prompts = [row[:length] for row, length in zip(tokens(5, 20, 1), PROMPTS, strict=True)]
+    new = torch.tensor(tokens(5, 6, 2))
+    rows = [0, 1, 2, 3, 4]
+
+    def check(logits: torch.Tensor, step: int) -> None:
+        for position, row in enumerate(rows):
+            ids = torch.tensor([prompts[row] + new[row, :step].tolist()])
+            plain = model(ids).logits[0, -1]
+            torch.testing.assert_close(logits[position], plain, rtol=1e-4, atol=1e-4 * float(plain.abs().max()))
+
+    with torch.inference_mode():
+        session = make(prompts, 6)
+        check(session.prefill(), 0)
+        for step in range(6):
+            check(session.step(new[rows, step]), step + 1)
+            if step == 1:  # rows 1 and 2 end: 4 and 3 take their places
+                session.drop(torch.tensor([1, 2]), torch.tensor([4, 3]), 3)
+                rows = [0, 4, 3]
+            elif step == 3:  # the last row ends
+                session.drop(torch.tensor([]).long(), torch.tensor([]).long(), 2)
+                rows = [0, 4]
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("budget", [24, 4096])
+def test_transformers(name: str, budget: int) -> None:
+    model = build(name)
+    assert_equals_plain_forward(model, lambda prompts, new: HFSession(model, prompts, new, budget))
+
+
+@pytest.mark.parametrize("name", LEAN)
+@pytest.mark.parametrize("budget", [24, 4096])
+def test_lean(name: str, budget: int) -> None:
+    model = build(name)
+    lean = LeanModel.of(model)
+    assert lean is not None
+    for _ in range(2):  # the second batch finds the first one's numbers in the buffer
+        assert_equals_plain_forward(model, lambda prompts, new: LeanSession(lean, prompts, new, budget))
+
+
+def test_lean_reads_the_weights_as_they_are() -> None:
+    model = build("llama")
+    lean = LeanModel.of(model)
+    assert lean is not None
+    for parameter in model.parameters():
+        parameter.mul_(0.7)
+    assert_equals_plain_forward(model, lambda prompts, new: LeanSession(lean, prompts, new, 4096))
+
+
+def test_lean_is_not_offered_where_it_would_be_wrong() -> None:
+    assert LeanModel.of(build("gemma3, sliding window")) is None
+    assert LeanModel.of(build("gpt2, learned positions")) is None
+    assert LeanModel.of(build("llama").to(torch.bfloat16)) is None
+    other = build("llama")
+    other.config.hidden_act = "gelu"
+    assert LeanModel.of(other) is None
+    disagreeing = build("llama")
+    disagreeing.config.rms_norm_eps = 1.0  # the layers keep the old one: the self-check sees the difference
+    assert LeanModel.of(disagreeing) is None
+
+
+def test_lean_buffers_are_reused_but_not_hoarded() -> None:
+    lean = LeanModel.of(build("llama"))
+    assert lean is not None
+    first, second = lean.buffer((4, 10)), lean.buffer((3, 5))
+    assert first.data_ptr() == second.data_ptr()
+    assert lean.buffer((70_000, 1000)).numel() == 70_000_000
+    assert lean.buffer((2, 2)).untyped_storage().nbytes() < 1000
+
+
+def test_only_models_that_attend_to_everything_get_reserved_room() -> None:
+    assert reserves(build("llama"))
+    assert not reserves(build("gemma3, sliding window"))
+
+
+@given(st.lists(st.integers(1, 400), min_size=1, max_size=80), st.integers(1, 2000))
+def test_prefill_groups_cover_the_rows_with_little_padding(lengths: list[int], budget: int) -> None:
+    lengths = sorted(lengths)
+    groups = list(prefill_groups(lengths, budget))
+    assert [row for first, last in groups for row in range(first, last)] == list(range(len(lengths)))
+    for first, last in groups:
+        padded = (last - first) * lengths[last - 1]
+        assert last - first == 1 or padded <= budget
+        assert last - first <= 4 or padded - sum(lengths[first:last]) <= 0.15 * padded
