@@ -1,0 +1,70 @@
+"""Demonstrations: from training worlds alone, the oracle's actions, and no lesson that is left to learning."""
+
+import random
+from collections import Counter
+
+import pytest
+
+from jade_graph.microworld.lexicon import ENTITY_KINDS, names
+from jade_training.pretrain.demonstrations import ROOT_PLANS, SUB_PLANS, Demonstrator
+
+
+@pytest.fixture(scope="module")
+def demonstrator():
+    return Demonstrator(5)
+
+
+def test_the_same_seed_shows_the_same():
+    one, two = Demonstrator(6), Demonstrator(6)
+    assert one.reading(4, 6) == two.reading(4, 6)
+    assert [one.short() for _ in range(10)] == [two.short() for _ in range(10)]
+
+
+def test_names_are_of_the_training_split(demonstrator):
+    assert demonstrator.world.split == "train"
+    other = {n for kind in ENTITY_KINDS for n in names(kind, "test")} | {
+        n for kind in ENTITY_KINDS for n in names(kind, "validation")
+    }
+    assert not other & set(demonstrator.world.entities)
+
+
+def test_questions_over_the_same_documents_share_them(demonstrator):
+    for _ in range(20):
+        shown = demonstrator.reading(4, 6)
+        assert len(shown) == 6
+        assert {d.role for d in shown} <= {"AG", "DS"}
+        assert all(d.documents.count("Document") <= 5 for d in shown)
+
+
+def test_the_answerer_never_sees_conflicting_editions_of_what_is_asked(demonstrator):
+    for _ in range(60):
+        for d in demonstrator.reading(4, 6):
+            if d.role == "AG" and d.kind == "edition" and "unknown" not in d.action:
+                answer = d.action.removeprefix("<answer>").removesuffix("</answer>")
+                assert answer in d.documents
+
+
+def test_unknown_is_shown_but_not_the_rule(demonstrator):
+    answers = [d.action for _ in range(80) for d in demonstrator.reading(4, 6) if d.role == "AG"]
+    share = answers.count("<answer>unknown</answer>") / len(answers)
+    assert 0.05 < share < 0.3
+
+
+def test_the_planner_has_no_preference_by_kind():
+    demonstrator = Demonstrator(8)
+    demonstrator.rng = random.Random(1)
+    plans = {"root": Counter(), "sub": Counter()}
+    for _ in range(1500):
+        d = demonstrator.short("PL")
+        plans["sub" if d.prompt.startswith("plan sub") else "root"][d.action[10:-11]] += 1
+    for level, prior in (("root", ROOT_PLANS), ("sub", SUB_PLANS)):
+        total = plans[level].total()
+        assert set(plans[level]) <= set(prior)
+        for plan, share in prior.items():
+            assert abs(plans[level][plan] / total - share) < 0.05
+    assert len(ROOT_PLANS) == 8
+
+
+def test_the_priors_sum_to_one():
+    assert sum(ROOT_PLANS.values()) == pytest.approx(1.0)
+    assert sum(SUB_PLANS.values()) == pytest.approx(1.0)

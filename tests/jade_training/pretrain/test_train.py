@@ -1,0 +1,147 @@
+"""Training: resuming changes nothing, rows stand alone behind their prefix, and the result loads anywhere."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from jade_graph.errors import UsageError
+from jade_training.pretrain.batches import Curriculum, Row, recall_rows
+from jade_training.pretrain.loss import action_logits, backward, chunks, exact
+from jade_training.pretrain.model import build_model
+from jade_training.pretrain.tokenizer import build_tokenizer
+from jade_training.pretrain.train import Settings, pretrain
+
+TINY = Settings(steps=20, warmup=8, width=32, layers=2, heads=2, long=2, asks=3, short=4)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return build_tokenizer()
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer):
+    return build_model(tokenizer, width=32, layers=2, heads=2)
+
+
+@pytest.fixture(scope="module")
+def rows(tokenizer):
+    return Curriculum(tokenizer, 1, 100, warmup=0, long=2, asks=3, short=3).rows_of(90)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    out = tmp_path_factory.mktemp("whole")
+    seen = []
+    result = pretrain(out, TINY, progress=seen.append)
+    return out, result, seen
+
+
+def weights(folder):
+    from safetensors.torch import load_file
+
+    return load_file(folder / "checkpoint" / "state.safetensors")
+
+
+def test_a_resumed_training_ends_with_the_same_bits(whole, tmp_path):
+    stopped = pretrain(tmp_path, TINY, checkpoint_every=5, stop_after=11)
+    assert not stopped["finished"]
+    assert not (tmp_path / "config.json").exists()
+    resumed = pretrain(tmp_path, TINY)
+    assert resumed["finished"]
+    one, two = weights(whole[0]), weights(tmp_path)
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_progress_tells_every_step_and_the_phase(whole):
+    _, result, seen = whole
+    assert [p.step for p in seen] == list(range(1, 21))
+    assert seen[0].phase == "recall"
+    assert seen[-1].phase == "roles, 5 documents"
+    assert result["tokens"] == seen[-1].tokens > 0
+    assert all(p.loss > 0 for p in seen)
+
+
+def test_other_settings_do_not_resume(whole):
+    with pytest.raises(UsageError, match=r"PRETRAIN_SETTINGS.*steps"):
+        pretrain(whole[0], replace(TINY, steps=30))
+
+
+def test_the_result_loads_as_a_stock_model(whole, tokenizer):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = whole[0]
+    loaded = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False, dtype=torch.float32)
+    assert type(loaded).__name__ == "LlamaForCausalLM"
+    assert AutoTokenizer.from_pretrained(folder).get_vocab() == tokenizer.get_vocab()
+    about = json.loads((folder / "jade.json").read_text())
+    assert about["profile"] == "compact"
+    assert about["max_context"] == 512
+    assert loaded.generation_config.eos_token_id == tokenizer.eos_token_id
+    trained = weights(folder)["model.model.embed_tokens.weight"]
+    assert torch.allclose(loaded.model.embed_tokens.weight, trained, atol=0.02)
+
+
+def test_parts_are_as_if_they_stood_alone(model, rows):
+    shared = [r for r in rows if len(r.parts) > 1]
+    assert shared
+    together, ids, part = action_logits(model, shared)
+    alone = [Row([], [(r.prefix + prompt, action)]) for r in shared for prompt, action in r.parts]
+    for i, row in enumerate(alone):
+        logits, expected, _ = action_logits(model, [row])
+        assert torch.equal(ids[part == i], expected)
+        assert torch.allclose(together[part == i], logits, atol=1e-4)
+
+
+def test_the_gradient_does_not_depend_on_how_rows_are_batched(model, rows):
+    grads = []
+    for tokens in (64, 100_000):
+        model.zero_grad()
+        backward(model, rows, tokens=tokens)
+        grads.append(model.model.layers[0].mlp.up_proj.weight.grad.clone())
+    assert torch.allclose(*grads, atol=1e-6)
+    assert len(chunks(rows, 64)) > len(chunks(rows, 100_000)) == 1
+
+
+def test_exact_match_is_that_of_greedy_decoding(model, rows):
+    row = next(r for r in rows if not r.prefix)
+    prompt, action = row.parts[0]
+    ids = list(prompt)
+    for _ in action:
+        with torch.no_grad():
+            ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
+    greedy = ids[len(prompt) :]
+    assert exact(model, [Row([], [(prompt, greedy)])]) == [[True]]
+    assert exact(model, [Row([], [(prompt, [greedy[0], (greedy[1] + 1) % 900])])]) == [[False]]
+
+
+def test_the_curriculum_grows_and_depends_on_the_step_alone(tokenizer):
+    one = Curriculum(tokenizer, 3, 1000, warmup=100, long=1, asks=2, short=2)
+    two = Curriculum(tokenizer, 3, 1000, warmup=100, long=1, asks=2, short=2)
+    one.rows_of(500)
+    assert one.rows_of(700) == two.rows_of(700)
+    assert [one.distractors(s) for s in (100, 250, 400, 900)] == [1, 2, 3, 4]
+
+
+def test_recall_rows_can_be_solved_from_what_stands_before():
+    import random
+
+    for row in recall_rows(random.Random(0), 1000, 20):
+        for prompt, action in row.parts:
+            text = row.prefix + prompt
+            assert set(action) <= set(text)
+
+
+def test_the_copying_heads_start_as_described(model):
+    before, copying = (model.model.layers[i].self_attn for i in range(2))
+    assert before.q_proj.weight[:16, 1:].abs().max() == 0
+    assert torch.equal(copying.q_proj.weight[:16], 1.5 * before.v_proj.weight[:16])
+
+
+def test_the_rate_rises_stays_and_falls():
+    settings = Settings(steps=1000)
+    assert settings.rate(0) < settings.rate(49) == settings.rate(400) == settings.learning_rate
+    assert settings.rate(999) == pytest.approx(settings.learning_rate * 0.05, rel=0.05)
