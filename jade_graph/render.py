@@ -5,9 +5,10 @@ Invariant: rendering only reads. Text from documents and models is shown as text
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.text import Text
 from rich.tree import Tree
 
@@ -47,6 +48,13 @@ def run_tree(run: Run, *, documents: bool = True, width: int = 90) -> Renderable
     version = f"backbone {run.backbone_version} · graph {run.graph_hash} · corpus {run.corpus_id or '-'}"
     lines.append(Text(f"{version} · seed {run.seed}", style="dim"))
     return Group(*lines)
+
+
+def run_svg(run: Run, *, documents: bool = False, width: int = 112) -> str:
+    """The tree as an SVG picture of a terminal, `width` columns wide."""
+    console = Console(record=True, width=width, file=io.StringIO(), force_terminal=True, color_system="truecolor")
+    console.print(run_tree(run, documents=documents, width=width - 50))
+    return console.export_svg(title=f"jade runs show {run.id[:8]}")
 
 
 def _node_tree(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -56,14 +57,18 @@ def show(
     run: Annotated[str, typer.Argument(help="A run's id, or the beginning of it; last: the newest.")] = "last",
     documents: Annotated[bool, typer.Option(help="Name the retrieved passages.")] = True,
     width: Annotated[int, typer.Option(min=20, help="Cut texts to about this many characters.")] = 90,
+    svg: Annotated[Path | None, typer.Option(metavar="FILE", help="Also save the tree as a picture.")] = None,
 ) -> None:
     """Show one run as a tree: plan, sub-questions, documents, answers, tokens, times."""
-    from jade_graph.render import run_tree
+    from jade_graph.render import run_svg, run_tree
 
     if not _recorded(cli):
         raise _none()
     with _store(cli) as store:
         found = store.get(_newest(store) if run == "last" else run)
+    if svg is not None:
+        svg.write_text(run_svg(found, documents=documents), encoding="utf-8")
+        cli.out.log(f"saved {svg}")
     cli.out.result(_plain(found), lambda: run_tree(found, documents=documents, width=width))
 
 
