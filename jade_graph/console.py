@@ -177,15 +177,26 @@ class _Lines:
 
 @contextmanager
 def _bar(console: Console, label: str) -> Iterator[Ticker]:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
-
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        SpinnerColumn,
+        Task,
+        TextColumn,
+        TimeRemainingColumn,
     )
+    from rich.text import Text
+
+    class Count(MofNCompleteColumn):
+        def render(self, task: Task) -> Text:
+            return Text() if task.total is None else super().render(task)
+
+    class Rest(TimeRemainingColumn):
+        def render(self, task: Task) -> Text:
+            return Text() if task.total is None else super().render(task)
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), Count(), Rest())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task(label, total=None)
 

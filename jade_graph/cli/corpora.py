@@ -58,8 +58,9 @@ def remove(cli: Cli, name: Name, yes: Annotated[bool, typer.Option("--yes", "-y"
     from jade_graph.retrieval.corpus import remove_corpus
 
     passages = _require(cli, name).passages
-    if not yes:
-        typer.confirm(f"Delete the corpus {name} ({passages:,} passages)?", abort=True, err=True)
+    if not yes and not typer.confirm(f"Delete the corpus {name} ({passages:,} passages)?", err=True):
+        cli.out.log("kept")
+        raise typer.Exit(1)
     remove_corpus(name, cli.settings.data_path)
     cli.out.result({"removed": name, "passages": passages}, lambda: f"removed {name}")
 

@@ -39,11 +39,10 @@ def index(
 
     Indexing again does only what has changed; a build that was cut off goes on where it stopped.
     """
-    from jade_graph.assembly import corpus_name
     from jade_graph.retrieval.corpus import build_corpus
 
     cli.put("encoder", encoder)
-    name = corpus or corpus_name(Path(path).name or Path(path).resolve().name)
+    name = corpus or _name(path)
     items, skipped = _read(cli, path)
     with indexing(cli) as progress:
         manifest = build_corpus(
@@ -62,6 +61,12 @@ def index(
     if len(skipped) > 5:
         cli.out.warn(f"and {len(skipped) - 5} more: jade corpora show {name}")
     cli.out.result(manifest.as_dict(), lambda: _told(manifest))
+
+
+def _name(path: str) -> str:
+    from jade_graph.assembly import corpus_name
+
+    return corpus_name(Path(path).name or Path(path).resolve().name)
 
 
 def _read(cli: Cli, path: str) -> tuple[Sequence[Passage | Document], Sequence[Skipped]]:

@@ -111,6 +111,6 @@ def test_listing_and_removing(jade, index, notes):
 
 def test_removing_asks_first(jade, index, notes, monkeypatch):
     index(str(notes), "--corpus", "n")
-    monkeypatch.setattr("typer.confirm", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
-    assert jade("corpora", "remove", "n").code == 130
+    monkeypatch.setattr("typer.confirm", lambda *a, **k: False)
+    assert jade("corpora", "remove", "n").code == 1
     assert len(jade("corpora", "list", "--json").json["corpora"]) == 1
