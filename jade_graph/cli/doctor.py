@@ -9,6 +9,7 @@ from typing import Any, Literal
 import typer
 
 from jade_graph.cli.command import Cli, command, single
+from jade_graph.config import mask_passwords
 from jade_graph.errors import JadeError
 
 app = single()
@@ -128,6 +129,34 @@ def _data_dir(cli: Cli) -> Iterator[Finding]:
     )
 
 
+def _model(_: Cli) -> Iterator[Finding]:
+    from jade_graph.backbones import TINY
+
+    if (TINY / "config.json").is_file():
+        size = sum(path.stat().st_size for path in TINY.rglob("*") if path.is_file()) / 2**20
+        yield Finding("bundled model", "ok", f"jade-tiny, {size:.1f} MiB")
+    else:
+        yield Finding("bundled model", "note", "jade-tiny is not in this installation", "jade microworld pretrain")
+
+
+def _corpora(cli: Cli) -> Iterator[Finding]:
+    from jade_graph.retrieval.manifest import list_corpora
+
+    found = [f"{m.name} ({m.passages:,} passages)" for m in list_corpora(cli.settings.data_path)]
+    yield Finding("corpora", "ok", ", ".join(found) or "none yet; jade index PATH --corpus NAME makes one")
+
+
+def _runs(cli: Cli) -> Iterator[Finding]:
+    where = cli.settings.store_url
+    if not isinstance(where, str) and not where.exists():
+        yield Finding("runs", "ok", "none yet")
+        return
+    from jade_graph.store import RunStore
+
+    with RunStore(where) as store:
+        yield Finding("runs", "ok", f"{store.count():,} in {mask_passwords(str(where))}")
+
+
 def _plugins(_: Cli) -> Iterator[Finding]:
     from jade_graph.cli.sources import entries, owner
     from jade_graph.plugins import GROUPS
@@ -151,6 +180,9 @@ CHECKS: tuple[Callable[[Cli], Iterator[Finding]], ...] = (
     _devices,
     _settings,
     _data_dir,
+    _model,
+    _corpora,
+    _runs,
     _plugins,
 )
 

@@ -153,3 +153,22 @@ def test_doctor_on_a_folder_that_cannot_be_written(jade, monkeypatch, tmp_path):
 )
 def test_a_module_is_described_without_being_imported(module, summary):
     assert sources.summary(module) == summary
+
+
+def test_doctor_finds_the_bundled_model_corpora_and_runs(jade, monkeypatch, tmp_path):
+    from jade_graph import RunStore, backbones, build_corpus
+    from jade_graph.types import Passage
+
+    monkeypatch.setattr(backbones, "TINY", tmp_path / "nothing")
+    before = {f["what"]: f for f in jade("doctor", "--json").json["findings"]}
+    assert before["bundled model"]["fix"] == "jade microworld pretrain"
+    assert (before["runs"]["detail"], before["corpora"]["detail"][:8]) == ("none yet", "none yet")
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "tiny" / "config.json").write_text("{}")
+    monkeypatch.setattr(backbones, "TINY", tmp_path / "tiny")
+    build_corpus([Passage("1", "text")], "notes", ".jade", "hash:64")
+    RunStore(Path(".jade/runs.db")).close()
+    after = {f["what"]: f for f in jade("doctor", "--json").json["findings"]}
+    assert after["bundled model"]["state"] == "ok"
+    assert after["corpora"]["detail"] == "notes (1 passages)"
+    assert after["runs"]["detail"].startswith("0 in ")
