@@ -56,10 +56,11 @@ class ExactVectors:
         self.matrix = matrix
 
     def search(self, queries: Vectors, k: int) -> list[Hits]:
-        # One product per query: a batched product may round differently, and equal queries must rank alike.
+        # One product per query, rounded: the last bits of a dot product depend on where in memory and in which batch it
+        # is computed, and they must not decide the order of passages that are equally near.
         found = []
         for query in queries:
-            scores = self.matrix @ query
+            scores = np.round(self.matrix @ query, 6)
             found.append([(i, float(scores[i])) for i in top(scores, k)])
         return found
 
@@ -133,7 +134,7 @@ class ChromaStore:
             return [[] for _ in queries]
         answer = self._collection.query(query_embeddings=queries, n_results=size, include=["distances"])
         return [
-            [(row, 1.0 - float(d)) for row, d in zip(rows, distances, strict=True)]
+            [(row, round(1.0 - float(d), 6)) for row, d in zip(rows, distances, strict=True)]
             for rows, distances in zip(answer["ids"], answer["distances"] or [], strict=True)
         ]
 

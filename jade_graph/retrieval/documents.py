@@ -183,9 +183,13 @@ def _read_pdf(path: Path, title: str) -> tuple[str, str]:
         raise _UnreadableError(f"not a readable PDF ({type(error).__name__}: {error})") from error
     finally:
         log.setLevel(level)
-    # Lines of a PDF are lines of print: join them, mend words broken at the end of a line.
-    text = "\n\n".join(re.sub(r"(?<!\n)\n(?!\n)", " ", re.sub(r"(?<=[a-z])-\n(?=[a-z])", "", p)) for p in pages)
+    text = "\n\n".join(_unbroken(page).strip() for page in pages)
     return text, named or title
+
+
+def _unbroken(page: str) -> str:
+    """Lines of a PDF are lines of print: join them, and mend words broken at the end of a line."""
+    return re.sub(r"(?<!\n)\n(?!\n)", " ", re.sub(r"(?<=[a-z])-\n(?=[a-z])", "", page))
 
 
 _TEXT_FIELDS = ("text", "contents", "content", "body", "passage")
