@@ -86,6 +86,13 @@ def test_the_transitions_page_has_every_column_and_the_schema():
     assert f"The schema version is {SCHEMA_VERSION}." in read(ROOT / "docs" / "reference" / "transitions.md")
 
 
+def test_the_python_page_has_every_public_name():
+    import jade_graph
+
+    shown = {name for row in rows("python.md") for name in re.findall(r"\w+", row[0])}
+    assert set(jade_graph.__all__) <= shown
+
+
 def test_the_command_page_has_every_command_and_exit_code():
     text = read(ROOT / "docs" / "reference" / "cli.md")
     assert set(BUILTINS) <= {match[1] for match in COMMAND.finditer(text)}
