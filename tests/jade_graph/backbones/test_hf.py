@@ -42,6 +42,16 @@ def prompts(backbone: HFBackbone, count: int) -> list[list[int]]:
     return [backbone.encode([Message("user", "who wrote it? " * (1 + 3 * i % 7) + str(i))]) for i in range(count)]
 
 
+async def together(
+    backbone: HFBackbone, requests: Sequence[tuple[list[int], Sampling]]
+) -> list[asyncio.Task[Completion]]:
+    """Start the requests so that they are in one batch: the worker cannot look before all are queued."""
+    with backbone._batcher._ready:
+        tasks = [asyncio.create_task(backbone.generate(prompt, sampling)) for prompt, sampling in requests]
+        await asyncio.sleep(0)
+    return tasks
+
+
 def teacher_forced(model: Any, prompt: Sequence[int], completion: Completion, sampling: Sampling) -> torch.Tensor:
     """Log-probabilities of the recorded ids from one plain forward pass over prompt and action, in float64."""
     with torch.no_grad():
@@ -61,8 +71,8 @@ async def test_recorded_log_probabilities_are_a_trainers(plain: HFBackbone) -> N
     samplings = [Sampling(*shapes[i % 6], max_new_tokens=3 + i % 17, seed=i) for i in range(36)]
     asked = prompts(plain, 36)
     before = plain.stats
-    completions = await asyncio.gather(*(plain.generate(p, s) for p, s in zip(asked, samplings, strict=True)))
-    assert plain.stats["batches"] - before["batches"] <= 2, "they were to be one batch, or one and the rest"
+    completions = await asyncio.gather(*await together(plain, list(zip(asked, samplings, strict=True))))
+    assert plain.stats["batches"] == before["batches"] + 1
     for prompt, sampling, completion in zip(asked, samplings, completions, strict=True):
         expected = teacher_forced(plain.model, prompt, completion, sampling)
         torch.testing.assert_close(torch.tensor(completion.logprobs).double(), expected, rtol=0, atol=1e-5)
@@ -80,12 +90,10 @@ async def test_finished_rows_leave_the_batch(plain_folder: Path) -> None:
     backbone = endless(plain_folder)
     asked = prompts(backbone, 4)
     lengths = [2, 9, 5, 30]
-    await asyncio.gather(
-        *(backbone.generate(p, Sampling(max_new_tokens=n, seed=n)) for p, n in zip(asked, lengths, strict=True))
-    )
-    stats = backbone.stats
-    assert stats["row_steps"] == sum(lengths)
-    assert stats["steps"] <= max(lengths) + lengths[0]
+    requests = [(p, Sampling(max_new_tokens=n, seed=n)) for p, n in zip(asked, lengths, strict=True)]
+    await asyncio.gather(*await together(backbone, requests))
+    assert backbone.stats["row_steps"] == sum(lengths)
+    assert backbone.stats["steps"] == max(lengths)
     await backbone.aclose()
 
 
@@ -103,23 +111,17 @@ async def steps(backbone: HFBackbone, count: int) -> None:
 
 async def test_results_come_as_their_rows_end(plain_folder: Path) -> None:
     backbone = endless(plain_folder)
-    order: list[int] = []
-
-    async def ask(prompt: list[int], count: int) -> None:
-        await backbone.generate(prompt, Sampling(max_new_tokens=count))
-        order.append(count)
-
-    asked = prompts(backbone, 3)
-    await asyncio.gather(*(ask(p, n) for p, n in zip(asked, (200, 1, 60), strict=True)))
-    assert order == [1, 60, 200]
+    requests = [(p, Sampling(max_new_tokens=n)) for p, n in zip(prompts(backbone, 3), (200, 1, 60), strict=True)]
+    ended = asyncio.as_completed(await together(backbone, requests))
+    assert [len((await completion).token_ids) for completion in ended] == [1, 60, 200]
     await backbone.aclose()
 
 
 async def test_cancelled_requests_drop_out_between_steps(plain_folder: Path) -> None:
     backbone = endless(plain_folder)
     first, second = prompts(backbone, 2)
-    doomed = asyncio.create_task(backbone.generate(first, Sampling(max_new_tokens=400, seed=1)))
-    other = asyncio.create_task(backbone.generate(second, Sampling(max_new_tokens=300, seed=2)))
+    requests = [(first, Sampling(max_new_tokens=400, seed=1)), (second, Sampling(max_new_tokens=300, seed=2))]
+    doomed, other = await together(backbone, requests)
     await steps(backbone, 5)
     doomed.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -160,10 +162,8 @@ async def test_a_request_that_breaks_the_model_fails_alone(plain_folder: Path) -
     sensitive.__signature__ = inspect.signature(forward)  # type: ignore[attr-defined]
     model.forward = sensitive
     good = [p for p in prompts(backbone, 5) if 7 not in p]
-    results = await asyncio.gather(
-        *(backbone.generate(p, Sampling(0.0, max_new_tokens=1)) for p in [*good[:2], [5, 7, 5], *good[2:]]),
-        return_exceptions=True,
-    )
+    requests = [(p, Sampling(0.0, max_new_tokens=1)) for p in [*good[:2], [5, 7, 5], *good[2:]]]
+    results = await asyncio.gather(*await together(backbone, requests), return_exceptions=True)
     errors = [result for result in results if isinstance(result, Exception)]
     assert [e.error_code for e in errors if isinstance(e, BackboneError)] == ["BACKBONE_GENERATION"]
     assert len(errors) == 1
@@ -265,7 +265,7 @@ async def test_constrained_and_free_rows_share_a_batch(plain: HFBackbone) -> Non
     choices = ((10, 11, end), (20, end))
     asked = prompts(plain, 8)
     samplings = [Sampling(max_new_tokens=8, seed=i, choices=choices if i % 2 else None) for i in range(8)]
-    crowd = await asyncio.gather(*(plain.generate(p, s) for p, s in zip(asked, samplings, strict=True)))
+    crowd = await asyncio.gather(*await together(plain, list(zip(asked, samplings, strict=True))))
     alone = [await plain.generate(p, s) for p, s in zip(asked, samplings, strict=True)]
     assert [c.token_ids for c in crowd] == [c.token_ids for c in alone]
     assert all(c.token_ids in choices for c in crowd[1::2])
