@@ -183,7 +183,7 @@ def _read_contexts(path: Path, name: str, format: str) -> Dataset:
     pool = PassagePool()
     questions = []
     for record in read_records(path):
-        if "context" not in record.data:
+        if record.data.get("context") is None:
             record.need("context", list)
         titles = _context(record, pool)
         supporting = _supporting(record, titles)
