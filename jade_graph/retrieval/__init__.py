@@ -1,0 +1,1 @@
+"""Corpora and how they are searched: `build_corpus`, `open_corpus` in `corpus`, `MemoryRetriever` in `memory`."""
