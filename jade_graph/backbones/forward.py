@@ -14,10 +14,13 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
+from jade_graph.backbones.prefixes import Stem, shared_stems
 from jade_graph.backbones.sampler import move_rows
 
 # Rows of a prefill go together while the padding stays below this share of it (or there are fewer than 4).
 _PADDING_SHARE = 0.15
+# A common beginning is computed once where that saves so many tokens.
+_WORTH = 64
 
 
 class Session(Protocol):
@@ -56,13 +59,15 @@ def prefill_groups(lengths: Sequence[int], budget: int) -> Iterator[tuple[int, i
 class SlabLayer(DynamicLayer):  # type: ignore[no-untyped-call]
     """A layer's keys and values in room reserved once, (rows, heads, columns, width): nothing is copied as it grows.
 
-    The last column written is the same for all rows. `place` says where the next update goes.
+    The last column written is the same for all rows. Before each forward pass, `place` says which rows it is for, the
+    column its tokens go to, and the first column it may look back to.
     """
 
     def __init__(self, rows: int, columns: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.rows, self.columns = rows, columns
-        self.first, self.last, self.column, self.past = 0, rows, 0, 0
+        self.where: Any = slice(0, rows)
+        self.column, self.start = 0, 0
         self.slab: tuple[Tensor, Tensor] | None = None
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
@@ -80,17 +85,20 @@ class SlabLayer(DynamicLayer):  # type: ignore[no-untyped-call]
         assert self.slab is not None
         end = self.column + key_states.shape[2]
         keys, values = self.slab
-        keys[self.first : self.last, :, self.column : end] = key_states
-        values[self.first : self.last, :, self.column : end] = value_states
-        if self.past == 0:
+        keys[self.where, :, self.column : end] = key_states
+        values[self.where, :, self.column : end] = value_states
+        if self.start == self.column:
             return key_states, value_states
-        return keys[self.first : self.last, :, :end], values[self.first : self.last, :, :end]
+        return keys[self.where, :, self.start : end], values[self.where, :, self.start : end]
+
+    def place(self, where: Any, start: int, column: int) -> None:
+        self.where, self.start, self.column = where, start, column
 
     def get_seq_length(self) -> int:
-        return self.past
+        return self.column - self.start
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return self.past + query_length, 0
+        return self.get_seq_length() + query_length, 0
 
     def move(self, holes: Tensor, movers: Tensor) -> None:
         if self.slab is not None and holes.numel():
@@ -139,20 +147,57 @@ class HFSession:
         return int(self._model.config.get_text_config().num_hidden_layers) if reserves(self._model) else 0
 
     def prefill(self) -> Tensor:
-        groups = prefill_groups(self._lengths, self._budget) if self._slab else iter([(0, self._rows)])
-        return torch.cat([self._prefill(first, last) for first, last in groups])
+        known = [0] * self._rows
+        if self._slab:
+            self._grow(shared_stems(self._prompts, _WORTH), known)
+        left = [length - done for length, done in zip(self._lengths, known, strict=True)]
+        order = sorted(range(self._rows), key=left.__getitem__)
+        groups = [(0, self._rows)]
+        if self._slab:
+            groups = list(prefill_groups([left[row] for row in order], self._budget))
+        parts = [self._prefill(order[first:last], left[order[last - 1]]) for first, last in groups]
+        back = torch.tensor(order, device=self._mask.device).argsort()
+        return torch.cat(parts)[back]
 
-    def _prefill(self, first: int, last: int) -> Tensor:
-        width = self._lengths[last - 1]
+    def _grow(self, stems: Sequence[Stem], known: list[int]) -> None:
+        """Compute each stem once and copy its keys and values to its rows; say in `known` how much that was."""
+        if not stems:
+            return
+        stems = sorted(stems, key=lambda stem: stem.length)
+        beginnings = [self._prompts[stem.rows[0]][: stem.length] for stem in stems]
+        once = HFSession(self._model, beginnings, 0, self._budget)
+        once.prefill()
+        self.padded_tokens += once.padded_tokens
+        for layer, source in zip(self._slab, once._slab, strict=True):
+            assert source.slab is not None
+            layer.lazy_initialization(*source.slab)
+            assert layer.slab is not None
+            for target, computed in zip(layer.slab, source.slab, strict=True):
+                for number, stem in enumerate(stems):
+                    for row in stem.rows:
+                        column = self._columns - self._lengths[row]
+                        part = computed[number, :, once._columns - stem.length :]
+                        target[row, :, column : column + stem.length] = part
+        for stem in stems:
+            for row in stem.rows:
+                known[row] = stem.length
+
+    def _prefill(self, rows: list[int], width: int) -> Tensor:
+        """The last `width` tokens of these prompts (of shorter ones all, after padding): logits (rows, vocabulary)."""
         device = self._mask.device
-        ids = torch.tensor([[0] * (width - len(p)) + list(p) for p in self._prompts[first:last]], device=device)
-        ragged = width != self._lengths[first]
-        mask = self._mask[first:last, self._columns - width : self._columns]
-        inputs: dict[str, Any] = {"attention_mask": mask if ragged else None, **self._extra}
-        if self._takes_positions:
-            inputs["position_ids"] = (mask.cumsum(-1) - 1).clamp_(min=0)
+        longest = max(self._lengths[row] for row in rows)
+        start = self._columns - longest
+        tails = [list(self._prompts[row][-width:]) for row in rows]
+        ids = torch.tensor([[0] * (width - len(tail)) + tail for tail in tails], device=device)
+        together = rows == list(range(rows[0], rows[0] + len(rows)))
+        where: Any = slice(rows[0], rows[0] + len(rows)) if together else torch.tensor(rows, device=device)
         for layer in self._slab:
-            layer.first, layer.last, layer.column, layer.past = first, last, self._columns - width, 0
+            layer.place(where, start, self._columns - width)
+        mask = self._mask[where, start : self._columns]
+        masked = width < longest or any(self._lengths[row] < longest for row in rows)
+        inputs: dict[str, Any] = {"attention_mask": mask if masked else None, **self._extra}
+        if self._takes_positions:
+            inputs["position_ids"] = (mask.cumsum(-1) - 1).clamp_(min=0)[:, -width:]
         output = self._model(input_ids=ids, past_key_values=self._cache, use_cache=True, **inputs)
         self.padded_tokens += ids.numel()
         logits: Tensor = output.logits[:, -1]
@@ -162,7 +207,7 @@ class HFSession:
         column = self._columns
         self._columns += 1
         for layer in self._slab:
-            layer.first, layer.last, layer.column, layer.past = 0, self._rows, column, column
+            layer.place(slice(0, self._rows), 0, column)
         inputs: dict[str, Any] = {
             "attention_mask": self._mask[:, : column + 1] if self._ragged else None,
             **self._extra,

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from jade_graph.backbones.forward import HFSession, Session, prefill_groups
+from jade_graph.backbones.prefixes import shared_stems
 from jade_graph.backbones.sampler import move_rows
 from jade_graph.backbones.weights import SMALL_MODEL
 
@@ -24,6 +25,8 @@ _FIXED_ROPE = ("default", "linear", "llama3", "yarn")
 # A key-value buffer up to this size is kept for the next batch (bytes).
 _KEEP = 256 * 2**20
 _TOLERANCE = 1e-4
+# A common beginning is computed once where that saves so many tokens.
+_WORTH = 48
 
 
 @dataclass(slots=True)
@@ -53,6 +56,7 @@ class LeanModel:
         self.kv_heads = int(config.num_key_value_heads)
         self.head_dim = int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
         self.eps = float(config.rms_norm_eps)
+        self.vocabulary = int(model.lm_head.weight.shape[0])
         self._buffer: Tensor | None = None
 
     @classmethod
@@ -166,39 +170,83 @@ class LeanSession:
         self.padded_tokens = 0
 
     def prefill(self) -> Tensor:
-        groups = prefill_groups(self._lengths, self._budget)
-        return torch.cat([self._prefill(first, last) for first, last in groups])
+        stems = shared_stems(self._prompts, _WORTH)
+        grown = [row for stem in stems for row in stem.rows]
+        ends, started = self._lengths, [0] * len(self._lengths)
+        for stem in stems:
+            started[stem.rows[0]] = stem.length
+        # A stem is computed in its first row and copied to the others; then every row goes on where its stem ended.
+        self._fill([stem.rows[0] for stem in stems], [0] * len(ends), started, None)
+        for stem in stems:
+            first, *others = stem.rows
+            self._kv[:, :, others, :, : stem.length] = self._kv[:, :, first : first + 1, :, : stem.length]
+            for row in others:
+                started[row] = stem.length
+        logits = torch.empty(len(ends), self._lean.vocabulary)
+        alone = sorted(set(range(len(ends))).difference(grown))
+        self._fill(alone, started, ends, logits)
+        self._fill(grown, started, ends, logits)
+        return logits
 
-    def _prefill(self, first: int, last: int) -> Tensor:
-        lean, rows, width = self._lean, last - first, self._lengths[last - 1]
-        ids = torch.tensor([[*p, *[0] * (width - len(p))] for p in self._prompts[first:last]])
+    def _fill(self, rows: list[int], starts: list[int], ends: list[int], logits: Tensor | None) -> None:
+        """Compute tokens [start, end) of `rows` in groups of like length; write the logits of those that ask."""
+        rows = sorted(rows, key=lambda row: ends[row] - starts[row])
+        if rows:
+            for first, last in prefill_groups([ends[row] - starts[row] for row in rows], self._budget):
+                group = rows[first:last]
+                self._forward(group, [starts[row] for row in group], [ends[row] for row in group], logits)
+
+    def _forward(self, rows: list[int], starts: list[int], ends: list[int], logits: Tensor | None) -> None:
+        lean, count, width = self._lean, len(rows), ends[-1] - starts[-1]
+        ids = torch.tensor(
+            [
+                [*self._prompts[row][start:end], *[0] * (width - end + start)]
+                for row, start, end in zip(rows, starts, ends, strict=True)
+            ]
+        )
         self.padded_tokens += ids.numel()
-        # Stale numbers of an earlier batch may be anything; 0 times them must be 0.
-        self._kv[:, :, first:last, :, width : self._column] = 0
-        ends = self._positions[first:last] - 1
-        cos, sin = self._cos[:width], self._sin[:width]
-        x = functional.embedding(ids, lean.model.model.embed_tokens.weight).view(rows * width, -1)
+        index, start, end = torch.tensor(rows), torch.tensor(starts), torch.tensor(ends)
+        together = rows == list(range(rows[0], rows[0] + count))
+        where: Any = slice(rows[0], rows[0] + count) if together else index
+        fresh, seen = not any(starts), max(ends)
+        columns = start.unsqueeze(1) + torch.arange(width)
+        places = slice(width) if fresh else columns.clamp(max=seen - 1)
+        cos, sin = self._cos[places], self._sin[places]
+        # Padding lands in the row's gap or among columns of new tokens, which are written again before they are read.
+        columns.clamp_(max=self._kv.shape[4] - 1)
+        # What is left of a row's gap holds numbers of an earlier batch, whatever they are; 0 times them must be 0.
+        for row, stop in zip(rows, ends, strict=True):
+            self._kv[:, :, row, :, stop : self._column] = 0
+        x = functional.embedding(ids, lean.model.model.embed_tokens.weight).view(count * width, -1)
         for number, layer in enumerate(self._layers):
             h = self._norm(x, layer.norm)
-            k, v = self._keys_values(layer, h, cos, sin, rows)
-            self._kv[number, 0, first:last, :, :width] = k
-            self._kv[number, 1, first:last, :, :width] = v
+            k, v = self._keys_values(layer, h, cos, sin, count)
+            keys, values = self._kv[number, 0], self._kv[number, 1]
+            if fresh:
+                k, v = k.transpose(1, 2), v.transpose(1, 2)
+                keys[where, :, :width] = k
+                values[where, :, :width] = v
+            else:
+                keys[index.unsqueeze(1), :, columns] = k
+                values[index.unsqueeze(1), :, columns] = v
+                k, v = keys[where, :, :seen], values[where, :, :seen]
             k, v = (_repeat(part, lean.heads // lean.kv_heads) for part in (k, v))
             if number + 1 < len(self._layers):
-                q = self._queries(layer, h, cos, sin, rows).transpose(1, 2)
-                a = (
-                    functional.scaled_dot_product_attention(q, k, v, is_causal=True)
-                    .transpose(1, 2)
-                    .reshape(rows * width, -1)
-                )
+                q = self._queries(layer, h, cos, sin, count).transpose(1, 2)
+                mask = None if fresh else (torch.arange(seen) <= columns.unsqueeze(-1)).unsqueeze(1)
+                a = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=fresh)
+                a = a.transpose(1, 2).reshape(count * width, -1)
+            elif logits is not None:
+                final = torch.arange(count) * width + end - start - 1
+                x, h = x[final], h[final]
+                q = self._queries(layer, h, self._cos[end - 1].unsqueeze(1), self._sin[end - 1].unsqueeze(1), count)
+                past = (torch.arange(k.shape[2]) < end.unsqueeze(1))[:, None, None, :]
+                a = functional.scaled_dot_product_attention(q.transpose(1, 2), k, v, attn_mask=past).view(count, -1)
             else:
-                last_token = torch.arange(rows) * width + ends
-                x, h = x[last_token], h[last_token]
-                q = self._queries(layer, h, self._cos[ends].unsqueeze(1), self._sin[ends].unsqueeze(1), rows)
-                seen = (torch.arange(width) <= ends.unsqueeze(1))[:, None, None, :]
-                a = functional.scaled_dot_product_attention(q.transpose(1, 2), k, v, attn_mask=seen).view(rows, -1)
+                return
             x = self._finish(layer, x, a)
-        return self._logits(x)
+        if logits is not None:
+            logits[index] = self._logits(x)
 
     def step(self, tokens: Tensor) -> Tensor:
         lean, rows, column = self._lean, len(tokens), self._column
@@ -211,8 +259,8 @@ class LeanSession:
             h = self._norm(x, layer.norm)
             k, v = self._keys_values(layer, h, cos, sin, rows)
             keys, values = self._kv[number, 0, :rows, :, : column + 1], self._kv[number, 1, :rows, :, : column + 1]
-            keys[:, :, column:] = k
-            values[:, :, column:] = v
+            keys[:, :, column:] = k.transpose(1, 2)
+            values[:, :, column:] = v.transpose(1, 2)
             # Query heads that share a key head stand where query positions would: nothing is repeated.
             q = self._queries(layer, h, cos, sin, rows).view(rows, lean.kv_heads, -1, lean.head_dim)
             a = functional.scaled_dot_product_attention(q, keys, values, attn_mask=mask)
@@ -243,7 +291,7 @@ class LeanSession:
         if layer.k_norm is not None:
             k = functional.rms_norm(k, k.shape[-1:], layer.k_norm, self._lean.eps)
         v = functional.linear(h, *layer.v).view(rows, -1, self._lean.kv_heads, self._lean.head_dim)
-        return _rotate(k, cos, sin).transpose(1, 2), v.transpose(1, 2)
+        return _rotate(k, cos, sin), v
 
     def _finish(self, layer: _Layer, x: Tensor, attended: Tensor) -> Tensor:
         """Output projection, residual and feed-forward block of (tokens, width) rows, added to `x` in place."""

@@ -47,7 +47,22 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "bloom, no positions at all": ("bloom", BLOOM),
 }
 LEAN = [name for name in ARCHITECTURES if name.startswith(("llama", "qwen"))]
-PROMPTS = (3, 5, 5, 12, 20)
+
+
+def ragged() -> list[list[int]]:
+    return [row[:length] for row, length in zip(tokens(5, 20, 1), (3, 5, 5, 12, 20), strict=True)]
+
+
+def alike() -> list[list[int]]:
+    """Five of nine prompts begin with the same 20 tokens, two of them are equal; three share 33; one is alone."""
+    one, other, alone = tokens(3, 40, 3)
+    ends = tokens(7, 20, 4)
+    prompts = [one[:20] + ends[i][:n] for i, n in enumerate((2, 9, 20, 1))] + [one[:20] + ends[1][:9]]
+    prompts += [other[:33] + ends[i + 4][:n] for i, n in enumerate((5, 1, 14))]
+    return sorted([*prompts, alone[:7]], key=len)
+
+
+BATCHES = {"ragged": ragged, "alike": alike}
 
 
 def build(name: str) -> Any:
@@ -66,11 +81,13 @@ def tokens(rows: int, columns: int, seed: int) -> list[list[int]]:
     return torch.randint(1, 60, (rows, columns), generator=torch.Generator().manual_seed(seed)).tolist()
 
 
-def assert_equals_plain_forward(model: Any, make: Callable[[Sequence[Sequence[int]], int], Session]) -> None:
-    """Prefill and six steps over ragged rows, two of which leave, against one plain forward pass per row."""
-    prompts = [row[:length] for row, length in zip(tokens(5, 20, 1), PROMPTS, strict=True)]
-    new = torch.tensor(tokens(5, 6, 2))
-    rows = [0, 1, 2, 3, 4]
+def assert_equals_plain_forward(
+    model: Any, prompts: list[list[int]], make: Callable[[Sequence[Sequence[int]], int], Session]
+) -> Session:
+    """Prefill and six steps, in which rows leave, against one plain forward pass per row."""
+    count = len(prompts)
+    new = torch.tensor(tokens(count, 6, 2))
+    rows = list(range(count))
 
     def check(logits: torch.Tensor, step: int) -> None:
         for position, row in enumerate(rows):
@@ -83,29 +100,38 @@ def assert_equals_plain_forward(model: Any, make: Callable[[Sequence[Sequence[in
         check(session.prefill(), 0)
         for step in range(6):
             check(session.step(new[rows, step]), step + 1)
-            if step == 1:  # rows 1 and 2 end: 4 and 3 take their places
-                session.drop(torch.tensor([1, 2]), torch.tensor([4, 3]), 3)
-                rows = [0, 4, 3]
+            if step == 1:  # rows 1 and 2 end: the last two take their places
+                session.drop(torch.tensor([1, 2]), torch.tensor([count - 1, count - 2]), count - 2)
+                rows = [0, count - 1, count - 2, *range(3, count - 2)]
             elif step == 3:  # the last row ends
-                session.drop(torch.tensor([]).long(), torch.tensor([]).long(), 2)
-                rows = [0, 4]
+                session.drop(torch.tensor([]).long(), torch.tensor([]).long(), count - 3)
+                rows = rows[:-1]
+    return session
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 @pytest.mark.parametrize("budget", [24, 4096])
-def test_transformers(name: str, budget: int) -> None:
+@pytest.mark.parametrize("batch", BATCHES)
+def test_transformers(name: str, budget: int, batch: str) -> None:
     model = build(name)
-    assert_equals_plain_forward(model, lambda prompts, new: HFSession(model, prompts, new, budget))
+    prompts = BATCHES[batch]()
+    session = assert_equals_plain_forward(model, prompts, lambda p, new: HFSession(model, p, new, budget))
+    shares = reserves(model) and batch == "alike"
+    assert (session.padded_tokens < sum(map(len, prompts))) == shares, "a common beginning is computed once"
 
 
 @pytest.mark.parametrize("name", LEAN)
 @pytest.mark.parametrize("budget", [24, 4096])
-def test_lean(name: str, budget: int) -> None:
+@pytest.mark.parametrize("batch", BATCHES)
+def test_lean(name: str, budget: int, batch: str) -> None:
     model = build(name)
     lean = LeanModel.of(model)
     assert lean is not None
-    for _ in range(2):  # the second batch finds the first one's numbers in the buffer
-        assert_equals_plain_forward(model, lambda prompts, new: LeanSession(lean, prompts, new, budget))
+    lean.buffer((100_000,)).fill_(float("nan"))  # what a batch finds in its buffer must not matter
+    prompts = BATCHES[batch]()
+    for _ in range(2):
+        session = assert_equals_plain_forward(model, prompts, lambda p, new: LeanSession(lean, p, new, budget))
+        assert (session.padded_tokens < sum(map(len, prompts))) == (batch == "alike")
 
 
 def test_lean_reads_the_weights_as_they_are() -> None:
@@ -114,7 +140,7 @@ def test_lean_reads_the_weights_as_they_are() -> None:
     assert lean is not None
     for parameter in model.parameters():
         parameter.mul_(0.7)
-    assert_equals_plain_forward(model, lambda prompts, new: LeanSession(lean, prompts, new, 4096))
+    assert_equals_plain_forward(model, ragged(), lambda prompts, new: LeanSession(lean, prompts, new, 4096))
 
 
 def test_lean_is_not_offered_where_it_would_be_wrong() -> None:
