@@ -53,9 +53,13 @@ def no_closed_book_rewrite(plans: Plans) -> Plans:
 
 @dataclass(frozen=True, slots=True)
 class PlanGrammar:
-    """The legal plans, shortest first, of one graph."""
+    """The legal plans, shortest first, of one graph or of one place in a run.
+
+    `known` are codes that exist although no plan here has them: naming one is NOT_ALLOWED rather than UNKNOWN.
+    """
 
     plans: tuple[Plan, ...]
+    known: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, rules: Iterable[PlanRule]) -> PlanGrammar:
@@ -74,21 +78,22 @@ class PlanGrammar:
     def without(self, codes: frozenset[str]) -> PlanGrammar:
         """What may still be planned without these steps: the depth or sub-question limit forbids decomposition."""
         kept = tuple(p for p in self.plans if not codes & set(p.steps))
-        return PlanGrammar(kept or self.plans)
+        return PlanGrammar(kept or self.plans, self.known | self.codes)
 
     def violation(self, steps: Sequence[str]) -> str | None:
         """Why these steps are no legal plan, or None: the first that applies, in the order of `VIOLATIONS`."""
         if Plan(tuple(steps)) in self.plans:
             return None
         filled = [s for s in steps if s]
-        known = self.codes
+        known = self.known | self.codes
+        splits = set(filled) & set(DECOMPOSERS)
         checks = (
             ("UNKNOWN", any(s not in known for s in filled)),
             ("EMPTY_ITEM", len(filled) < len(steps) or not filled),
             ("DUPLICATE", len(set(filled)) < len(filled)),
-            ("MIXED_DECOMPOSITION", len(filled) > 1 and bool(set(filled) & set(DECOMPOSERS))),
+            ("MIXED_DECOMPOSITION", len(filled) > 1 and bool(splits)),
             ("DS_WITHOUT_R", "DS" in filled and "R" not in filled),
-            ("NO_AG", ANSWERER not in filled),
+            ("NO_AG", ANSWERER not in filled and not splits),
             ("ORDER", any(sorted(filled) == sorted(p.steps) for p in self.plans)),
         )
         return next((code for code, broken in checks if broken), "NOT_ALLOWED")

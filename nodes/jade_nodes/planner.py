@@ -42,7 +42,8 @@ class Planner:
         )
 
     def parse(self, text: str, view: View) -> Parsed:
-        return PlanGrammar(view.plans).parse(text)
+        # An executor that no plan may use here (at the depth limit) is still a known one.
+        return PlanGrammar(view.plans, frozenset(view.executors)).parse(text)
 
     def fallback(self, text: str, view: View) -> Plan:
         del text

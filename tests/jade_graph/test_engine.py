@@ -80,7 +80,7 @@ def test_recursion_to_the_depth_limit(scripted: Any, passages: Any) -> None:
     assert run.status == "answered"
     assert max(n.depth for n in run.trace) == 3
     deepest = [t for t in run.transitions if t.role == "PL" and t.depth == 3]
-    assert [t.violation for t in deepest] == ["UNKNOWN"]  # QDP is not in the language there
+    assert [t.violation for t in deepest] == ["NOT_ALLOWED"]  # QDP is known, and not in the language there
     assert run.trace[-1].plan == "R,AG"
 
 

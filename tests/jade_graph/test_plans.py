@@ -85,6 +85,27 @@ def test_without_decomposition() -> None:
     assert {str(p) for p in GRAMMAR.without(frozenset({"QDS", "QDP"})).plans} == LEGAL - {"QDS", "QDP"}
 
 
+@pytest.mark.parametrize(
+    ("plan", "violation"),
+    [
+        ("QDS", "NOT_ALLOWED"),
+        ("QDP,AG", "MIXED_DECOMPOSITION"),
+        ("QDS,QDP", "MIXED_DECOMPOSITION"),
+        ("QDS,", "EMPTY_ITEM"),
+        ("R", "NO_AG"),
+        ("QDX", "UNKNOWN"),
+    ],
+)
+def test_what_a_limit_forbids_is_still_known(plan: str, violation: str) -> None:
+    decomposers = frozenset({"QDS", "QDP"})
+    restricted = GRAMMAR.without(decomposers)
+    assert restricted.parse(f"<workflow>{plan}</workflow>").violation == violation
+    again = restricted.without(frozenset({"DS"}))
+    assert again.violation(("QDS",)) == "NOT_ALLOWED"
+    assert again.violation(("R", "DS", "AG")) == "NOT_ALLOWED"
+    assert PlanGrammar(restricted.plans, GRAMMAR.codes).violation(plan.split(",")) == violation
+
+
 def test_no_plan_left_is_an_error() -> None:
     with pytest.raises(GraphError, match="GRAPH_NO_PLAN"):
         PlanGrammar.of([lambda plans: frozenset()])
