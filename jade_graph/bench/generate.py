@@ -37,15 +37,15 @@ def run(*, model: str = "tiny", quick: bool = False) -> dict[str, float]:
     """Measure `model` (a local folder or hub id; "tiny": the bundled model).
 
     Args:
-        model: what to measure. Without the bundled model, "random": a random one of its size.
+        model: "random" measures a random model of the bundled one's size.
         quick: three short rounds instead of seven.
 
     Returns:
         `calls_per_s_{1,8,64}`: concurrent callers, each with one call in flight; `sequential_calls_per_s`:
         `model.generate`, one call after another; `speedup_at_{1,8,64}`: their ratios. `floor_ratio`: CPU seconds per
-        call at 64 over the arithmetic floor (`arithmetic`, at this machine's speed for a large matrix product in the same
-        dtype). `prompt_tokens`,
-        `new_tokens`, `parameters`, `threads`, `matmul_gflops`: what was measured, and on what.
+        call at 64 (wall seconds on an accelerator) over its floor: `arithmetic`, at this machine's speed for a large
+        matrix product in the same dtype. `prompt_tokens`, `new_tokens`, `parameters`, `threads`, `matmul_gflops`:
+        what was measured, and on what.
     """
     if model == "random":
         with tempfile.TemporaryDirectory() as folder:
@@ -92,11 +92,11 @@ async def _measure(loaded: HFBackbone, quick: bool) -> dict[str, float]:
             sequential.append(calls / (time.perf_counter() - start))
             for callers in CONCURRENCY:
                 total = {1: 2 * calls, 8: 4 * max(calls, 8), 64: 128 if quick else 256}[callers]
-                begun, used = time.perf_counter(), time.process_time()
+                begun, used = time.perf_counter(), clock(model.device)
                 await _calls(backbone, prompts, callers, total)
                 concurrent[callers].append(total / (time.perf_counter() - begun))
                 if callers == 64:
-                    cpu.append((time.process_time() - used) / total)
+                    cpu.append((clock(model.device) - used) / total)
     finally:
         await backbone.aclose()
         await loaded.aclose()
@@ -143,6 +143,11 @@ def _generate_one(model: Any, prompt: list[int]) -> None:
         )
 
 
+def clock(device: torch.device) -> float:
+    """Seconds of CPU time over all threads, which a busy machine does not stretch; of wall time for accelerators."""
+    return time.process_time() if device.type == "cpu" else time.perf_counter()
+
+
 def arithmetic(model: Any, prompt_tokens: float, new_tokens: float) -> float:
     """Floating-point operations of one call's plain forward passes: 2 per matrix weight and token.
 
@@ -158,12 +163,12 @@ def arithmetic(model: Any, prompt_tokens: float, new_tokens: float) -> float:
 
 
 def matmul_flops(dtype: torch.dtype, device: torch.device, size: int = 1024) -> float:
-    """Floating-point operations per second of a large square matrix product, the best of ten."""
+    """Floating-point operations per second (`clock`) of a large square matrix product, the best of ten."""
     a = torch.randn(size, size, device=device).to(dtype)
     best: float = float("inf")
     with torch.inference_mode():
         for _ in range(11):
-            start = time.perf_counter()
+            start = clock(device)
             _ = (a @ a)[0, 0].item()
-            best = min(best, time.perf_counter() - start)
+            best = min(best, clock(device) - start)
     return 2.0 * size * size * size / best
