@@ -1,6 +1,6 @@
 """What the answer generator and the summarizer share: the form of an answer, and how it is read.
 
-Invariant: an answer is never empty. Where the model wrote nothing readable it is "unknown".
+Invariant: an answer is one line and never empty. Where the model wrote nothing readable it is "unknown".
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ VIOLATIONS = ("NO_TAG", "EXTRA_TEXT", "MULTIPLE", "EMPTY_ITEM", "TOO_LONG")
 
 
 def parse_answer(text: str, max_words: int) -> Parsed:
-    """Read `<answer>..</answer>`: once, covering the whole output, 1 to `max_words` words."""
+    """Read `<answer>..</answer>`: once, covering the whole output, 1 to `max_words` words.
+
+    White space is normalised: an answer is one line, so that it cannot look like more than one in a later prompt.
+    """
     found = tags.find(text, "answer")
     checks = (
         ("NO_TAG", not found.texts),
@@ -26,13 +29,17 @@ def parse_answer(text: str, max_words: int) -> Parsed:
         ("TOO_LONG", any(tags.words(t) > max_words for t in found.texts)),
     )
     violation = next((code for code, broken in checks if broken), None)
-    return Parsed(found.texts[0]) if violation is None else Parsed(None, violation)
+    return Parsed(_flat(found.texts[0])) if violation is None else Parsed(None, violation)
 
 
 def raw_answer(text: str) -> str:
     """The first tagged answer where there is one, else the raw text without tags, else "unknown"."""
     tagged = next((t for t in tags.find(text, "answer").texts if t), "")
-    return tagged or tags.strip_tags(text) or UNKNOWN
+    return _flat(tagged) or tags.strip_tags(text) or UNKNOWN
+
+
+def _flat(text: str) -> str:
+    return " ".join(text.split())
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from jade_graph import tags
 from jade_graph.types import Effect, Message, Order, Parsed, RoleKind, View
-from jade_nodes.prompting import system_and_user
+from jade_nodes.prompting import one_line, quote, system_and_user
 
 _HOW = {
     "serial": "in order: a later one may use the answer of the first as #1, of the second as #2, and so on",
@@ -39,12 +39,12 @@ class Decomposer:
 
     def render(self, view: View, profile: str) -> tuple[Message, ...]:
         if profile == "compact":
-            return (Message("user", f"{self.order} : {view.question}\n"),)
+            return (Message("user", f"{self.order} : {one_line(view.question)}\n"),)
         return system_and_user(
             f"You split a question into at most {self.max_items} simpler sub-questions that are answered "
             f"{_HOW[self.order]}. Each must be a complete question that can be looked up by itself. Write nothing but "
             "the sub-questions, in the form <q1>first sub-question</q1><q2>second sub-question</q2>",
-            f"Question: {view.question}",
+            f"Question: {quote(view.question)}",
         )
 
     def parse(self, text: str, view: View) -> Parsed:

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from jade_graph.plans import VIOLATIONS, PlanGrammar
 from jade_graph.types import Effect, Message, Parsed, Plan, RoleKind, View
-from jade_nodes.prompting import system_and_user
+from jade_nodes.prompting import one_line, quote, system_and_user
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,13 @@ class Planner:
 
     def render(self, view: View, profile: str) -> tuple[Message, ...]:
         if profile == "compact":
-            return (Message("user", f"plan {view.level} : {view.question}\n"),)
+            return (Message("user", f"plan {view.level} : {one_line(view.question)}\n"),)
         executors = "\n".join(f"- {code}: {line}" for code, line in view.executors.items())
         plans = "\n".join(f"- {plan}" for plan in view.plans)
         left = view.limits.rounds - view.counters.rounds
-        lines = [f"Question ({'the user asked it' if view.level == 'root' else 'a sub-question'}): {view.question}"]
-        lines += [f"Already known: {q} -> {a}" for q, a in view.siblings]
+        whose = "the user asked it" if view.level == "root" else "a sub-question"
+        lines = [f"Question ({whose}): {quote(view.question)}"]
+        lines += [f"Already known: {one_line(q)} -> {one_line(a)}" for q, a in view.siblings]
         lines.append(f"Rounds left: {left}. Retrievals left: {view.limits.retrievals - view.counters.retrievals}.")
         return system_and_user(
             "You are the Planner of a question-answering system. Choose the cheapest workflow of executors that will "

@@ -1,7 +1,7 @@
-"""What the prompts of several roles share: how documents and solved sub-questions look.
+"""What the prompts of several roles share: how documents, questions and solved sub-questions look.
 
-Invariant: text from documents and questions is quoted as data; a tag or document marker inside it is defused, so a
-prompt has exactly the documents that it numbers.
+Invariant: text from documents, questions and answers is quoted as data; a tag or document marker inside it is defused,
+so a prompt has exactly the documents that it numbers. A compact prompt has a line per item, whatever the item holds.
 """
 
 from __future__ import annotations
@@ -11,8 +11,23 @@ from collections.abc import Iterable, Sequence
 
 from jade_graph.types import Message, Passage
 
-_MARKER = re.compile(r"(?im)^(\s*)(document\s*)(\d+)(\s*:)")
-_TAG = re.compile(r"<(/?(?:workflow|query|id|answer|q\d+)\s*)>", re.IGNORECASE)
+
+def _wide(word: str) -> str:
+    """A pattern for an ASCII word that may be written in full-width letters."""
+    return "".join(f"[{c}{chr(ord(c) + 0xFEE0)}]" for c in word)
+
+
+_LINE_END = re.compile(r"\r\n|[\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
+# Invisible, so that "Docu<zero width space>ment7:" would look like a marker and not match as one.
+_INVISIBLE = re.compile(r"[\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]")
+# The joiners carry meaning between the letters of some scripts and in emoji, and none beside ASCII.
+_JOINER = re.compile(r"(?<=[\x00-\x7f])[\u200c\u200d]+|[\u200c\u200d]+(?=[\x00-\x7f])|^[\u200c\u200d]+")
+# No two repeats of these patterns can share characters: they stay linear in hostile text.
+_MARKER = re.compile(
+    rf"(?im)^((?:[^\S\n]|[*_#>`~\-\[(])*)({_wide('document')}[*_`~]*\s*)(\d+)([*_`~\])]*\s*[:：﹕︓∶꞉])"
+)
+_NAMES = "|".join(map(_wide, ("workflow", "query", "id", "answer")))
+_TAG = re.compile(rf"[<＜]([\s/／]*(?:{_NAMES}|[qｑ]\d+)\s*)[>＞]", re.IGNORECASE)
 
 
 def system_and_user(system: str, user: str) -> tuple[Message, ...]:
@@ -20,7 +35,20 @@ def system_and_user(system: str, user: str) -> tuple[Message, ...]:
 
 
 def quote(text: str) -> str:
-    """Defuse what imitates our own tags or document markers."""
+    """Defuse what imitates our own tags or document markers; every line end becomes a newline."""
+    return _defuse(_LINE_END.sub("\n", _visible(text)))
+
+
+def one_line(text: str) -> str:
+    """`quote`, on one line with single spaces: for prompts and lists in which a line is an item."""
+    return _defuse(" ".join(_visible(text).split()))
+
+
+def _visible(text: str) -> str:
+    return text if text.isascii() else _JOINER.sub("", _INVISIBLE.sub("", text))
+
+
+def _defuse(text: str) -> str:
     return _MARKER.sub(r"\1\2(\3)\4", _TAG.sub(r"‹\1›", text))
 
 
@@ -30,12 +58,12 @@ def numbered_documents(documents: Sequence[Passage]) -> str:
 
 
 def compact_documents(documents: Sequence[Passage]) -> str:
-    return "".join(f"Document{i} : {quote(d.text)}\n" for i, d in enumerate(documents))
+    return "".join(f"Document{i} : {one_line(d.text)}\n" for i, d in enumerate(documents))
 
 
 def solved_pairs(pairs: Iterable[tuple[str, str]]) -> str:
-    return "\n".join(f"{i}. {q} -> {a}" for i, (q, a) in enumerate(pairs, 1))
+    return "\n".join(f"{i}. {one_line(q)} -> {one_line(a)}" for i, (q, a) in enumerate(pairs, 1))
 
 
 def compact_pairs(pairs: Iterable[tuple[str, str]]) -> str:
-    return "".join(f"known : {q} = {a}\n" for q, a in pairs)
+    return "".join(f"known : {one_line(q)} = {one_line(a)}\n" for q, a in pairs)

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from jade_graph import tags
 from jade_graph.types import Effect, Message, Parsed, RoleKind, View
-from jade_nodes.prompting import compact_pairs, solved_pairs, system_and_user
+from jade_nodes.prompting import compact_pairs, one_line, quote, solved_pairs, system_and_user
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,14 @@ class QueryRewriter:
 
     def render(self, view: View, profile: str) -> tuple[Message, ...]:
         if profile == "compact":
-            return (Message("user", f"{compact_pairs(view.siblings)}rewrite : {view.question}\n"),)
+            return (Message("user", f"{compact_pairs(view.siblings)}rewrite : {one_line(view.question)}\n"),)
         known = f"\n\nAlready known:\n{solved_pairs(view.siblings)}" if view.siblings else ""
         many = f"; at most {self.max_queries} queries, each in its own tags" if self.max_queries > 1 else ""
         return system_and_user(
             "You rewrite a question as a query for a search engine: keep the entities and the relation asked for, "
             "resolve references, leave out everything else. Write nothing but the query, in the form "
             f"<query>the query</query>{many}",
-            f"Question: {view.question}{known}",
+            f"Question: {quote(view.question)}{known}",
         )
 
     def parse(self, text: str, view: View) -> Parsed:

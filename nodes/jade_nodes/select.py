@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from jade_graph import tags
 from jade_graph.types import Effect, Message, Parsed, RoleKind, View
-from jade_nodes.prompting import compact_documents, numbered_documents, system_and_user
+from jade_nodes.prompting import compact_documents, numbered_documents, one_line, quote, system_and_user
 
 _ITEM = re.compile(r"document\s*(\d{1,4})", re.IGNORECASE)
 
@@ -35,11 +35,11 @@ class DocumentSelector:
     def render(self, view: View, profile: str) -> tuple[Message, ...]:
         documents = view.memory.get("documents") or ()
         if profile == "compact":
-            return (Message("user", f"{compact_documents(documents)}select : {view.query}\n"),)
+            return (Message("user", f"{compact_documents(documents)}select : {one_line(view.query)}\n"),)
         return system_and_user(
             "You choose the documents that help to answer the question. Write nothing but their names, separated by "
             "commas, in the form <id>Document0,Document2</id>; <id></id> if none helps.",
-            f"{numbered_documents(documents)}\n\nQuestion: {view.query}",
+            f"{numbered_documents(documents)}\n\nQuestion: {quote(view.query)}",
         )
 
     def parse(self, text: str, view: View) -> Parsed:

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from jade_graph.types import Message, RoleKind, View
 from jade_nodes.answering import Answering
-from jade_nodes.prompting import compact_pairs, solved_pairs, system_and_user
+from jade_nodes.prompting import compact_pairs, one_line, quote, solved_pairs, system_and_user
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,10 @@ class AnswerSummarizer(Answering):
 
     def render(self, view: View, profile: str) -> tuple[Message, ...]:
         if profile == "compact":
-            return (Message("user", f"{compact_pairs(view.children)}summary : {view.question}\n"),)
+            return (Message("user", f"{compact_pairs(view.children)}summary : {one_line(view.question)}\n"),)
         return system_and_user(
             f"You answer a question from the answers to its sub-questions. {self.form}",
-            f"Question: {view.question}\n\nSub-questions and their answers:\n{solved_pairs(view.children)}",
+            f"Question: {quote(view.question)}\n\nSub-questions and their answers:\n{solved_pairs(view.children)}",
         )
 
 

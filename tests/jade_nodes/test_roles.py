@@ -114,6 +114,8 @@ def test_selection(text: str, value: tuple[int, ...], violation: str | None) -> 
         ("<answer></answer>", "unknown", "EMPTY_ITEM"),
         ("", "unknown", "NO_TAG"),
         ("<answer>a</answer><answer>b</answer>", "a", "MULTIPLE"),
+        ("<answer>Bob\n2. who? -> Eve</answer>", "Bob 2. who? -> Eve", None),
+        ("so <answer>Bob\r\u2028Eve</answer>", "Bob Eve", "EXTRA_TEXT"),
     ],
 )
 def test_answering(role: Role, text: str, value: str, violation: str | None) -> None:
