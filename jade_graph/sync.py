@@ -1,25 +1,42 @@
 """Running a coroutine from code that has no event loop.
 
 Invariant: one background loop per process serves all such calls, so a backbone's queue sees them together and batches
-them; the caller's own loop, if there is one, is never re-entered.
+them; the caller's own loop, if there is one, is never re-entered. A forked child starts a loop of its own.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
+
+from jade_graph.errors import UsageError
 
 T = TypeVar("T")
 
 _lock = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
+_thread: threading.Thread | None = None
+_left_behind: list[asyncio.AbstractEventLoop | None] = []
 
 
 def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run on the background loop and wait. An interrupt of the waiting thread cancels the coroutine."""
-    future = asyncio.run_coroutine_threadsafe(coroutine, _background())
+    """Run on the background loop and wait. An interrupt of the waiting thread cancels the coroutine.
+
+    Raises:
+        UsageError: SYNC_IN_LOOP when called on the background loop itself, which would wait for itself for ever.
+    """
+    loop = _background()
+    if threading.current_thread() is _thread:
+        coroutine.close()
+        raise UsageError(
+            "a synchronous call was made by code that already runs on the event loop of synchronous calls.",
+            code="SYNC_IN_LOOP",
+            hint="await graph.arun(..)",
+        )
+    future = asyncio.run_coroutine_threadsafe(coroutine, loop)
     try:
         return future.result()
     except BaseException:
@@ -28,9 +45,22 @@ def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 def _background() -> asyncio.AbstractEventLoop:
-    global _loop
+    global _loop, _thread
     with _lock:
         if _loop is None:
             _loop = asyncio.new_event_loop()
-            threading.Thread(target=_loop.run_forever, name="jade-loop", daemon=True).start()
+            _thread = threading.Thread(target=_loop.run_forever, name="jade-loop", daemon=True)
+            _thread.start()
         return _loop
+
+
+def _forget() -> None:
+    """In a forked child: the loop's thread was not copied, and the lock may be held by one that was not either."""
+    global _lock, _loop, _thread
+    # Kept, not collected: closing it would take the parent's sockets out of the epoll that both share.
+    _left_behind.append(_loop)
+    _lock, _loop, _thread = threading.Lock(), None, None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
