@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import gc
 import inspect
+import shutil
 import threading
 import weakref
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -331,3 +333,33 @@ def test_the_version_names_the_weights(plain_folder: Path, plain: HFBackbone) ->
     assert name == plain_folder.name
     assert len(digest) == 12
     assert isinstance(plain._batcher, Batcher)
+
+
+async def test_half_precision_keeps_the_contract(plain_folder: Path) -> None:
+    """bfloat16 weights, float32 log-probabilities of what was sampled: a plain pass agrees to bfloat16's precision."""
+    backbone = HFBackbone.load(plain_folder, device="cpu", dtype="bfloat16")
+    asked = prompts(backbone, 6)
+    sampling = Sampling(0.9, max_new_tokens=8, seed=2)
+    completions = await asyncio.gather(*(backbone.generate(p, sampling) for p in asked))
+    for prompt, completion in zip(asked, completions, strict=True):
+        expected = teacher_forced(backbone.model, prompt, completion, sampling)
+        torch.testing.assert_close(torch.tensor(completion.logprobs).double(), expected, rtol=0, atol=0.15)
+    await backbone.aclose()
+
+
+def test_a_hub_id_is_taken_from_the_cache_and_gives_the_version_its_name(
+    plain_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+
+    repository = tmp_path / "models--someone--their-model"
+    snapshot = repository / "snapshots" / ("a" * 40)
+    shutil.copytree(plain_folder, snapshot)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("a" * 40)
+    cached = partial(huggingface_hub.snapshot_download, cache_dir=tmp_path, local_files_only=True)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", cached)
+    backbone = HFBackbone.load("someone/their-model", device="cpu")
+    assert backbone.version.startswith("their-model@")
+    with pytest.raises(BackboneError, match="BACKBONE_NOT_FOUND"):
+        HFBackbone.load("someone/else", device="cpu")
