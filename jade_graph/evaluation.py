@@ -14,7 +14,9 @@ from typing import Any
 
 from jade_graph.engine import JadeGraph
 from jade_graph.errors import DataError, UsageError
+from jade_graph.manifest import MATTERS, require_alike
 from jade_graph.metrics import answer_recall, exact_match, support_recall, token_f1
+from jade_graph.ranking import retrieved_passages
 from jade_graph.stats import mean_ci, paired_ci
 from jade_graph.types import Question, Run
 
@@ -38,7 +40,8 @@ BEST_LOW = frozenset({"calls", "retrievals", "tokens", "latency_ms", "illegal_ra
 class Row:
     """One question, answered and scored. `illegal_rate` is illegal actions per action of a role (tools apart).
 
-    `support_recall` and `answer_recall` are over the first k passages of the whole run, k the graph's own.
+    `support_recall` and `answer_recall` are over the k passages (the graph's own k) that `ranking.retrieved_passages`
+    shows of the run, as in `jade bounds`. A run that retrieved nothing brought none: 0.
     """
 
     question_id: str
@@ -64,8 +67,7 @@ class Row:
 def score(run: Run, question: Question, k: int) -> Row:
     """The row of a run. A failed run scores what its (empty) answer scores."""
     golds = question.answers
-    documents = run.documents[:k] if run.counters.retrievals else ()
-    retrieved = bool(run.counters.retrievals)
+    documents = retrieved_passages(run, k)
     return Row(
         question_id=question.id,
         type=question.type or "all",
@@ -77,8 +79,8 @@ def score(run: Run, question: Question, k: int) -> Row:
         f1=token_f1(run.answer, golds),
         em=exact_match(run.answer, golds),
         f1_style_stripped=token_f1(run.answer, golds, style_stripped=True),
-        support_recall=support_recall(documents, question.supporting, k) if question.supporting and retrieved else None,
-        answer_recall=answer_recall(documents, golds) if golds and retrieved else None,
+        support_recall=support_recall(documents, question.supporting, k),
+        answer_recall=answer_recall(documents, golds),
         calls=run.counters.calls,
         retrievals=run.counters.retrievals,
         tokens=run.counters.tokens,
@@ -169,6 +171,16 @@ def compare(ours: Sequence[Row], theirs: Sequence[Row], *, seed: int = 0) -> dic
             paired = paired_ci([a for a, _ in pairs], [b for _, b in pairs], seed=seed)
             out[name] = {"difference": paired.difference, "ci95": [paired.low, paired.high], "p": paired.p}
     return out
+
+
+def require_comparable(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
+    """Raise `UsageError` MANIFEST_DIFFERS where a difference of two evaluations would not be one of the methods.
+
+    `manifest.MATTERS` must agree. Preset, backbone, its version and the graph may differ: they are what is compared. A
+    preset's own limits belong to the method, so all limits must agree only where the preset is the same.
+    """
+    same_preset = ours.get("preset") == theirs.get("preset")
+    require_alike(ours, theirs, (*MATTERS, "limits") if same_preset else MATTERS)
 
 
 def save_rows(path: Path, rows: Iterable[Row], manifest: Mapping[str, Any]) -> None:

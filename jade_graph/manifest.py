@@ -22,8 +22,21 @@ from jade_graph.errors import UsageError
 
 DISTRIBUTION = "jade-graph"
 MANIFEST_SCHEMA = 1
-# What must agree before two evaluations are compared, unless the caller knows better.
-MATTERS = ("schema", "corpus_id", "encoder", "retrieval", "k", "dataset", "dataset_hash", "limits", "sampling")
+# What must agree before two evaluations are compared, unless the caller knows better. `limits_set` are the limits that
+# somebody chose, on top of the preset's own.
+MATTERS = (
+    "schema",
+    "dataset_id",
+    "limit",
+    "corpus_id",
+    "encoder",
+    "retrieval",
+    "k",
+    "seed",
+    "sampling",
+    "constrained",
+    "limits_set",
+)
 
 
 def manifest(*, seeds: Iterable[int] = (), **extra: Any) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from jade_graph.bounds import RECALL_AT, retrieval_figures
 from jade_graph.engine import JadeGraph
 from jade_graph.errors import DataError
 from jade_graph.plans import workflow
-from jade_graph.ranking import interleave
+from jade_graph.ranking import retrieved_passages
 from jade_graph.types import Ask, Limits, Passage, Question, Retriever, Run
 
 if TYPE_CHECKING:
@@ -107,11 +107,9 @@ async def graph_bounds(
 
 
 def _passages(run: Run, k: int) -> list[Passage]:
-    """What a run's searches brought, in the order of its sub-questions, interleaved."""
+    """What a run's searches brought, once it is sure that nothing but retrieval can have failed."""
     illegal = next((t for t in run.transitions if t.violation), None)
     if run.status != "answered" or illegal is not None:
         reason = run.error or f"{illegal.role} wrote {illegal.action_text!r} ({illegal.violation})"  # type: ignore[union-attr]
         raise DataError(f"the oracle's run of question {run.question_id!r} is no bound: {reason}.", code="ORACLE_RUN")
-    searches = sorted((t for t in run.transitions if t.role == "R"), key=lambda t: t.round)
-    lists = [[Passage(d["id"], d["text"], d["title"]) for d in t.parsed["documents"]] for t in searches]
-    return interleave(lists, k)
+    return retrieved_passages(run, k)

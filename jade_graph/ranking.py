@@ -5,9 +5,11 @@ Invariant: no id comes out twice, and the result depends on nothing but the list
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from jade_graph.types import Passage
+from jade_graph.blackboard import path
+from jade_graph.types import Passage, Run
 
 
 def interleave(ranked: Sequence[Sequence[Passage]], k: int) -> list[Passage]:
@@ -18,3 +20,18 @@ def interleave(ranked: Sequence[Sequence[Passage]], k: int) -> list[Passage]:
             if rank < len(passages) and len(taken) < k:
                 taken.setdefault(passages[rank].id, passages[rank])
     return list(taken.values())
+
+
+def retrieved_passages(run: Run, k: int) -> list[Passage]:
+    """What a run shows at a budget of `k` passages: the lists of its searches, interleaved.
+
+    Searches stand in the order of the trace, so that which parallel sub-question ended first makes no difference, and
+    a decomposed run shows the best of each sub-question instead of the first one's list.
+    """
+    searches = [t for t in run.transitions if t.role == "R" and t.error is None]
+    searches.sort(key=lambda t: (path(t.trace_node), t.seq))
+    return interleave([[_passage(d) for d in t.parsed.get("documents", ())] for t in searches], k)
+
+
+def _passage(document: Mapping[str, Any]) -> Passage:
+    return Passage(document["id"], document.get("text", ""), document.get("title", ""), document.get("score", 0.0))

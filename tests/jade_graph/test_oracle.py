@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -53,9 +52,9 @@ def test_the_oracle_knows_its_questions_and_roles_only() -> None:
 
 
 @pytest.mark.parametrize("name", ["musique_train100", "2wiki_train500"])
-async def test_real_questions_graph_and_arithmetic_agree(name: str, shared_data: Callable[[str], Path]) -> None:
+async def test_real_questions_graph_and_arithmetic_agree(name: str, shared_data: Path) -> None:
     """The whole of a real data set, by BM25 alone: every oracle action is legal, and the figures are the same."""
-    data = load_dataset(shared_data(name))
+    data = load_dataset(shared_data / name)
     retriever = MemoryRetriever(data.passages, mode="bm25")
     through_the_graph = await graph_bounds(data, retriever)
     assert through_the_graph == await aretrieval_bounds(data, retriever)
