@@ -16,7 +16,7 @@ from jade_graph import plugins
 from jade_graph.backbones import load_backbone
 from jade_graph.config import Config, Settings
 from jade_graph.engine import JadeGraph, limits_of
-from jade_graph.errors import RetrievalError
+from jade_graph.errors import RetrievalError, UsageError
 from jade_graph.store import RunStore
 from jade_graph.sync import run_sync
 from jade_graph.types import Backbone, Limits, Preset, Retriever, Sampling
@@ -121,6 +121,24 @@ def open_retriever(settings: Settings, progress: Progress | None = None) -> Retr
     from jade_graph.data import load_dataset
 
     return open_dataset_corpus(settings, load_dataset(f"{MICROWORLD}:test?n=1"), progress, name=MICROWORLD)
+
+
+def open_retriever_for(config: Config, dataset: Dataset, progress: Progress | None = None) -> Retriever:
+    """What questions of a data set are asked over: the corpus that somebody named, else the data set's own passages.
+
+    Raises `UsageError` NO_CORPUS_FOR_DATASET where there is neither: the default corpus holds microworld, and no answer
+    to the questions of another data set.
+    """
+    if config.origin("corpus") == "default":
+        if dataset.passages:
+            return open_dataset_corpus(config.settings, dataset, progress)
+        if corpus_name(dataset.name).partition("-")[0] != MICROWORLD:
+            raise UsageError(
+                f"the data set {dataset.name!r} brings no passages, and no corpus is named.",
+                code="NO_CORPUS_FOR_DATASET",
+                hint="name one with --corpus NAME; jade index PATH --corpus NAME makes it",
+            )
+    return open_retriever(config.settings, progress)
 
 
 def open_named(settings: Settings, name: str) -> Retriever:

@@ -19,30 +19,30 @@ def bounds(
     corpus: Annotated[str | None, typer.Option(help="Corpus to search; default: the data set's own passages.")] = None,
     budget: Annotated[int, typer.Option(min=1, help="Passages that both sides may show.")] = 5,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many questions.")] = None,
+    split: Annotated[str | None, typer.Option(help="Of a folder with several: dev, test ..")] = None,
+    format: Annotated[str | None, typer.Option(help="Where the data do not tell it: musique, hotpot ..")] = None,
 ) -> None:
     """Measure what decomposition can gain on a data set: recall of one search against the gold sub-questions.
 
     The oracle takes the data set's own decompositions and gold intermediate answers; both sides get the same number of
     passages. Needs no language model.
     """
-    from jade_graph.assembly import open_dataset_corpus, open_retriever
+    from jade_graph.assembly import open_retriever_for
     from jade_graph.data import load_dataset
     from jade_graph.manifest import manifest
     from jade_graph.oracle import graph_bounds
     from jade_graph.sync import run_sync
 
     cli.put("corpus", corpus)
-    data = load_dataset(dataset, limit=limit)
+    data = load_dataset(dataset, limit=limit, split=split, format=format)
     with indexing(cli) as progress:
-        chosen = cli.config.origin("corpus") != "default"
-        retriever = open_retriever(cli.settings, progress) if chosen else open_dataset_corpus(
-            cli.settings, data, progress
-        )  # fmt: skip
+        retriever = open_retriever_for(cli.config, data, progress)
     with cli.out.progress(f"bounds of {data.name}") as tick:
         found = run_sync(graph_bounds(data, retriever, budget=budget, progress=lambda d, t: tick(d, t)))
     facts = manifest(
-        dataset=data.name, dataset_id=data.dataset_id, corpus_id=retriever.corpus_id, budget=budget,
-        retrieval=cli.settings.retrieval, questions=found["questions"], decomposed=found["decomposed"],
+        dataset=data.name, dataset_id=data.dataset_id, limit=limit, corpus_id=retriever.corpus_id, budget=budget,
+        encoder=getattr(retriever, "encoder_id", None), retrieval=cli.settings.retrieval,
+        questions=found["questions"], decomposed=found["decomposed"],
     )  # fmt: skip
     result = {"single_shot": found["single_shot"], "oracle": found["oracle"], "manifest": facts}
     cli.out.result(result, lambda: _show(result, data.name, found))

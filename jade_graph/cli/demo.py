@@ -43,7 +43,7 @@ def demo(
     world = make_world("test", seed)
     questions = make_questions(world, per_kind * len(KINDS), seed=seed, kinds=dict.fromkeys(KINDS, 1.0))
     cli.out.log(f"1. a world of {len(world.passages):,} passages that jade-tiny has never seen")
-    retriever = _index(cli, world)
+    retriever = _index(cli, world, seed)
     cli.out.log(f"2. {len(questions)} held-out questions of {len(KINDS)} kinds, three methods, two backbones")
     oracle = OraclePolicy(world, questions)
     arms: dict[tuple[str, str], list[Row]] = {}
@@ -67,13 +67,15 @@ def demo(
     cli.out.result(result, lambda: _show(arms, run, {q.id: q for q in questions}[run.question_id], seconds))
 
 
-def _index(cli: Cli, world: Any) -> Retriever:
+def _index(cli: Cli, world: Any, seed: int) -> Retriever:
     from jade_graph.assembly import MICROWORLD, open_named
     from jade_graph.retrieval.corpus import build_corpus
 
+    # `microworld` is what the other commands search, and holds the world of seed 0.
+    name = MICROWORLD if seed == 0 else f"{MICROWORLD}-{seed}"
     with indexing(cli) as progress:
-        build_corpus(world.passages, MICROWORLD, cli.settings.data_path, cli.settings.encoder, progress=progress)
-    return open_named(cli.settings, MICROWORLD)
+        build_corpus(world.passages, name, cli.settings.data_path, cli.settings.encoder, progress=progress)
+    return open_named(cli.settings, name)
 
 
 def _answer(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +12,7 @@ from jade_graph.cli.command import Cli, command, single
 from jade_graph.cli.indexing import indexing
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from jade_graph.data import Dataset
     from jade_graph.evaluation import Row
@@ -30,8 +30,6 @@ SHOWN = {
     "illegal_rate": "illegal",
     "failed_rate": "failed",
 }
-# What must be equal for two saved evaluations to be comparable.
-SAME = ("dataset_id", "corpus_id", "k", "limit", "seed")
 
 
 @command(app, "eval")
@@ -43,6 +41,8 @@ def eval_(
     corpus: Annotated[str | None, typer.Option(help="Corpus to search; default: the data set's own passages.")] = None,
     against: Annotated[str | None, typer.Option(help="A preset, or a file of --out: paired differences.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many questions.")] = None,
+    split: Annotated[str | None, typer.Option(help="Of a folder with several: dev, test ..")] = None,
+    format: Annotated[str | None, typer.Option(help="Where the data do not tell it: musique, hotpot ..")] = None,
     concurrency: Annotated[int, typer.Option(min=1, help="Runs at once.")] = 64,
     out: Annotated[Path | None, typer.Option(help="Save one line per question here.")] = None,
     record: Annotated[bool, typer.Option(help="Record the runs.")] = True,
@@ -52,35 +52,43 @@ def eval_(
     F1, EM, recall of supporting passages and of answers in the passages, calls, retrievals, tokens, illegal actions,
     plan shares; 95 % bootstrap intervals.
     """
-    from jade_graph.assembly import open_dataset_corpus, open_retriever
+    from jade_graph.assembly import open_retriever_for
     from jade_graph.data import load_dataset
-    from jade_graph.evaluation import compare, load_rows, report, save_rows
+    from jade_graph.evaluation import compare, load_rows, report, require_comparable, save_rows
 
     for name, value in (("preset", preset), ("backbone", backbone), ("corpus", corpus)):
         cli.put(name, value)
-    data = load_dataset(dataset, limit=limit)
+    data = load_dataset(dataset, limit=limit, split=split, format=format)
     with indexing(cli) as progress:
-        if cli.config.origin("corpus") == "default" and data.passages:
-            retriever = open_dataset_corpus(cli.settings, data, progress)
+        retriever = open_retriever_for(cli.config, data, progress)
+    ours = _manifest(cli, data, retriever, cli.settings.preset, limit)
+    other: list[Row] | None = None
+    if against is not None:
+        # Whatever cannot be compared is told before anything is evaluated.
+        if Path(against).is_file():
+            other, theirs = load_rows(Path(against))
+            require_comparable(ours, theirs)
         else:
-            retriever = open_retriever(cli.settings, progress)
-    rows = _evaluate(cli, data, retriever, cli.settings.preset, concurrency, record)
-    manifest = _manifest(cli, data, retriever, cli.settings.preset, rows, limit)
+            theirs = _manifest(cli, data, retriever, against, limit)
+    rows, versions = _evaluate(cli, data, retriever, cli.settings.preset, concurrency, record)
+    manifest = ours | versions
     if out is not None:
         save_rows(out, rows, manifest)
         cli.out.log(f"saved {len(rows)} rows to {out}")
     result = report(rows, manifest, seed=cli.settings.seed)
     if against is not None:
-        if Path(against).is_file():
-            other, theirs = load_rows(Path(against))
-            _must_match(manifest, theirs)
-        else:
-            other = _evaluate(cli, data, retriever, against, concurrency, record)
-        result["against"] = {"name": against, "differences": compare(rows, other, seed=cli.settings.seed)}
+        if other is None:
+            other, versions = _evaluate(cli, data, retriever, against, concurrency, record)
+            theirs |= versions
+        differences = compare(rows, other, seed=cli.settings.seed)
+        result["against"] = {"name": against, "differences": differences, "manifest": theirs}
     cli.out.result(result, lambda: _show(result, cli.settings.preset, data.name))
 
 
-def _evaluate(cli: Cli, data: Dataset, retriever: Retriever, preset: str, concurrency: int, record: bool) -> list[Row]:
+def _evaluate(
+    cli: Cli, data: Dataset, retriever: Retriever, preset: str, concurrency: int, record: bool
+) -> tuple[list[Row], dict[str, Any]]:
+    """The rows, and which weights and graph made them."""
     from jade_graph.assembly import open_session
     from jade_graph.evaluation import evaluate
     from jade_graph.sync import run_sync
@@ -96,41 +104,35 @@ def _evaluate(cli: Cli, data: Dataset, retriever: Retriever, preset: str, concur
             done += 1
             tick(done, len(data.questions))
 
-        return run_sync(
+        rows = run_sync(
             evaluate(session.graph, data.questions, seed=cli.settings.seed, concurrency=concurrency, progress=count)
         )
+    return rows, {"backbone_version": session.backbone.version, "graph_hash": session.graph.graph_hash}
 
 
-def _manifest(
-    cli: Cli, data: Dataset, retriever: Retriever, preset: str, rows: Sequence[Row], limit: int | None
-) -> dict[str, Any]:
+def _manifest(cli: Cli, data: Dataset, retriever: Retriever, preset: str, limit: int | None) -> dict[str, Any]:
+    from jade_graph import plugins
+    from jade_graph.assembly import limits_for
     from jade_graph.manifest import manifest
 
     return manifest(
         dataset=data.name,
         dataset_id=data.dataset_id,
-        questions=len(rows),
+        questions=len(data.questions),
         limit=limit,
         preset=preset,
         backbone=cli.settings.backbone,
+        frozen_backbone=cli.settings.frozen_backbone,
         corpus_id=retriever.corpus_id,
+        encoder=getattr(retriever, "encoder_id", None),
+        retrieval=cli.settings.retrieval,
         k=cli.settings.k,
         seed=cli.settings.seed,
-        temperature=cli.settings.sampling.temperature,
+        sampling=asdict(cli.settings.sampling),
+        constrained=cli.settings.constrained,
+        limits=asdict(limits_for(cli.config, plugins.load("jade.presets", preset))),
+        limits_set=cli.config.chosen("limits"),
     )
-
-
-def _must_match(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
-    from jade_graph.errors import UsageError
-
-    different = [key for key in SAME if ours.get(key) != theirs.get(key)]
-    if different:
-        said = "; ".join(f"{key}: {ours.get(key)!r} and {theirs.get(key)!r}" for key in different)
-        raise UsageError(
-            f"the two evaluations differ in what matters: {said}.",
-            code="EVAL_MANIFEST",
-            hint="evaluate both with the same data set, corpus, k, --limit and seed",
-        )
 
 
 def _show(result: Mapping[str, Any], preset: str, dataset: str) -> list[Any]:

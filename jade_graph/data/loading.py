@@ -78,6 +78,12 @@ def load_dataset(
             known=[f"{name}:" for name in plugins.names(ENTRY_POINTS)],
             hint="name a file or folder in one of the formats " + ", ".join(FORMATS),
         )
+    if format is not None:
+        raise UsageError(
+            f"the data set {str(path_or_name)!r} is no file, and so in no format {format!r}.",
+            code="DATASET_OPTION",
+            known=("limit", "split"),
+        )
     given = {name: value for name, value in (("limit", limit), ("split", split)) if value is not None}
     dataset = plugins.load(ENTRY_POINTS, scheme)(rest, **given, **options)
     if not isinstance(dataset, Dataset):

@@ -88,6 +88,11 @@ class LocalRetriever:
         return self._corpus_id
 
     @property
+    def encoder_id(self) -> str | None:
+        """What embeds queries; None in the mode "bm25"."""
+        return self._encoder.id if self._encoder is not None else None
+
+    @property
     def passages(self) -> tuple[Passage, ...]:
         return self._passages
 
