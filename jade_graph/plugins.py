@@ -1,4 +1,4 @@
-"""Finds roles, presets, plan rules, retrievers, backbones, data sets and commands by entry points.
+"""Finds roles, presets, plan rules, retrievers, encoders, backbones, data sets and commands by entry points.
 
 Invariant: the engine knows only names. The stock parts are found exactly as a third party's package would provide
 them; nothing is imported until its name is asked for.
@@ -18,6 +18,7 @@ GROUPS = (
     "jade.plan_rules",
     "jade.backbones",
     "jade.retrievers",
+    "jade.encoders",
     "jade.datasets",
     "jade.benchmarks",
     "jade.commands",

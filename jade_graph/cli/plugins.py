@@ -45,7 +45,7 @@ def _groups(kind: str | None) -> list[str]:
     from jade_graph.errors import unknown
     from jade_graph.plugins import GROUPS
 
-    groups = {name.removeprefix("jade."): name for name in (*GROUPS, "jade.encoders")}
+    groups = {name.removeprefix("jade."): name for name in GROUPS}
     if kind is None:
         return list(groups.values())
     if kind not in groups:
