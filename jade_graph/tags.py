@@ -25,7 +25,7 @@ def _numbered(name: str) -> re.Pattern[str]:
 
 @dataclass(frozen=True, slots=True)
 class Tagged:
-    """Texts found between tags (stripped), their numbers where tags are numbered, and whether nothing else was there."""
+    """Texts found between tags (stripped), their numbers where tags have any, and whether nothing else was there."""
 
     texts: tuple[str, ...]
     numbers: tuple[int, ...]
