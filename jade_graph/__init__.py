@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from jade_graph.backbones import load_backbone
     from jade_graph.data import load_dataset
-    from jade_graph.engine import JadeGraph, limits_of
+    from jade_graph.engine import JadeGraph
     from jade_graph.errors import JadeError
     from jade_graph.evaluation import evaluate
+    from jade_graph.parts import limits_of
     from jade_graph.retrieval.corpus import build_corpus, open_corpus
     from jade_graph.store import RunStore
     from jade_graph.types import (
@@ -39,7 +40,7 @@ _TYPES = (
 )
 _HOME = {
     "JadeGraph": "engine",
-    "limits_of": "engine",
+    "limits_of": "parts",
     "JadeError": "errors",
     "RunStore": "store",
     "evaluate": "evaluation",

@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from jade_graph.blackboard import spent
 from jade_graph.context import RunContext
 from jade_graph.errors import BackboneError, JadeError, RetrievalError
 from jade_graph.plans import workflow
@@ -37,6 +36,10 @@ from jade_graph.types import (
 RETRIEVAL_TRIES = 3
 
 T = TypeVar("T")
+
+
+class LimitError(Exception):
+    """The run has no tokens left for an action."""
 
 
 class DeadlineError(Exception):
@@ -100,32 +103,35 @@ class Actor:
         sampling = replace(self.sampling, max_new_tokens=self._room(role))
         done: Completion | None = None
         parsed = Parsed(None)
+        value: Any = None
         effect: Effect | None = None
         error: str | None = None
         cut = False
         try:
             messages, ids, cut = fit(role, view, backbone, sampling.max_new_tokens)
-            sampling = self._sampling(ctx, role, view, where, served)
-            limit = spent(replace(ctx.counters, prompt_tokens=ctx.counters.prompt_tokens + len(ids)), ctx.limits)
-            if limit:
-                used = f"{ctx.counters.tokens} of {ctx.limits.tokens} are used"
-                ctx.die(limit, f"the next action needs {len(ids)} prompt tokens; {used}.")
-                error = limit
-            else:
-                before = ctx.spend(calls=1, prompt_tokens=len(ids))
+            sampling = self._sampling(ctx, role, view, where, served, room=ctx.tokens_left - len(ids))
+            before = ctx.spend(calls=1, prompt_tokens=len(ids))
+            ctx.reserved += sampling.max_new_tokens
+            try:
                 hint = Ask(role.code, view, ctx.run.question_id, where.target.id)
                 done = await in_time(ctx, backbone.generate(ids, sampling, hint=hint))
-                ctx.spend(action_tokens=len(done.token_ids))
-                parsed = read(role, done.text, view)
-                effect = role.effect(parsed.value, view)
+            finally:
+                ctx.reserved -= sampling.max_new_tokens
+            ctx.spend(action_tokens=len(done.token_ids))
+            parsed = read(role, done.text, view)
+            effect = checked(role.effect(parsed.value, view), role, view)
+            value = jsonable(parsed.value)
         except DeadlineError:
             error = "LIMIT_DEADLINE"
             ctx.die(error, f"the deadline of {ctx.limits.deadline_s:g} s passed while {role.code} was generating.")
+        except LimitError as failure:
+            error = "LIMIT_TOKENS"
+            ctx.die(error, str(failure))
         except BackboneError as failure:
             error = failure.error_code
             ctx.die(error, str(failure))
         except Exception as failure:  # a third party's role: its error ends this run, not the process
-            error = "ROLE_ERROR"
+            error, effect = "ROLE_ERROR", None
             ctx.die(error, f"role {role.code!r} raised {type(failure).__name__}: {failure}")
         ctx.record(
             self._row(
@@ -136,7 +142,7 @@ class Actor:
                 before,
                 seq=seq,
                 agent_trainable=served.trainable,
-                plan=str(parsed.value) if role.kind == "planner" and parsed.value is not None else where.plan,
+                plan=str(parsed.value) if role.kind == "planner" and effect is not None else where.plan,
                 prompt_messages=messages,
                 prompt_token_ids=tuple(ids),
                 action_text=done.text if done else "",
@@ -146,9 +152,9 @@ class Actor:
                 finish_reason=done.finish_reason if done else "error",
                 truncated=done is not None and done.finish_reason == "length",
                 prompt_cut=cut,
-                parsed=jsonable(parsed.value),
+                parsed=value,
                 valid=error is None and parsed.violation is None,
-                violation=parsed.violation,
+                violation=parsed.violation if isinstance(parsed.violation, str) else None,
                 fallback_used=parsed.fallback_used,
                 queue_ms=done.queue_ms if done else 0.0,
                 backbone_version=done.model_version if done else backbone.version,
@@ -160,21 +166,30 @@ class Actor:
     def _room(self, role: Role) -> int:
         return min(role.max_new_tokens, self.action_tokens or role.max_new_tokens)
 
-    def _sampling(self, ctx: RunContext, role: Role, view: View, where: Where, served: Served) -> Sampling:
-        sampling = replace(
-            self.sampling,
-            **ctx.sampling,
-            max_new_tokens=min(self._room(role), max(1, ctx.limits.tokens - ctx.counters.tokens)),
-            seed=ctx.seed(where.target.id, where.round, where.step, role.code),
-        )
-        if not served.trainable:
-            sampling = replace(sampling, temperature=0.0, top_p=1.0)
+    def _sampling(
+        self, ctx: RunContext, role: Role, view: View, where: Where, served: Served, *, room: int
+    ) -> Sampling:
+        """How this action is drawn, within the `room` of tokens that the run has left. Raises `LimitError`."""
+        wanted = self._room(role)
+        choices: tuple[tuple[int, ...], ...] | None = None
         if self.constrained and role.kind == "planner":
             end = served.backbone.eos_token_id
             choices = tuple((*served.backbone.encode_text(workflow(plan)), end) for plan in view.plans)
-            room = max(map(len, choices))
-            sampling = replace(sampling, choices=choices, max_new_tokens=max(sampling.max_new_tokens, room))
-        return sampling
+            wanted = max(wanted, *map(len, choices))
+        if room < (1 if choices is None else wanted):
+            used = ctx.limits.tokens - ctx.tokens_left
+            raise LimitError(
+                f"no tokens are left for {role.code}: {used} of {ctx.limits.tokens} are used or reserved, "
+                f"and its prompt has {ctx.tokens_left - room}."
+            )
+        sampling = replace(
+            self.sampling,
+            **ctx.sampling,
+            max_new_tokens=min(wanted, room),
+            seed=ctx.seed(where.target.id, where.round, where.step, role.code),
+            choices=choices,
+        )
+        return sampling if served.trainable else replace(sampling, temperature=0.0, top_p=1.0)
 
     # --- a tool -------------------------------------------------------------------------------------------------------
     async def use(self, ctx: RunContext, tool: Tool, view: View, where: Where) -> Effect | None:
@@ -188,7 +203,7 @@ class Actor:
         else:
             before = ctx.spend(retrievals=1)
             try:
-                effect = await in_time(ctx, self._retried(tool, view))
+                effect = checked(await in_time(ctx, self._retried(tool, view)), tool, view)
             except DeadlineError:
                 effect, error = None, "LIMIT_DEADLINE"
                 ctx.die(error, f"the deadline of {ctx.limits.deadline_s:g} s passed while {tool.code} was searching.")
@@ -270,6 +285,26 @@ def read(role: Role, text: str, view: View) -> Parsed:
     return parsed
 
 
+def checked(effect: object, part: Role | Tool, view: View) -> Effect:
+    """The effect, if the graph can carry it out. Raises `TypeError` or `ValueError` that names what is wrong."""
+    if not isinstance(effect, Effect):
+        raise TypeError(f"effect() gave a {type(effect).__name__}, no Effect")
+    if not isinstance(effect.memory, Mapping):
+        raise TypeError(f"Effect.memory is a {type(effect.memory).__name__}, no mapping")
+    if effect.answer is not None and not (isinstance(effect.answer, str) and effect.answer.strip()):
+        raise ValueError(f"Effect.answer is {effect.answer!r}: a text that is not empty is needed")
+    if isinstance(effect.children, str) or not all(isinstance(c, str) and c.strip() for c in effect.children):
+        raise ValueError(f"Effect.children is {effect.children!r}: texts that are not empty are needed")
+    if effect.order not in (None, "serial", "parallel"):
+        raise ValueError(f"Effect.order is {effect.order!r}: 'serial' or 'parallel' is needed")
+    for name in ("documents", "selected"):
+        if not all(isinstance(d, Passage) for d in effect.memory.get(name) or ()):
+            raise TypeError(f"Effect.memory[{name!r}] holds what is no Passage")
+    if getattr(part, "kind", "tool") == "planner" and effect.memory.get("plan") not in view.plans:
+        raise ValueError(f"the planner's effect holds no legal plan: {effect.memory.get('plan')!r}")
+    return effect
+
+
 def fit(role: Role, view: View, backbone: Backbone, max_new_tokens: int) -> tuple[tuple[Message, ...], list[int], bool]:
     """Render and encode a prompt that leaves room for the action, cutting documents where it is too long.
 
@@ -277,29 +312,36 @@ def fit(role: Role, view: View, backbone: Backbone, max_new_tokens: int) -> tupl
     not fit without any document text either.
     """
     room = backbone.max_context - max_new_tokens
-    longest = max((len(d.text.split()) for d in view.memory.get("documents") or ()), default=0)
-    words, cut = longest, False
+    longest = max((len(d.text) for d in view.memory.get("documents") or ()), default=0)
+    cut = False
     while True:
         messages = role.render(view, backbone.profile)
         ids = backbone.encode(messages)
         if len(ids) <= room:
             return messages, ids, cut
-        if words == 0:
+        if longest == 0:
             raise BackboneError(
                 f"the prompt of {role.code} has {len(ids)} tokens without its documents; {room} fit.",
                 code="CONTEXT_OVERFLOW",
                 hint="a model with a longer context (--backbone), or a shorter question",
             )
-        words = min(words - 1, int(words * room / len(ids)))
-        view, cut = _cut_documents(view, max(words, 0)), True
-        words = max(words, 0)
+        longest = max(0, min(longest - 1, int(longest * room / len(ids))))
+        view, cut = _cut_documents(view, longest), True
 
 
-def _cut_documents(view: View, words: int) -> View:
-    def cut(passages: Any) -> tuple[Passage, ...]:
-        return tuple(replace(p, text=" ".join(p.text.split()[:words])) for p in passages)
+def _cut_documents(view: View, length: int) -> View:
+    """Documents of at most `length` characters, cut between words where there are any."""
 
-    memory = {k: cut(v) if k in ("documents", "selected") and v is not None else v for k, v in view.memory.items()}
+    def cut(passage: Passage) -> Passage:
+        if len(passage.text) <= length:
+            return passage
+        head, _, tail = passage.text[:length].rpartition(" ")
+        return replace(passage, text=head if len(tail) < length // 2 else passage.text[:length])
+
+    memory = {
+        key: tuple(map(cut, value)) if key in ("documents", "selected") and value is not None else value
+        for key, value in view.memory.items()
+    }
     return replace(view, memory=memory)
 
 
@@ -308,7 +350,8 @@ def jsonable(value: Any) -> Any:
     if isinstance(value, Plan):
         return str(value)
     if isinstance(value, Passage):
-        return {"id": value.id, "title": value.title, "text": value.text, "score": round(float(value.score), 6)}
+        score = round(float(value.score), 6) if isinstance(value.score, int | float) else 0.0
+        return {"id": value.id, "title": value.title, "text": value.text, "score": score}
     if isinstance(value, tuple | list):
         return [jsonable(v) for v in value]
     if isinstance(value, Mapping):

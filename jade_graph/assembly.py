@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 from jade_graph import plugins
 from jade_graph.backbones import load_backbone
 from jade_graph.config import Config, Settings
-from jade_graph.engine import JadeGraph, limits_of
+from jade_graph.engine import JadeGraph
 from jade_graph.errors import RetrievalError, UsageError
+from jade_graph.parts import limits_of
 from jade_graph.store import RunStore
 from jade_graph.sync import run_sync
 from jade_graph.types import Backbone, Limits, Preset, Retriever, Sampling

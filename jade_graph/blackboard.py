@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from jade_graph.references import resolve_references
-from jade_graph.types import Counters, Limits, Order, Status, TraceNode
+from jade_graph.types import Counters, Order, Status, TraceNode
 
 ROOT = "0"
 UNKNOWN = "unknown"
@@ -125,11 +125,6 @@ def solve(node: TraceNode, answer: str, plan: str) -> dict[str, TraceNode]:
 
 def fail(node: TraceNode, error: str, plan: str) -> dict[str, TraceNode]:
     return {node.id: replace(node, status=Status.FAILED, error=error, plan=plan)}
-
-
-def spent(counters: Counters, limits: Limits) -> str | None:
-    """The first limit on tokens that is used up, by name."""
-    return "LIMIT_TOKENS" if counters.tokens >= limits.tokens else None
 
 
 # --- order ------------------------------------------------------------------------------------------------------------

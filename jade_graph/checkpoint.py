@@ -15,14 +15,21 @@ from jade_graph.types import Counters, Passage, Plan, Status, TraceNode
 ALLOWED = (Counters, Passage, Plan, Status, TraceNode)
 
 
-def safe_serializer(*more: type) -> JsonPlusSerializer:
+class SafeSerializer(JsonPlusSerializer):
+    """A serializer with an allow-list; `secured` leaves one that the caller made alone."""
+
+
+def safe_serializer(*more: type) -> SafeSerializer:
     """A serializer that restores the graph's own types; `more` are those a third party's role keeps in its memory."""
     names = [(kind.__module__, kind.__qualname__) for kind in (*ALLOWED, *more)]
-    return JsonPlusSerializer(pickle_fallback=False, allowed_msgpack_modules=names)
+    return SafeSerializer(pickle_fallback=False, allowed_msgpack_modules=names)
 
 
 def secured(checkpointer: Any) -> Any:
-    """The checkpointer with `safe_serializer` set; None and True (inherit from the parent graph) pass through."""
-    if hasattr(checkpointer, "serde"):
+    """The checkpointer with `safe_serializer` set, unless it has one with types of the caller's own.
+
+    None and True (inherit from the parent graph) pass through.
+    """
+    if hasattr(checkpointer, "serde") and not isinstance(checkpointer.serde, SafeSerializer):
         checkpointer.serde = safe_serializer()
     return checkpointer

@@ -7,12 +7,15 @@ branches cannot overdraw together; the deadline is set once and every wait is bo
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from jade_graph.types import Counters, Limits, Run, TraceNode, Transition
+
+logger = logging.getLogger("jade_graph")
 
 
 class Recorder(Protocol):
@@ -22,8 +25,12 @@ class Recorder(Protocol):
     def transition(self, transition: Transition) -> None: ...
     def trace_nodes(self, run_id: str, attempt: int, nodes: Mapping[str, TraceNode]) -> None: ...
     def run_finished(self, run: Run) -> None: ...
-    async def flushed(self) -> None:
-        """Return when everything handed over so far is durable. Raises `StoreError` when it is not."""
+    def run_resumed(self, run: Run, before: int) -> None:
+        """The run goes on as a new attempt: what the last attempt did before action `before` belongs to it too."""
+        ...
+
+    async def flushed(self, run_id: str) -> None:
+        """Return when everything of this run so far is durable. Raises `StoreError` when it is not."""
         ...
 
 
@@ -51,6 +58,8 @@ class RunContext:
     fatal: str | None = None
     fatal_message: str = ""
     next_seq: int = 0
+    next_round: int = 0
+    reserved: int = 0
     root_plan: str | None = None
     sampling: Mapping[str, Any] = field(default_factory=dict)
 
@@ -71,6 +80,16 @@ class RunContext:
         self.next_seq += 1
         return self.next_seq - 1
 
+    def take_round(self) -> int:
+        """Rounds and summaries are numbered in the order in which they start."""
+        self.next_round += 1
+        return self.next_round
+
+    @property
+    def tokens_left(self) -> int:
+        """What no branch has spent or reserved."""
+        return self.limits.tokens - self.counters.tokens - self.reserved
+
     def spend(self, **amounts: int) -> Counters:
         """Add to the counters; returns what they were before."""
         before = self.counters
@@ -86,12 +105,20 @@ class RunContext:
         self.transitions.append(transition)
         if self.recorder is not None:
             self.recorder.transition(transition)
-        if self.on_event is not None:
-            self.on_event(Event("transition", self.run.id, transition=transition))
+        self.tell(Event("transition", self.run.id, transition=transition))
 
     def changed(self, nodes: Mapping[str, TraceNode]) -> None:
         self.trace.update(nodes)
         if self.recorder is not None:
             self.recorder.trace_nodes(self.run.id, self.run.attempt, nodes)
-        if self.on_event is not None:
-            self.on_event(Event("trace", self.run.id, nodes=nodes))
+        self.tell(Event("trace", self.run.id, nodes=nodes))
+
+    def tell(self, event: Event) -> None:
+        """Show an event to whoever watches. A watcher that raises is dropped: it must not end the run."""
+        if self.on_event is None:
+            return
+        try:
+            self.on_event(event)
+        except Exception:
+            self.on_event = None
+            logger.exception("on_event raised; it will not be called again for run %s", self.run.id)

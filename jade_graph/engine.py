@@ -7,12 +7,12 @@ always ends: `arun` returns a `Run` with an answer or a named error and raises o
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
+import logging
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 from langgraph.graph.state import CompiledStateGraph
@@ -20,26 +20,25 @@ from langgraph.graph.state import CompiledStateGraph
 from jade_graph import blackboard, plugins
 from jade_graph.actor import Actor, Served
 from jade_graph.context import Event, Recorder, RunContext
-from jade_graph.errors import GraphError, UsageError, unknown
+from jade_graph.errors import StoreError, UsageError, unknown
 from jade_graph.graph import Workflow, compile_graph
-from jade_graph.plans import PlanGrammar
+from jade_graph.parts import Parts, limits_of
 from jade_graph.sync import run_sync
 from jade_graph.types import (
-    SCHEMA_VERSION,
     Backbone,
     Counters,
     Limits,
-    Plan,
     Preset,
     Question,
     Retriever,
     Role,
     Run,
     Sampling,
-    Tool,
 )
 
-PLANNER, SUMMARIZER = "PL", "AS"
+_MOST_CONTEXTS = 4096
+
+logger = logging.getLogger("jade_graph")
 
 
 class JadeGraph:
@@ -80,20 +79,21 @@ class JadeGraph:
     ) -> None:
         self.preset = plugins.load("jade.presets", preset) if isinstance(preset, str) else preset
         self.backbone = backbone
+        self.frozen_backbone = frozen_backbone or backbone
         self.retriever = retriever
         self.recorder = recorder
         self.limits = limits or limits_of(self.preset)
         self.k = k
         if k < 1:
             raise UsageError(f"k is {k}: a retrieval brings at least one passage.", code="BAD_K", hint="k=5")
-        parts = _Parts(self.preset)
+        parts = Parts(self.preset, self.limits)
         self.roles: Mapping[str, Role] = parts.roles
         self.grammar = parts.grammar
         self.graph_hash = parts.hash(k, constrained, action_tokens)
         self._contexts: dict[str, RunContext] = {}
         actor = Actor(
             trainable=Served(backbone, True),
-            frozen=Served(frozen_backbone or backbone, False),
+            frozen=Served(self.frozen_backbone, False),
             trainable_roles=self.preset.trainable,
             retriever=retriever,
             k=k,
@@ -141,24 +141,42 @@ class JadeGraph:
         Raises:
             UsageError: an empty question or an illegal `plan`. Everything later is a failed `Run`, not an exception.
         """
-        asked = question if isinstance(question, Question) else Question(id="", question=question)
+        asked = _clean(question)
         if not asked.question.strip():
             raise UsageError("the question is empty.", code="EMPTY_QUESTION", hint='jade ask "Who wrote Dune?"')
-        if plan is not None:
-            plan = str(self.grammar.require(plan))
+        plan, overrides = self._checked(plan, sampling)
         ctx = self._open(asked, seed, run_id, attempt, limits, metadata)
-        ctx.on_event, ctx.sampling, ctx.root_plan = on_event, dict(sampling or {}), plan
+        ctx.on_event, ctx.sampling, ctx.root_plan = on_event, overrides, plan
         state = {"question": asked.question, "question_id": asked.id, "run_id": ctx.run.id, "seed": seed}
         try:
-            await self.graph.ainvoke(state, {"recursion_limit": _steps(ctx.limits)})
-        except BaseException as error:
+            await self.graph.ainvoke(state, {"recursion_limit": self._steps(ctx.limits)})
+            if ctx.run.status == "running":
+                raise RuntimeError("the graph stopped without an end: a node sent the run to a node that is not there")
+        except Exception as error:
+            logger.exception("run %s failed", ctx.run.id)
+            self._abort(ctx, error)
+        except BaseException as error:  # cancelled: recorded, and on its way
             self._abort(ctx, error)
             raise
-        finally:
-            self._contexts.pop(ctx.run.id, None)
-            if self.recorder is not None:
-                await self.recorder.flushed()
+        await self._recorded(ctx.run)
         return ctx.run
+
+    async def _recorded(self, run: Run) -> None:
+        """Wait until the run is durable. A store that fails costs the record, not the answer: the run says so."""
+        if self.recorder is None:
+            return
+        try:
+            await self.recorder.flushed(run.id)
+        except StoreError as error:
+            logger.error("run %s is answered and not recorded: %s", run.id, error)
+            run.record_error = str(error)
+
+    def _checked(self, plan: str | None, sampling: Mapping[str, Any] | None) -> tuple[str | None, dict[str, float]]:
+        overrides = dict(sampling or {})
+        for name in overrides:
+            if name not in ("temperature", "top_p"):
+                raise unknown("sampling field", name, ("temperature", "top_p"), code="BAD_SAMPLING")
+        return None if plan is None else str(self.grammar.require(plan)), overrides
 
     def run(self, question: str | Question, **options: Any) -> Run:
         """`arun` for code without an event loop (or inside one: it then runs on a thread of its own)."""
@@ -172,13 +190,19 @@ class JadeGraph:
         seed: int = 0,
         **options: Any,
     ) -> AsyncIterator[Run]:
-        """Answer many questions, at most `concurrency` at once; yields runs as they end."""
+        """Answer many questions, at most `concurrency` at once; yields runs as they end.
+
+        A question that cannot be asked (it is empty) is a failed run like any other; wrong options raise `UsageError`.
+        """
+        if concurrency < 1:
+            raise UsageError(f"concurrency is {concurrency}.", code="BAD_CONCURRENCY", hint="concurrency=64")
+        self._checked(options.get("plan"), options.get("sampling"))
         waiting = iter(questions)
         running: set[asyncio.Task[Run]] = set()
         try:
             while True:
                 while len(running) < concurrency and (item := next(waiting, None)) is not None:
-                    running.add(asyncio.ensure_future(self.arun(item, seed=seed, **options)))
+                    running.add(asyncio.ensure_future(self._arun_any(item, seed, options)))
                 if not running:
                     return
                 done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
@@ -189,8 +213,28 @@ class JadeGraph:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
 
+    async def _arun_any(self, question: str | Question, seed: int, options: Mapping[str, Any]) -> Run:
+        try:
+            return await self.arun(question, seed=seed, **options)
+        except UsageError as error:
+            if error.error_code != "EMPTY_QUESTION":
+                raise
+            asked = _clean(question)
+            run = Run(
+                uuid.uuid4().hex, asked.question, asked.id, self.preset.name, seed, "failed", error=error.error_code
+            )
+            run.error_message, run.started_at = str(error), time.time()
+            return run
+
     async def aclose(self) -> None:
-        await self.backbone.aclose()
+        """Close the backbones. The recorder and the retriever belong to the caller."""
+        for backbone in {id(b): b for b in (self.backbone, self.frozen_backbone)}.values():
+            await backbone.aclose()
+
+    def _steps(self, limits: Limits) -> int:
+        """More graph steps than a run within its limits can take: a round is its plan, its planner and two selects."""
+        longest = max(len(plan.steps) for plan in self.grammar.plans)
+        return 20 + (longest + 4) * (limits.rounds + limits.sub_questions + 2)
 
     # --- contexts -----------------------------------------------------------------------------------------------------
     def _open(
@@ -217,10 +261,19 @@ class JadeGraph:
         )
         if run.id in self._contexts:
             raise UsageError(f"run {run.id!r} is running already.", code="RUN_EXISTS", hint="leave run_id out")
+        try:
+            json.dumps(run.metadata)
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"the metadata cannot be written as JSON: {error}.", code="BAD_METADATA") from error
         ctx = RunContext(run, limits or self.limits, self.recorder)
+        while len(self._contexts) >= _MOST_CONTEXTS:  # left behind by graphs driven directly and never finished
+            self._contexts.pop(next(iter(self._contexts)))
         self._contexts[run.id] = ctx
         if self.recorder is not None:
-            self.recorder.run_started(run)
+            try:
+                self.recorder.run_started(run)
+            except StoreError as error:
+                ctx.recorder, run.record_error = None, str(error)
         return ctx
 
     def _context(self, state: Mapping[str, Any]) -> RunContext:
@@ -234,9 +287,14 @@ class JadeGraph:
             return known
         text = state.get("question") or state.get("root") or ""
         asked = Question(id=state.get("question_id") or "", question=text)
-        ctx = self._open(asked, state.get("seed") or 0, state.get("run_id"))
-        ctx.counters = state.get("counters") or Counters()
-        ctx.next_seq = ctx.counters.calls + ctx.counters.retrievals
+        counters: Counters = state.get("counters") or Counters()
+        seq = int(state.get("seq") or 0)
+        attempt = int(state.get("attempt") or 0) + (1 if seq else 0)
+        ctx = self._open(asked, state.get("seed") or 0, state.get("run_id") or None, attempt)
+        ctx.counters, ctx.next_seq, ctx.next_round = counters, seq, counters.rounds + counters.sub_questions
+        ctx.trace.update(state.get("trace") or {})
+        if seq and ctx.recorder is not None:
+            ctx.recorder.run_resumed(ctx.run, seq)
         return ctx
 
     def _close(self, ctx: RunContext) -> None:
@@ -248,10 +306,12 @@ class JadeGraph:
         run.counters = ctx.counters
         run.wall_ms = ctx.elapsed_ms()
         self._contexts.pop(run.id, None)
-        if self.recorder is not None:
-            self.recorder.run_finished(run)
-        if ctx.on_event is not None:
-            ctx.on_event(Event("end", run.id, run=run))
+        if ctx.recorder is not None:
+            try:
+                ctx.recorder.run_finished(run)
+            except StoreError as error:
+                run.record_error = str(error)
+        ctx.tell(Event("end", run.id, run=run))
 
     def _abort(self, ctx: RunContext, error: BaseException) -> None:
         """A cancelled run, or a bug: recorded as failed before the exception goes on its way."""
@@ -263,97 +323,10 @@ class JadeGraph:
         self._close(ctx)
 
 
-def limits_of(preset: Preset, **overrides: Any) -> Limits:
-    """The default limits with the preset's and then the given ones on top. Raises `UsageError` for an unknown name."""
-    wanted = {**preset.limits, **overrides}
-    fields = asdict(Limits())
-    for name in wanted:
-        if name not in fields:
-            raise unknown("limit", name, fields, code="UNKNOWN_LIMIT")
-    return replace(Limits(), **wanted)
+def _clean(question: str | Question) -> Question:
+    """The question as UTF-8 can hold it: a lone surrogate, legal in JSON, becomes "?"."""
+    asked = question if isinstance(question, Question) else Question(id="", question=question)
+    return replace(asked, question=asked.question.encode("utf-8", errors="replace").decode("utf-8"))
 
 
-def _steps(limits: Limits) -> int:
-    """More graph steps than a run within its limits can take: a round has at most plan + commit + select."""
-    return 20 + 10 * (limits.rounds + limits.sub_questions)
-
-
-class _Parts:
-    """The roles, tools and plans of a preset, checked against each other."""
-
-    def __init__(self, preset: Preset) -> None:
-        self.preset = preset
-        full = PlanGrammar.of(plugins.load("jade.plan_rules", name) for name in preset.plan_rules)
-        self.plan = full.require(preset.plan) if preset.plan else None
-        self.sub_plan = full.require(preset.sub_plan) if preset.sub_plan else None
-        loaded = {code: self._load(code) for code in sorted(full.codes)}
-        decomposers = {c for c, p in loaded.items() if getattr(p, "kind", "tool") == "decomposer"}
-        splits = limits_of(preset).depth > 0 and bool(
-            decomposers & (set(self.plan.steps) if self.plan else set(full.codes))
-        )
-        planned = self.plan is None or (splits and self.sub_plan is None)
-        fixed = tuple(dict.fromkeys(p for p in (self.plan, self.sub_plan) if p is not None))
-        self.grammar = full if planned else PlanGrammar(fixed)
-        self.planner = self._special(PLANNER, "planner") if planned else None
-        self.summarizer = self._special(SUMMARIZER, "summarizer") if splits else None
-        used = {code: part for code, part in loaded.items() if code in self.grammar.codes}
-        specials = {r.code: r for r in (self.planner, self.summarizer) if r is not None}
-        self.tools: dict[str, Tool] = {c: p for c, p in used.items() if not isinstance(p, Role)}
-        self.roles: dict[str, Role] = {c: p for c, p in used.items() if isinstance(p, Role)} | specials
-        self._check_names()
-
-    def _load(self, code: str) -> Role | Tool:
-        part = plugins.load("jade.roles", code)
-        if not isinstance(part, Role | Tool):
-            raise GraphError(
-                f"the entry point {code!r} is a {type(part).__name__}, neither a Role nor a Tool.",
-                code="GRAPH_NOT_A_ROLE",
-                hint="see jade_graph.types.Role; jade_graph.testing.roles.check_role names what is missing",
-            )
-        if part.code != code:
-            raise GraphError(f"the role {part.code!r} is registered as {code!r}.", code="GRAPH_ROLE_NAME")
-        options = self.preset.role_options.get(code)
-        if not options:
-            return part
-        try:
-            return replace(part, **options)  # type: ignore[type-var]
-        except TypeError as error:
-            raise GraphError(
-                f"preset {self.preset.name!r}: role {code!r} takes no options {dict(options)!r}: {error}",
-                code="GRAPH_ROLE_OPTION",
-            ) from error
-
-    def _special(self, code: str, kind: str) -> Role:
-        part = self._load(code)
-        if not isinstance(part, Role) or part.kind != kind:
-            raise GraphError(f"the role {code!r} is no {kind}.", code="GRAPH_ROLE_KIND")
-        return part
-
-    def _check_names(self) -> None:
-        known = {*plugins.names("jade.roles")}
-        named = {*(self.preset.trainable or ()), *self.preset.role_options, *(set(self.preset.penalties) - {"*"})}
-        for code in sorted(named - known):
-            raise unknown("role", code, known, code="UNKNOWN_ROLE")
-
-    def hash(self, k: int, constrained: bool, action_tokens: int | None) -> str:
-        """Names what the graph does: preset, roles with their options, plans, k."""
-        described = {
-            "schema": SCHEMA_VERSION,
-            "preset": {key: repr(value) for key, value in sorted(_fields(self.preset).items())},
-            "parts": {code: repr(part) for code, part in sorted({**self.roles, **self.tools}.items())},
-            "plans": [str(p) for p in self.grammar.plans],
-            "k": k,
-            "constrained": constrained,
-            "action_tokens": action_tokens,
-        }
-        text = json.dumps(described, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def _fields(preset: Preset) -> dict[str, Any]:
-    fields = asdict(preset)
-    fields["trainable"] = sorted(preset.trainable) if preset.trainable is not None else None
-    return fields
-
-
-__all__ = ["JadeGraph", "Plan", "limits_of"]
+__all__ = ["JadeGraph"]

@@ -3,7 +3,7 @@
 Invariant: a node only moves state. What to do next is decided by `blackboard.choose`, what an action means by its role,
 and every branch ends by writing its trace node and going back to `select`, so no branch is ever lost.
 
-    START -> select -> PL -> QDS | QDP | QR -> R -> DS -> AG -> select -> .. -> AS -> select -> finish -> END
+    START -> (begin ->) select -> PL -> QDS | QDP | QR -> R -> DS -> AG -> select -> .. -> AS -> select -> finish -> END
 
 `select` starts a round on every sub-question that is ready (Send: parallel ones at once), each round carries its own
 working memory from node to node as the Send payload, and recursion is the loop through `select`.
@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
-from langgraph.types import Command, Send
+from langgraph.types import Command, Overwrite, Send
 from typing_extensions import NotRequired, TypedDict  # noqa: UP035  schema export needs these before 3.12
 
 from jade_graph import blackboard
@@ -27,7 +27,7 @@ from jade_graph.context import RunContext
 from jade_graph.plans import PlanGrammar
 from jade_graph.types import Counters, Effect, Plan, Preset, Role, Status, Tool, TraceNode, View
 
-SELECT, FINISH = "select", "finish"
+BEGIN, SELECT, FINISH = "begin", "select", "finish"
 
 
 def _last(left: Any, right: Any) -> Any:
@@ -36,11 +36,17 @@ def _last(left: Any, right: Any) -> Any:
     return right
 
 
+def _most(left: int, right: int) -> int:
+    """Reducer: numbers that only grow."""
+    return max(left, right)
+
+
 class Input(TypedDict):
     question: str
     question_id: NotRequired[str]
     run_id: NotRequired[str]
     seed: NotRequired[int]
+    attempt: NotRequired[int]
 
 
 class Output(TypedDict):
@@ -51,12 +57,17 @@ class Output(TypedDict):
 
 
 class State(TypedDict):
-    """The shared state. Every key has a reducer; `trace` is the blackboard."""
+    """The shared state. Every key has a reducer; `trace` is the blackboard, `traced` the run that it belongs to, `seq`
+    the number of the next action: with the counters, what another process needs to go on from a checkpoint.
+    """
 
     question: Annotated[str, _last]
     question_id: Annotated[str, _last]
     run_id: Annotated[str, _last]
     seed: Annotated[int, _last]
+    attempt: Annotated[int, _last]
+    seq: Annotated[int, _most]
+    traced: Annotated[str, _last]
     trace: Annotated[Mapping[str, TraceNode], blackboard.merge_trace]
     counters: Annotated[Counters, blackboard.latest_counters]
     answer: Annotated[str, _last]
@@ -68,6 +79,11 @@ class Branch(TypedDict):
     """One round on its way through the executors: what a `Send` carries. Its memory lives as long as the round."""
 
     run_id: str
+    question_id: str
+    seed: int
+    attempt: int
+    seq: int
+    counters: Counters
     root: str
     target: TraceNode
     siblings: tuple[tuple[str, str], ...]
@@ -104,6 +120,20 @@ class Workflow:
         return frozenset(code for code, role in self.roles.items() if role.kind == "decomposer")
 
     # --- nodes --------------------------------------------------------------------------------------------------------
+    async def begin(self, state: State) -> dict[str, Any]:
+        """A further question on a thread that has answered one: forget that one's run."""
+        fresh = state["run_id"] if state["run_id"] != state["traced"] else ""
+        return {
+            "run_id": fresh,
+            "attempt": 0,
+            "seq": Overwrite(0),
+            "trace": Overwrite({}),
+            "counters": Overwrite(Counters()),
+            "answer": "",
+            "status": "running",
+            "error": None,
+        }
+
     async def select(self, state: State) -> Command[str]:
         """Choose what is ready: rounds on pending targets, summaries of solved decompositions, or the end."""
         ctx = self.context(state)
@@ -121,18 +151,24 @@ class Workflow:
         sends = [self._round(ctx, state, trace, node) for node in choice.start]
         sends += [self._summary(ctx, state, trace, node) for node in choice.summarize]
         goto: list[Send | str] = [*sends, *([FINISH] if choice.finished else [])]
-        return Command(update={"run_id": ctx.run.id, "trace": updates, "counters": ctx.counters}, goto=goto)
+        update = {"run_id": ctx.run.id, "traced": ctx.run.id, "attempt": ctx.run.attempt, "trace": updates}
+        return Command(update=update | _spent(ctx), goto=goto)
 
     def _branch(
         self, ctx: RunContext, state: State, trace: blackboard.Trace, node: TraceNode, plan: tuple[str, ...]
     ) -> Branch:
         return {
             "run_id": ctx.run.id,
+            "question_id": ctx.run.question_id,
+            "seed": ctx.run.seed,
+            "attempt": ctx.run.attempt,
+            "seq": ctx.next_seq,
+            "counters": ctx.counters,
             "root": state["question"],
             "target": node,
             "siblings": blackboard.siblings_of(node, trace),
             "children": blackboard.children_of(node, trace),
-            "round": ctx.counters.rounds,
+            "round": ctx.take_round(),
             "step": 0,
             "plan": plan,
             "memory": {},
@@ -170,7 +206,7 @@ class Workflow:
         if effect.answer is not None:
             return self._commit(ctx, blackboard.solve(target, effect.answer, plan))
         if effect.children:
-            return self._commit(ctx, self._expand(ctx, target, effect, plan))
+            return self._expand(ctx, branch, effect)
         return self._onward(ctx, branch, effect)
 
     def _onward(self, ctx: RunContext, branch: Branch, effect: Effect) -> Command[str]:
@@ -182,20 +218,32 @@ class Workflow:
         position = branch["step"]
         if position >= len(steps):
             return self._commit(ctx, blackboard.fail(branch["target"], "NO_ANSWER", ",".join(steps)))
-        onward: Branch = {**branch, "memory": memory, "plan": steps, "step": position + 1}
-        return Command(update={"counters": ctx.counters}, goto=Send(steps[position], onward))
+        return self._send(ctx, steps[position], {**branch, "memory": memory, "plan": steps, "step": position + 1})
 
-    def _expand(self, ctx: RunContext, target: TraceNode, effect: Effect, plan: str) -> dict[str, TraceNode]:
+    def _send(self, ctx: RunContext, node: str, branch: Branch) -> Command[str]:
+        spent = _spent(ctx)
+        onward: Branch = {**branch, "seq": ctx.next_seq, "counters": ctx.counters}
+        return Command(update=spent, goto=Send(node, onward))
+
+    def _expand(self, ctx: RunContext, branch: Branch, effect: Effect) -> Command[str]:
+        """Decompose the target; where no room is left for that, answer it by a plan that does not decompose."""
+        target, plan = branch["target"], ",".join(branch["plan"])
         room = min(ctx.limits.decomposition_width, ctx.limits.sub_questions - ctx.counters.sub_questions)
         questions = effect.children[: max(room, 0)]
-        if not questions or target.depth >= ctx.limits.depth:
-            return blackboard.fail(target, "LIMIT_DEPTH" if questions else "LIMIT_SUB_QUESTIONS", plan)
-        ctx.spend(sub_questions=len(questions))
-        return blackboard.expand(target, questions, effect.order or "serial", plan)
+        if questions and target.depth < ctx.limits.depth:
+            ctx.spend(sub_questions=len(questions))
+            return self._commit(ctx, blackboard.expand(target, questions, effect.order or "serial", plan))
+        others = [p for p in self.grammar.plans if not self.decomposers & set(p.steps)]
+        if not others:
+            return self._commit(
+                ctx, blackboard.fail(target, "LIMIT_DEPTH" if questions else "LIMIT_SUB_QUESTIONS", plan)
+            )
+        instead = next((p for p in others if str(p) == "R,AG"), others[0])
+        return self._send(ctx, instead.steps[0], {**branch, "memory": {}, "plan": instead.steps, "step": 1})
 
     def _commit(self, ctx: RunContext, nodes: Mapping[str, TraceNode]) -> Command[str]:
         ctx.changed(nodes)
-        return Command(update={"trace": nodes, "counters": ctx.counters}, goto=SELECT)
+        return Command(update={"trace": nodes} | _spent(ctx), goto=SELECT)
 
     def _view(self, ctx: RunContext, branch: Branch) -> View:
         target = branch["target"]
@@ -223,9 +271,26 @@ class Workflow:
         ctx.run.status = "answered" if solved else "failed"
         ctx.run.answer = root.answer
         ctx.run.error = None if solved else (root.error or ctx.fatal or "NO_ANSWER")
-        ctx.run.error_message = "" if solved else ctx.fatal_message
+        ctx.run.error_message = "" if solved else ctx.fatal_message or _REASONS.get(str(ctx.run.error), "")
         self.close(ctx)
-        return {"answer": ctx.run.answer, "status": ctx.run.status, "error": ctx.run.error, "counters": ctx.counters}
+        return {"answer": ctx.run.answer, "status": ctx.run.status, "error": ctx.run.error}
+
+
+_REASONS = {
+    "LIMIT_ROUNDS": "no rounds were left (limits.rounds), and nothing was solved that could be summarized.",
+    "LIMIT_DEPTH": "the plan decomposes deeper than limits.depth, and no other plan is legal.",
+    "LIMIT_SUB_QUESTIONS": "no sub-questions were left (limits.sub_questions), and no other plan is legal.",
+    "NO_ANSWER": "the plan ended without an answer.",
+}
+
+
+def _spent(ctx: RunContext) -> dict[str, Any]:
+    """What the state keeps of the ledger."""
+    return {"counters": ctx.counters, "seq": ctx.next_seq}
+
+
+def _entry(state: State) -> str:
+    return BEGIN if state.get("trace") else SELECT
 
 
 def _late(ctx: RunContext) -> str | None:
@@ -253,7 +318,9 @@ def build(flow: Workflow) -> StateGraph[Any, Any, Any, Any]:
             metadata={"jade_kind": getattr(part, "kind", "tool"), "title": part.name},
         )
     graph.add_node(FINISH, flow.finish)
-    graph.add_edge(START, SELECT)
+    graph.add_node(BEGIN, flow.begin)
+    graph.add_conditional_edges(START, _entry, [BEGIN, SELECT])
+    graph.add_edge(BEGIN, SELECT)
     graph.add_edge(FINISH, END)
     return graph
 

@@ -8,6 +8,8 @@ whoever waits on `flushed`, never a lost row in silence.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -19,10 +21,13 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from jade_graph import tables
+from jade_graph.config import mask_passwords
 from jade_graph.errors import StoreError
 from jade_graph.types import SCHEMA_VERSION, Run, TraceNode, Transition
 
 _BATCH = 512
+
+logger = logging.getLogger("jade_graph")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,21 +45,24 @@ class RunFilter:
 class RunStore:
     """A recorder over a database URL (or a path, which means SQLite in WAL mode).
 
+    Args:
+        busy_timeout_s: how long a write waits for another process that is writing to the same SQLite file.
+
     Raises:
         StoreError: STORE_OPEN (cannot be opened), STORE_SCHEMA (made by a newer version).
     """
 
-    def __init__(self, url: str | Path) -> None:
-        self.url = _url(url)
+    def __init__(self, url: str | Path, *, busy_timeout_s: float = 10.0) -> None:
+        self.url, self.shown = str(url), mask_passwords(str(url))
         try:
-            self._engine = sa.create_engine(self.url)
+            self._engine = sa.create_engine(_url(url))
             if self._engine.dialect.name == "sqlite":
-                sa.event.listen(self._engine, "connect", _sqlite_pragmas)
+                sa.event.listen(self._engine, "connect", _sqlite_pragmas(busy_timeout_s))
             tables.metadata.create_all(self._engine)
             self._check_schema()
-        except (sa.exc.SQLAlchemyError, OSError) as error:
+        except (sa.exc.SQLAlchemyError, OSError, ImportError) as error:
             raise StoreError(
-                f"the run store {self.url!r} cannot be opened: {error}",
+                f"the run store {self.shown!r} cannot be opened: {error}",
                 code="STORE_OPEN",
                 hint="--set store.url=sqlite:///runs.db",
             ) from error
@@ -64,7 +72,7 @@ class RunStore:
         self._put_action = t.insert()
         self._mark_done = t.update().where(*key, t.c.seq == sa.bindparam("of_seq")).values(done=True)
         self._queue: queue.SimpleQueue[Callable[[], object] | tuple[str, Any]] = queue.SimpleQueue()
-        self._failure: StoreError | None = None
+        self._failures: dict[str, StoreError] = {}
         self._closed = False
         self._writer = threading.Thread(target=self._write_all, name="jade-store", daemon=True)
         self._writer.start()
@@ -82,8 +90,14 @@ class RunStore:
     def run_finished(self, run: Run) -> None:
         self._put("end", (run, run.transitions[-1].seq if run.transitions else None))
 
-    async def flushed(self) -> None:
-        """Wait until everything handed over so far is committed. Raises `StoreError` STORE_WRITE."""
+    def run_resumed(self, run: Run, before: int) -> None:
+        self._put("resume", (run.id, run.attempt, before))
+
+    async def flushed(self, run_id: str | None = None) -> None:
+        """Wait until everything handed over so far is committed.
+
+        Raises `StoreError` STORE_WRITE when rows of this run (None: of any run) could not be written.
+        """
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[None] = loop.create_future()
 
@@ -91,16 +105,20 @@ class RunStore:
             if not waiter.done():
                 waiter.set_result(None)
 
-        self._queue.put(lambda: loop.call_soon_threadsafe(wake))
-        await waiter
-        self._raise_failure()
+        def from_writer() -> None:
+            with contextlib.suppress(RuntimeError):  # the waiter's loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(wake)
 
-    def flush(self) -> None:
+        self._ask(from_writer)
+        await waiter
+        self._raise_failure(run_id)
+
+    def flush(self, run_id: str | None = None) -> None:
         """`flushed` for code without an event loop."""
         done = threading.Event()
-        self._queue.put(done.set)
+        self._ask(done.set)
         done.wait()
-        self._raise_failure()
+        self._raise_failure(run_id)
 
     def close(self) -> None:
         """Write what is left and let go of the database."""
@@ -142,12 +160,11 @@ class RunStore:
         Raises `StoreError` RUN_NOT_FOUND or RUN_AMBIGUOUS.
         """
         with self._engine.connect() as db:
-            found = (
-                db.execute(sa.select(tables.runs).where(tables.runs.c.id.startswith(run_id, autoescape=True)).limit(3))
-                .mappings()
-                .all()
-            )
-            exact = [row for row in found if row["id"] == run_id] or found
+            wanted = sa.select(tables.runs)
+            exact = db.execute(wanted.where(tables.runs.c.id == run_id)).mappings().all()
+            if not exact and run_id:
+                like = tables.runs.c.id.startswith(run_id, autoescape=True)
+                exact = db.execute(wanted.where(like).order_by(tables.runs.c.id).limit(4)).mappings().all()
             if not exact:
                 raise StoreError(f"there is no run {run_id!r}.", code="RUN_NOT_FOUND", hint="jade runs list")
             if len(exact) > 1:
@@ -172,8 +189,14 @@ class RunStore:
     # --- writing ------------------------------------------------------------------------------------------------------
     def _put(self, kind: str, value: Any) -> None:
         if self._closed:
-            raise StoreError(f"the run store {self.url!r} is closed.", code="STORE_CLOSED")
+            raise StoreError(f"the run store {self.shown!r} is closed.", code="STORE_CLOSED")
         self._queue.put((kind, value))
+
+    def _ask(self, call: Callable[[], object]) -> None:
+        """Have the writer call this once it has written what is queued. Raises `StoreError` STORE_CLOSED."""
+        if self._closed or not self._writer.is_alive():
+            raise StoreError(f"the run store {self.shown!r} is closed.", code="STORE_CLOSED")
+        self._queue.put(call)
 
     def _write_all(self) -> None:
         while True:
@@ -181,25 +204,36 @@ class RunStore:
             while len(items) < _BATCH and not self._queue.empty():
                 items.append(self._queue.get())
             rows = [item for item in items if isinstance(item, tuple)]
-            try:
-                self._write([item for item in rows if item[0] != "stop"])
-            except Exception:
-                self._write_singly([item for item in rows if item[0] != "stop"])
+            self._write_what_can_be([item for item in rows if item[0] != "stop"])
             for item in items:
                 if not isinstance(item, tuple):
                     item()
             if any(item[0] == "stop" for item in rows):
                 return
 
-    def _write_singly(self, items: Sequence[tuple[str, Any]]) -> None:
-        """After a failed batch: what can be written is, so that one bad row loses nobody else's."""
-        for item in items:
-            try:
-                self._write([item])
-            except Exception as error:  # kept, and raised to whoever waits for the rows
-                self._failure = StoreError(
-                    f"writing to the run store {self.url!r} failed: {error}", code="STORE_WRITE", hint="jade doctor"
-                )
+    def _write_what_can_be(self, items: Sequence[tuple[str, Any]]) -> None:
+        """Write a batch; if a row in it is bad, the others all the same. Failures are kept by run for who waits."""
+        try:
+            self._write(items)
+        except sa.exc.OperationalError as error:  # locked, full, gone: trying each row again would only take longer
+            for item in items:
+                self._fail(item, error)
+        except Exception:
+            for item in items:
+                try:
+                    self._write([item])
+                except Exception as error:
+                    self._fail(item, error)
+
+    def _fail(self, item: tuple[str, Any], error: Exception) -> None:
+        run_id, cause = _run_of(item), getattr(error, "orig", None) or error
+        if run_id not in self._failures:
+            logger.error("run %s: writing to %s failed: %s", run_id, self.shown, cause)
+        self._failures[run_id] = StoreError(
+            f"writing run {run_id!r} to the run store {self.shown!r} failed: {type(cause).__name__}: {cause}",
+            code="STORE_WRITE",
+            hint="jade doctor",
+        )
 
     def _write(self, items: Sequence[tuple[str, Any]]) -> None:
         if not items:
@@ -208,11 +242,14 @@ class RunStore:
         nodes: dict[tuple[str, int, str], dict[str, Any]] = {}
         actions: dict[tuple[str, int, int], dict[str, Any]] = {}
         last: list[dict[str, Any]] = []
+        resumed: list[tuple[str, int, int]] = []
         for kind, value in items:
             if kind == "transition":
                 if (value.run_id, value.attempt, value.seq) in actions:
                     raise StoreError(f"two transitions {value.seq} of run {value.run_id!r}.", code="STORE_WRITE")
                 actions[value.run_id, value.attempt, value.seq] = tables.transition_row(value)
+            elif kind == "resume":
+                resumed.append(value)
             elif kind == "nodes":
                 run_id, attempt, changed = value
                 for node in changed:
@@ -225,6 +262,8 @@ class RunStore:
                 elif seq is not None:
                     last.append({"of_run": run.id, "of_attempt": run.attempt, "of_seq": seq})
         with self._engine.begin() as db:
+            for each in resumed:
+                self._copy_attempt(db, *each)
             for statement, rows in (
                 (self._put_run, list(runs.values())),
                 (self._put_node, list(nodes.values())),
@@ -234,15 +273,29 @@ class RunStore:
                 if rows:
                     db.execute(statement, rows)
 
+    def _copy_attempt(self, db: sa.Connection, run_id: str, attempt: int, before: int) -> None:
+        """Give the attempt the actions and trace nodes of the one before it, up to where it goes on."""
+        t, n = tables.transitions, tables.trace_nodes
+        earlier = sa.select(sa.func.max(t.c.attempt)).where(t.c.run_id == run_id, t.c.attempt < attempt)
+        former = db.execute(earlier).scalar()
+        if former is None:
+            return
+        for table, more in ((t, (t.c.seq < before,)), (n, ())):
+            names = [c.key for c in table.columns]
+            columns = [sa.literal(attempt) if c.name == "attempt" else c for c in table.columns]
+            rows = sa.select(*columns).where(table.c.run_id == run_id, table.c.attempt == former, *more)
+            db.execute(table.insert().from_select(names, rows))
+
     def _upsert(self, table: sa.Table) -> Any:
         insert = (postgresql if self._engine.dialect.name == "postgresql" else sqlite).insert(table)
         keys = [c.name for c in table.primary_key]
         changed = {c.name: insert.excluded[c.name] for c in table.columns if c.name not in keys}
         return insert.on_conflict_do_update(index_elements=keys, set_=changed)
 
-    def _raise_failure(self) -> None:
-        if self._failure is not None:
-            failure, self._failure = self._failure, None
+    def _raise_failure(self, run_id: str | None = None) -> None:
+        found = run_id if run_id is not None else next(iter(self._failures), None)
+        failure = self._failures.pop(found, None) if found is not None else None
+        if failure is not None:
             raise failure
 
     def _check_schema(self) -> None:
@@ -252,24 +305,38 @@ class RunStore:
                 db.execute(self._upsert(tables.info), [{"key": "schema_version", "value": str(SCHEMA_VERSION)}])
             elif int(found) > SCHEMA_VERSION:
                 raise StoreError(
-                    f"the run store {self.url!r} has schema {found}; this version knows {SCHEMA_VERSION}.",
+                    f"the run store {self.shown!r} has schema {found}; this version knows {SCHEMA_VERSION}.",
                     code="STORE_SCHEMA",
                     hint="pip install --upgrade jade-graph",
                 )
 
 
-def _url(url: str | Path) -> str:
+def _url(url: str | Path) -> sa.URL:
     if isinstance(url, str) and "://" in url:
-        return url
+        parsed = sa.make_url(url)
+        if parsed.drivername.startswith("sqlite") and parsed.database in (None, "", ":memory:"):
+            raise StoreError("a run store in memory would be lost.", code="STORE_OPEN", hint="sqlite:///runs.db")
+        return parsed
     path = Path(url)
     path.parent.mkdir(parents=True, exist_ok=True)
-    return f"sqlite:///{path}"
+    return sa.URL.create("sqlite", database=str(path))
 
 
-def _sqlite_pragmas(connection: Any, record: Any) -> None:
-    del record
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=10000"):
-        connection.execute(f"PRAGMA {pragma}").close()
+def _run_of(item: tuple[str, Any]) -> str:
+    """The run that a queued item belongs to."""
+    kind, value = item
+    if kind == "transition":
+        return str(value.run_id)
+    return str(value[0]) if kind in ("nodes", "resume") else str(value[0].id)
+
+
+def _sqlite_pragmas(busy_timeout_s: float) -> Callable[[Any, Any], None]:
+    def connected(connection: Any, record: Any) -> None:
+        del record
+        for pragma in (f"busy_timeout={int(busy_timeout_s * 1000)}", "journal_mode=WAL", "synchronous=NORMAL"):
+            connection.execute(f"PRAGMA {pragma}").close()
+
+    return connected
 
 
 def _conditions(where: RunFilter | None) -> list[sa.ColumnElement[bool]]:

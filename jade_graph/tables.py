@@ -120,13 +120,21 @@ transitions = sa.Table(
 
 _COUNTERS = tuple(f.name for f in fields(Counters))
 _NODE = tuple(f.name for f in fields(TraceNode))
-_RUN = tuple(f.name for f in fields(Run) if f.name not in ("trace", "transitions", "counters", "metadata"))
+_RUN = tuple(
+    f.name for f in fields(Run) if f.name not in ("trace", "transitions", "counters", "metadata", "record_error")
+)
 _JSON = ("sampling", "parsed", "rewards", "counters_before", "counters_after")
 _PACKED = {"prompt_token_ids": "i", "action_token_ids": "i", "old_logprobs": "f"}
 _TRANSITION = tuple(f.name for f in fields(Transition))
 _PLAIN = tuple(name for name in _TRANSITION if name not in _JSON and name not in _PACKED and name != "prompt_messages")
 
-_dumps = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+def _dumps(value: Any) -> str:
+    """JSON text that a database takes: a lone surrogate, legal in JSON and not in UTF-8, becomes "?"."""
+    text = _encode(value)
+    return text if text.isascii() else text.encode("utf-8", errors="replace").decode("utf-8")
 
 
 def run_row(run: Run) -> dict[str, Any]:

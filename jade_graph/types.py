@@ -440,7 +440,10 @@ RunStatus = Literal["running", "answered", "failed"]
 
 @dataclass(slots=True)
 class Run:
-    """One question from start to end. A "failed" run has a named `error`; nothing it did is lost."""
+    """One question from start to end. A "failed" run has a named `error`; nothing it did is lost.
+
+    `record_error`: why the run could not be written to its store, where it could not. It is not part of the record.
+    """
 
     id: str
     question: str
@@ -461,6 +464,7 @@ class Run:
     started_at: float = 0.0
     wall_ms: float = 0.0
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    record_error: str | None = None
 
     @property
     def plan(self) -> str:

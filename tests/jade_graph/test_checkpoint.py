@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from langgraph.checkpoint.memory import InMemorySaver
 
 from jade_graph.checkpoint import safe_serializer
 from jade_graph.engine import JadeGraph
+from jade_graph.store import RunStore
 from jade_graph.types import Counters, Plan, Question, Status, TraceNode
 
 
@@ -37,6 +39,49 @@ async def test_interrupt_before_a_role_and_go_on(scripted: Any, passages: Any) -
     assert (await graph.graph.aget_state(config)).next == ("AG",)
     out = await graph.graph.ainvoke(None, config)
     assert out["answer"] == "Ann Lee"
+
+
+async def test_a_further_question_on_a_thread_is_a_run_of_its_own(scripted: Any, passages: Any, tmp_path: Path) -> None:
+    with RunStore(tmp_path / "runs.db") as store:
+        graph = JadeGraph(
+            scripted(AG=lambda a: f"<answer>about {a.view.question}</answer>"),
+            retriever=passages,
+            checkpointer=InMemorySaver(),
+            recorder=store,
+        )
+        config = {"configurable": {"thread_id": "chat"}}
+        first = await graph.graph.ainvoke({"question": "first?"}, config)
+        for question in ("second?", "second?"):
+            out = await graph.graph.ainvoke({"question": question}, config)
+            assert out["answer"] == f"about {question}"
+            assert out["run_id"] != first["run_id"]
+        named = await graph.graph.ainvoke({"question": "third?", "run_id": "mine"}, config)
+        assert named["run_id"] == "mine"
+        await store.flushed()
+        assert store.count() == 4
+        assert store.get(first["run_id"]).answer == "about first?"
+        assert store.get("mine").counters.rounds == 1
+
+
+async def test_resuming_elsewhere_keeps_record_budget_and_identity(
+    scripted: Any, passages: Any, tmp_path: Path
+) -> None:
+    """Another process goes on from a checkpoint: a new attempt that holds the whole run, nothing spent twice."""
+    saver = InMemorySaver()
+    config = {"configurable": {"thread_id": "t"}}
+    asked = {"question": "Who?", "question_id": "Q7", "run_id": "R", "seed": 42}
+    with RunStore(tmp_path / "runs.db") as store:
+        graph = JadeGraph(scripted(), retriever=passages, checkpointer=saver, recorder=store)
+        await graph.graph.ainvoke(asked, config, interrupt_before=["AG"])
+        await store.flushed()
+        other = JadeGraph(scripted(), retriever=passages, checkpointer=saver, recorder=store)
+        out = await other.graph.ainvoke(None, config)
+        await store.flushed()
+        run = store.get("R")
+    assert out["answer"] == "Ann Lee"
+    assert (run.question_id, run.seed, run.attempt, run.status) == ("Q7", 42, 1, "answered")
+    assert [(t.seq, t.role, t.attempt) for t in run.transitions] == [(0, "PL", 1), (1, "R", 1), (2, "AG", 1)]
+    assert (run.counters.rounds, run.counters.retrievals, run.counters.calls) == (1, 1, 2)
 
 
 def test_our_values_come_back() -> None:

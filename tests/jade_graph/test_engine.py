@@ -12,11 +12,25 @@ from hypothesis import strategies as st
 
 from jade_graph import plugins
 from jade_graph.backbones.scripted import ScriptedBackbone
-from jade_graph.engine import JadeGraph, limits_of
+from jade_graph.engine import JadeGraph
 from jade_graph.errors import BackboneError, GraphError, RetrievalError, UsageError
+from jade_graph.parts import limits_of
 from jade_graph.plans import PlanGrammar, jade_rule
 from jade_graph.testing.roles import outputs
-from jade_graph.types import Ask, Limits, Passage, Preset, Question, Run, Sampling, Status
+from jade_graph.types import (
+    Ask,
+    Effect,
+    Limits,
+    Message,
+    Parsed,
+    Passage,
+    Preset,
+    Question,
+    Run,
+    Sampling,
+    Status,
+    View,
+)
 
 PLANS = [str(p) for p in PlanGrammar.of([jade_rule]).plans]
 
@@ -153,7 +167,7 @@ def test_a_limit_ends_the_run_with_its_name(limits: Limits, error: str, scripted
 
 
 def test_the_deadline_interrupts_a_slow_model(scripted: Any, passages: Any) -> None:
-    graph = JadeGraph(scripted({"latency_s": 30.0}), retriever=passages, limits=Limits(deadline_s=0.05))
+    graph = JadeGraph(scripted({"latency_s": 30.0}), retriever=passages, limits=Limits(deadline_s=0.5))
     run = graph.run("Q?")
     assert (run.status, run.error) == ("failed", "LIMIT_DEADLINE")
     assert run.transitions[0].error == "LIMIT_DEADLINE"
@@ -288,6 +302,150 @@ def test_wrong_arguments_are_errors_at_once(scripted: Any) -> None:
         JadeGraph(scripted(), preset=Preset("p", "P", role_options={"AG": {"nonsense": 1}}))
     with pytest.raises(UsageError, match="BAD_K"):
         JadeGraph(scripted(), k=0)
+
+
+class Odd:
+    """A third party's answerer that breaks the contract in a chosen way."""
+
+    code, name, kind, description = "AG", "Odd", "executor", "odd"
+    max_new_tokens, violations = 32, ()
+
+    def __init__(self, effect: Any) -> None:
+        self._effect = effect
+
+    def render(self, view: View, profile: str) -> tuple[Message, ...]:
+        return (Message("user", "x"),)
+
+    def parse(self, text: str, view: View) -> Parsed:
+        return Parsed(text or "x")
+
+    def fallback(self, text: str, view: View) -> str:
+        return text
+
+    def effect(self, value: str, view: View) -> Any:
+        if isinstance(self._effect, Exception):
+            raise self._effect
+        return self._effect
+
+
+@pytest.mark.parametrize(
+    "effect",
+    [
+        None,
+        {"answer": "x"},
+        Effect(answer=""),
+        Effect(answer=5),  # type: ignore[arg-type]
+        Effect(memory=None),  # type: ignore[arg-type]
+        Effect(children=("", "")),
+        Effect(children="abc"),  # type: ignore[arg-type]
+        Effect(children=("a?",), order="zigzag"),  # type: ignore[arg-type]
+        Effect(memory={"documents": ("no passage",)}),
+        ZeroDivisionError("x"),
+        TimeoutError("its own"),
+    ],
+    ids=repr,
+)
+def test_a_role_that_breaks_its_contract_is_a_named_failure(
+    effect: Any, scripted: Any, passages: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = plugins.load
+    monkeypatch.setattr(plugins, "load", lambda group, name: Odd(effect) if name == "AG" else load(group, name))
+    run = JadeGraph(scripted(AG="hello"), preset="vanilla-rag", retriever=passages).run("Q?")
+    assert (run.status, run.error) == ("failed", "ROLE_ERROR")
+    assert "'AG'" in run.error_message
+    assert run.transitions[-1].error == "ROLE_ERROR"
+
+
+def test_a_watcher_that_raises_does_not_end_the_run(scripted: Any, passages: Any) -> None:
+    def watch(event: Any) -> None:
+        raise ValueError("no")
+
+    assert JadeGraph(scripted(), retriever=passages).run("Q?", on_event=watch).status == "answered"
+
+
+@pytest.mark.parametrize("limit", [120, 150, 400])
+def test_parallel_branches_cannot_overdraw_the_token_limit(limit: int, scripted: Any, passages: Any) -> None:
+    backbone = scripted(
+        PL=lambda a: f"<workflow>{'QDP' if a.view.level == 'root' else 'AG'}</workflow>",
+        QDP="<q1>a?</q1><q2>b?</q2><q3>c?</q3><q4>d?</q4>",
+        AG="<answer>" + "word " * 38 + "</answer>",
+    )
+    run = JadeGraph(backbone, retriever=passages, limits=Limits(tokens=limit)).run("..?")
+    assert run.counters.tokens <= limit
+    assert run.status == "answered" or run.error == "LIMIT_TOKENS"
+
+
+def test_sub_questions_that_find_no_room_to_split_are_answered_directly(scripted: Any, passages: Any) -> None:
+    """Four parallel children plan a decomposition when two sub-questions are left: none of them fails for that."""
+    backbone = scripted(PL="<workflow>QDP</workflow>", QDP="<q1>a?</q1><q2>b?</q2><q3>c?</q3><q4>d?</q4>")
+    run = JadeGraph(backbone, retriever=passages, limits=Limits(sub_questions=6, rounds=20)).run("Q?")
+    assert run.status == "answered", run.error
+    assert run.counters.sub_questions == 6
+    assert not [n for n in run.trace if n.error]
+    assert {n.plan for n in run.trace if n.depth == 1} == {"QDP", "R,AG"}
+
+
+def test_round_and_step_order_agrees_with_what_depends_on_what(scripted: Any, passages: Any) -> None:
+    backbone = scripted(PL=lambda a: f"<workflow>{'QDS' if a.view.level == 'root' else 'R,AG'}</workflow>")
+    run = JadeGraph(backbone, retriever=passages).run("Q?")
+    by_place = sorted(run.transitions, key=lambda t: (t.round, t.step))
+    assert [t.role for t in by_place] == ["PL", "QDS", "PL", "R", "AG", "PL", "R", "AG", "AS"]
+    assert len({(t.round, t.step) for t in run.transitions}) == len(run.transitions)
+
+
+@pytest.mark.parametrize(
+    ("preset", "code"),
+    [
+        (Preset("p", "P", plan="QDS", limits={"depth": 0}), "GRAPH_DEPTH"),
+        (Preset("p", "P", plan="QDS", sub_plan="QDP"), "GRAPH_SUB_PLAN"),
+    ],
+)
+def test_fixed_plans_that_cannot_reach_an_answer_are_not_built(preset: Preset, code: str, scripted: Any) -> None:
+    with pytest.raises(GraphError, match=code):
+        JadeGraph(scripted(), preset=preset)
+
+
+def test_a_run_may_go_deeper_than_its_preset(scripted: Any, passages: Any) -> None:
+    backbone = scripted(PL=lambda a: f"<workflow>{'QDS' if a.view.level == 'root' else 'R,AG'}</workflow>")
+    graph = JadeGraph(backbone, preset=Preset("p", "P", limits={"depth": 0}), retriever=passages)
+    assert graph.run("Q?", limits=Limits(depth=1)).answer == "1950"
+
+
+def test_documents_without_spaces_are_cut_by_characters(scripted: Any) -> None:
+    class Dense:
+        corpus_id = "zh"
+
+        async def search(self, query: str, k: int) -> list[Passage]:
+            return [Passage(str(i), "漢" * 400) for i in range(k)]
+
+    run = JadeGraph(scripted({"max_context": 1000}), retriever=Dense()).run("Q?")
+    assert run.status == "answered"
+    assert run.transitions[-1].prompt_cut
+    assert run.transitions[-1].prompt_messages[0].content.count("漢") > 500
+
+
+async def test_a_question_that_cannot_be_asked_does_not_end_the_others(scripted: Any, passages: Any) -> None:
+    graph = JadeGraph(scripted(), retriever=passages)
+    runs = [run async for run in graph.arun_many(["a?", "  ", "b?"])]
+    assert sorted((r.question, r.status, r.error) for r in runs) == [
+        ("  ", "failed", "EMPTY_QUESTION"),
+        ("a?", "answered", None),
+        ("b?", "answered", None),
+    ]
+    with pytest.raises(UsageError, match="BAD_CONCURRENCY"):
+        _ = [run async for run in graph.arun_many(["a?"], concurrency=0)]
+    with pytest.raises(UsageError, match="BAD_SAMPLING"):
+        await graph.arun("a?", sampling={"max_new_tokens": 8})
+    with pytest.raises(UsageError, match="BAD_METADATA"):
+        await graph.arun("a?", metadata={"when": {1}})
+
+
+async def test_closing_closes_both_backbones(scripted: Any) -> None:
+    trained, frozen = scripted(), scripted()
+    await JadeGraph(trained, frozen_backbone=frozen, preset="mao-arag").aclose()
+    for backbone in (trained, frozen):
+        with pytest.raises(BackboneError, match="BACKBONE_CLOSED"):
+            await backbone.generate([1], Sampling())
 
 
 # --- concurrency and determinism --------------------------------------------------------------------------------------

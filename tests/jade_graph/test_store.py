@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import sqlite3
@@ -99,13 +100,78 @@ def test_a_second_attempt_supersedes_the_first(store: RunStore, scripted: Any, p
     assert {t.attempt for t in store.get("r").transitions} == {1}
 
 
-def test_a_failing_write_is_raised_to_whoever_waits(store: RunStore, scripted: Any, passages: Any) -> None:
+def test_a_failing_write_costs_the_record_not_the_answer(store: RunStore, scripted: Any, passages: Any) -> None:
+    """The run comes back, says that it was not recorded, and its neighbours know nothing of it."""
     graph = JadeGraph(scripted(), retriever=passages, recorder=store)
-    graph.run("a?", run_id="same")
-    with pytest.raises(StoreError, match="STORE_WRITE"):  # (run, attempt, seq) is unique
-        graph.run("a?", run_id="same")
-    graph.run("b?")  # the store goes on
+    assert graph.run("a?", run_id="same").record_error is None
+    doubled = graph.run("a?", run_id="same")  # (run, attempt, seq) is unique
+    assert doubled.status == "answered"
+    assert doubled.record_error is not None
+    assert "STORE_WRITE" in doubled.record_error
+    assert graph.run("b?").record_error is None
     assert store.count() == 2
+
+
+async def test_a_failure_is_told_to_the_run_that_it_belongs_to(store: RunStore, scripted: Any, passages: Any) -> None:
+    graph = JadeGraph(scripted(), retriever=passages, recorder=store)
+    await graph.arun("a?", run_id="bad")
+    good, bad = await asyncio.gather(graph.arun("b?", run_id="good"), graph.arun("a?", run_id="bad"))
+    assert good.record_error is None
+    assert bad.record_error is not None
+
+
+def test_a_caller_that_left_does_not_stop_the_writer(tmp_path: Path, scripted: Any, passages: Any) -> None:
+    """The loop that waited is closed when its rows are written: the writer goes on for everybody else."""
+    path = tmp_path / "runs.db"
+    with RunStore(path) as store:
+        graph = JadeGraph(scripted(), retriever=passages, recorder=store)
+        lock = sqlite3.connect(path, check_same_thread=False)
+        lock.execute("BEGIN IMMEDIATE")
+
+        async def impatient() -> None:
+            async with asyncio.timeout(0.3):
+                await graph.arun("a?", run_id="first")
+
+        with pytest.raises(TimeoutError):
+            asyncio.run(impatient())
+        lock.rollback()
+        lock.close()
+        run = graph.run("b?", run_id="second")
+        assert (run.status, run.record_error) == ("answered", None)
+        assert store.get("first").question == "a?"
+
+
+def test_a_locked_database_holds_nobody_for_long(tmp_path: Path, scripted: Any, passages: Any) -> None:
+    """A batch that cannot be written fails as a whole, once: not row by row."""
+    path = tmp_path / "runs.db"
+    with RunStore(path, busy_timeout_s=0.2) as store:
+        graph = JadeGraph(scripted(), retriever=passages, recorder=store)
+        lock = sqlite3.connect(path, check_same_thread=False)
+        lock.execute("BEGIN IMMEDIATE")
+        run = graph.run("a?")
+        assert run.status == "answered"
+        assert run.record_error is not None
+        assert "locked" in run.record_error
+        lock.rollback()
+        lock.close()
+        assert graph.run("b?").record_error is None
+
+
+def test_text_that_utf8_cannot_hold_is_recorded(store: RunStore, scripted: Any, passages: Any) -> None:
+    run = JadeGraph(scripted(), retriever=passages, recorder=store).run("lone \ud800 surrogate?")
+    assert run.record_error is None
+    assert store.get(run.id).question == "lone ? surrogate?"
+
+
+def test_passwords_are_not_shown(tmp_path: Path) -> None:
+    with pytest.raises(StoreError) as caught:
+        RunStore("postgresql://me:secret@127.0.0.1:1/x")
+    assert "secret" not in str(caught.value)
+    with pytest.raises(StoreError, match="memory"):
+        RunStore("sqlite://")
+    with RunStore(tmp_path / "odd?name.db") as store:
+        assert store.count() == 0
+    assert (tmp_path / "odd?name.db").exists()
 
 
 def test_one_bad_row_loses_nobody_elses(store: RunStore) -> None:

@@ -1,0 +1,129 @@
+"""The roles, tools and plans of a preset, put together and checked against each other.
+
+Invariant: what does not fit is found here, before anything runs, with the known names listed; a fixed workflow that
+could never reach an answer is not built.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, fields, is_dataclass, replace
+from typing import Any
+
+from jade_graph import plugins
+from jade_graph.errors import GraphError, unknown
+from jade_graph.plans import PlanGrammar
+from jade_graph.types import SCHEMA_VERSION, Limits, Preset, Role, Tool
+
+PLANNER, SUMMARIZER = "PL", "AS"
+
+
+def limits_of(preset: Preset, **overrides: Any) -> Limits:
+    """The default limits with the preset's and then the given ones on top. Raises `UsageError` for an unknown name."""
+    wanted = {**preset.limits, **overrides}
+    fields = asdict(Limits())
+    for name in wanted:
+        if name not in fields:
+            raise unknown("limit", name, fields, code="UNKNOWN_LIMIT")
+    return replace(Limits(), **wanted)
+
+
+class Parts:
+    """The roles, tools and plans of a preset, checked against each other."""
+
+    def __init__(self, preset: Preset, limits: Limits) -> None:
+        self.preset = preset
+        full = PlanGrammar.of(plugins.load("jade.plan_rules", name) for name in preset.plan_rules)
+        self.plan = full.require(preset.plan) if preset.plan else None
+        self.sub_plan = full.require(preset.sub_plan) if preset.sub_plan else None
+        loaded = {code: self._load(code) for code in sorted(full.codes)}
+        decomposers = {c for c, p in loaded.items() if getattr(p, "kind", "tool") == "decomposer"}
+        splits = bool(decomposers & (set(self.plan.steps) if self.plan else full.codes))
+        self._check_depth(limits, decomposers, splits)
+        planned = self.plan is None or (splits and self.sub_plan is None)
+        fixed = tuple(dict.fromkeys(p for p in (self.plan, self.sub_plan) if p is not None))
+        self.grammar = full if planned else PlanGrammar(fixed)
+        self.planner = self._special(PLANNER, "planner") if planned else None
+        self.summarizer = self._special(SUMMARIZER, "summarizer") if splits else None
+        used = {code: part for code, part in loaded.items() if code in self.grammar.codes}
+        specials = {r.code: r for r in (self.planner, self.summarizer) if r is not None}
+        self.tools: dict[str, Tool] = {c: p for c, p in used.items() if not isinstance(p, Role)}
+        self.roles: dict[str, Role] = {c: p for c, p in used.items() if isinstance(p, Role)} | specials
+        self._check_names()
+
+    def _check_depth(self, limits: Limits, decomposers: set[str], splits: bool) -> None:
+        """Fixed workflows must be able to reach an answer."""
+        if self.plan and splits and limits.depth < 1:
+            raise GraphError(
+                f"the fixed plan {self.plan} decomposes, and limits.depth is {limits.depth}.",
+                code="GRAPH_DEPTH",
+                hint="limits.depth=1",
+            )
+        if self.sub_plan and decomposers & set(self.sub_plan.steps):
+            raise GraphError(
+                f"the fixed workflow of sub-questions {self.sub_plan} decomposes: no sub-question would be answered.",
+                code="GRAPH_SUB_PLAN",
+                hint='sub_plan="R,AG"',
+            )
+
+    def _load(self, code: str) -> Role | Tool:
+        part = plugins.load("jade.roles", code)
+        if not isinstance(part, Role | Tool):
+            raise GraphError(
+                f"the entry point {code!r} is a {type(part).__name__}, neither a Role nor a Tool.",
+                code="GRAPH_NOT_A_ROLE",
+                hint="see jade_graph.types.Role; jade_graph.testing.roles.check_role names what is missing",
+            )
+        if part.code != code:
+            raise GraphError(f"the role {part.code!r} is registered as {code!r}.", code="GRAPH_ROLE_NAME")
+        options = self.preset.role_options.get(code)
+        if not options:
+            return part
+        try:
+            return replace(part, **options)  # type: ignore[type-var]
+        except TypeError as error:
+            raise GraphError(
+                f"preset {self.preset.name!r}: role {code!r} takes no options {dict(options)!r}: {error}",
+                code="GRAPH_ROLE_OPTION",
+            ) from error
+
+    def _special(self, code: str, kind: str) -> Role:
+        part = self._load(code)
+        if not isinstance(part, Role) or part.kind != kind:
+            raise GraphError(f"the role {code!r} is no {kind}.", code="GRAPH_ROLE_KIND")
+        return part
+
+    def _check_names(self) -> None:
+        known = {*plugins.names("jade.roles")}
+        named = {*(self.preset.trainable or ()), *self.preset.role_options, *(set(self.preset.penalties) - {"*"})}
+        for code in sorted(named - known):
+            raise unknown("role", code, known, code="UNKNOWN_ROLE")
+
+    def hash(self, k: int, constrained: bool, action_tokens: int | None) -> str:
+        """Names what the graph does: preset, roles with their options, plans, k."""
+        parts: dict[str, Role | Tool] = {**self.roles, **self.tools}
+        described = {
+            "schema": SCHEMA_VERSION,
+            "preset": {key: repr(value) for key, value in sorted(_fields(self.preset).items())},
+            "parts": {code: _described(part) for code, part in sorted(parts.items())},
+            "plans": [str(p) for p in self.grammar.plans],
+            "k": k,
+            "constrained": constrained,
+            "action_tokens": action_tokens,
+        }
+        text = json.dumps(described, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _described(part: Role | Tool) -> str:
+    """A role as text that is the same in every process: its class and its settings."""
+    kind = type(part)
+    settings = {f.name: getattr(part, f.name) for f in fields(part)} if is_dataclass(part) else vars(part)
+    return f"{kind.__module__}.{kind.__qualname__} {sorted((k, repr(v)) for k, v in settings.items())}"
+
+
+def _fields(preset: Preset) -> dict[str, Any]:
+    fields = asdict(preset)
+    fields["trainable"] = sorted(preset.trainable) if preset.trainable is not None else None
+    return fields
