@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from jade_graph.data import Dataset
 
 _NUMBERS: dict[str, type] = {"n": int, "seed": int, "world": int} | {
-    f.name: float if f.name in ("scale", "edited") else int for f in fields(Difficulty)
+    f.name: float if f.name in ("scale", "edited", "pronouns") else int for f in fields(Difficulty)
 }
 
 

@@ -128,8 +128,13 @@ def names(kind: EntityKind, split: Split) -> tuple[str, ...]:
     return tuple(name for i, name in enumerate(pairs) if i % 10 in _SHARE[split])
 
 
+def pieces() -> tuple[tuple[str, ...], ...]:
+    """The lists that names are made of."""
+    return tuple(dict.fromkeys(half for first, second, _ in _PIECES.values() for half in (first, second)))
+
+
 @cache
 def words() -> tuple[str, ...]:
     """Every name piece and value, sorted: what a closed vocabulary must hold beside the templates' words."""
-    pieces = {w for first, second, _ in _PIECES.values() for w in (*first, *second)}
-    return tuple(sorted(pieces | {"of", *YEARS, *COUNTRIES, *JOBS, *SUBJECTS, *PRODUCTS}))
+    parts = {word for half in pieces() for word in half}
+    return tuple(sorted(parts | {"of", *YEARS, *COUNTRIES, *JOBS, *SUBJECTS, *PRODUCTS}))

@@ -33,13 +33,15 @@ class Difficulty:
         prefix_facts: how many sentences about other entities stand before a `noisy` question, 0 to 4.
         editions: how many outdated passages stand beside the current one of an edited entity, 0 to 4.
         edited: the share of cities and companies that were edited.
+        pronouns: the share of sentences after a passage's first that say "this film" instead of the name.
     """
 
     scale: float = 1.0
-    paraphrases: int = 5
+    paraphrases: int = 2
     prefix_facts: int = 3
     editions: int = 3
     edited: float = 0.3
+    pronouns: float = 0.0
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -48,6 +50,7 @@ class Difficulty:
             ("prefix_facts", 0, 4),
             ("editions", 0, 4),
             ("edited", 0.0, 1.0),
+            ("pronouns", 0.0, 1.0),
         ):
             value = getattr(self, name)
             if not low <= value <= high:
@@ -148,7 +151,7 @@ def make_world(split: Split, seed: int = 0, difficulty: Difficulty | None = None
             ids = tuple(f"{kind}-{len(passages) + i}" for i in range(len(old) + 1))
             marks = [rng.choice(CURRENT) if old else "", *(rng.choice(OUTDATED) for _ in old)]
             for i, (state, mark) in enumerate(zip((facts, *old), marks, strict=True)):
-                text = describe(rng, kind, name, state, difficulty.paraphrases)
+                text = describe(rng, kind, name, state, difficulty)
                 metadata = {"kind": kind, "entity": name, "edition": "old" if i else "current"}
                 passages.append(Passage(ids[i], f"{mark} {text}".strip(), name, metadata=metadata))
             entities[name] = Entity(name, kind, facts, ids[0], tuple(old), ids[1:])
@@ -156,14 +159,14 @@ def make_world(split: Split, seed: int = 0, difficulty: Difficulty | None = None
     return World(split, seed, difficulty, entities, tuple(passages))
 
 
-def describe(rng: random.Random, kind: EntityKind, name: str, facts: Mapping[str, str], paraphrases: int = 5) -> str:
-    """A passage: every fact in one sentence, in any order, the entity named in the first and usually not after."""
+def describe(rng: random.Random, kind: EntityKind, name: str, facts: Mapping[str, str], difficulty: Difficulty) -> str:
+    """A passage: every fact in one sentence, in any order, the entity named in the first and usually in the others."""
     sentences: list[str] = []
     order = list(facts)
     rng.shuffle(order)
     for relation in order:
-        subject = named(rng, kind, name) if not sentences or rng.random() < 0.25 else f"this {kind}"
-        statement = rng.choice(RELATIONS[relation].statements[:paraphrases])
+        subject = f"this {kind}" if sentences and rng.random() < difficulty.pronouns else named(rng, kind, name)
+        statement = rng.choice(RELATIONS[relation].statements[: difficulty.paraphrases])
         text = statement.format(s=subject, v=facts[relation])
         sentences.append(capitalised(text))
     return " ".join(sentences)

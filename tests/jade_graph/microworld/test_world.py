@@ -42,6 +42,14 @@ def test_every_passage_states_each_fact_of_its_edition_once():
             assert text.rstrip(".").count(". ") + 1 == len(facts) + entity.edited
 
 
+def test_with_pronouns_a_name_may_stand_in_the_first_sentence_alone():
+    plain, terse = (make_world("train", 2, Difficulty(scale=0.1, pronouns=p)) for p in (0.0, 1.0))
+    for entity in terse.entities.values():
+        assert terse.by_id[entity.passage].text.count(entity.name) == 1
+    for entity in plain.entities.values():
+        assert plain.by_id[entity.passage].text.count(entity.name) == len(entity.facts)
+
+
 def test_old_editions_differ_in_what_can_change_and_agree_in_the_rest():
     world = make_world("train", 2, Difficulty(scale=0.2, edited=1.0, editions=2))
     edited = [e for e in world.entities.values() if e.edited]

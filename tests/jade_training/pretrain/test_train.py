@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from jade_graph.errors import UsageError
-from jade_training.pretrain.batches import Curriculum, Row, recall_rows
+from jade_training.pretrain.batches import Curriculum, Row, marker_rows, recall_rows
 from jade_training.pretrain.loss import action_logits, backward, chunks, exact
-from jade_training.pretrain.model import build_model
+from jade_training.pretrain.model import CONSTANT, MATCH, TURNING, build_model
 from jade_training.pretrain.tokenizer import build_tokenizer
 from jade_training.pretrain.train import Settings, pretrain
 
-TINY = Settings(steps=20, warmup=8, width=32, layers=2, heads=2, long=2, asks=3, short=4)
+TINY = Settings(steps=20, warmup=5, markers=4, width=32, layers=2, heads=2, long=2, asks=3, short=4)
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def model(tokenizer):
 
 @pytest.fixture(scope="module")
 def rows(tokenizer):
-    return Curriculum(tokenizer, 1, 100, warmup=0, long=2, asks=3, short=3).rows_of(90)
+    return Curriculum(tokenizer, 1, 100, warmup=0, markers=0, long=2, asks=3, short=3).rows_of(90)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def test_a_resumed_training_ends_with_the_same_bits(whole, tmp_path):
 def test_progress_tells_every_step_and_the_phase(whole):
     _, result, seen = whole
     assert [p.step for p in seen] == list(range(1, 21))
-    assert seen[0].phase == "recall"
+    assert [seen[i].phase for i in (0, 4, 5, 8, 9)] == ["recall", "recall", "markers", "markers", "roles, 1 documents"]
     assert seen[-1].phase == "roles, 5 documents"
     assert result["tokens"] == seen[-1].tokens > 0
     assert all(p.loss > 0 for p in seen)
@@ -119,11 +119,10 @@ def test_exact_match_is_that_of_greedy_decoding(model, rows):
 
 
 def test_the_curriculum_grows_and_depends_on_the_step_alone(tokenizer):
-    one = Curriculum(tokenizer, 3, 1000, warmup=100, long=1, asks=2, short=2)
-    two = Curriculum(tokenizer, 3, 1000, warmup=100, long=1, asks=2, short=2)
+    one, two = (Curriculum(tokenizer, 3, 1100, warmup=60, markers=40, long=1, asks=2, short=2) for _ in range(2))
     one.rows_of(500)
     assert one.rows_of(700) == two.rows_of(700)
-    assert [one.distractors(s) for s in (100, 250, 400, 900)] == [1, 2, 3, 4]
+    assert [one.distractors(s) for s in (100, 360, 450, 530, 610)] == [0, 1, 2, 3, 4]
 
 
 def test_recall_rows_can_be_solved_from_what_stands_before():
@@ -135,10 +134,43 @@ def test_recall_rows_can_be_solved_from_what_stands_before():
             assert set(action) <= set(text)
 
 
+def test_marker_rows_ask_as_the_answerer_is_asked(tokenizer):
+    import random
+
+    asked = [r for r in marker_rows(random.Random(0), tokenizer, 16) if len(r.parts) == 8]
+    assert len(asked) == 12
+    for row in asked:
+        for prompt, action in row.parts:
+            assert tokenizer.decode(prompt).startswith("answer :")
+            assert tokenizer.decode(prompt).endswith("?")
+            answer = tokenizer.decode(action[:-1])
+            assert answer.startswith("<answer>")
+            assert answer.endswith("</answer>")
+            assert set(action[1:-2]) <= set(row.prefix)
+            assert set(prompt[2:-1]) <= set(row.prefix)
+
+
 def test_the_copying_heads_start_as_described(model):
     before, copying = (model.model.layers[i].self_attn for i in range(2))
     assert before.q_proj.weight[:16, 1:].abs().max() == 0
-    assert torch.equal(copying.q_proj.weight[:16], 1.5 * before.v_proj.weight[:16])
+    slow = [i for i in range(16) if i % 8 >= TURNING]
+    assert torch.equal(copying.q_proj.weight[slow], MATCH * before.v_proj.weight[slow])
+    assert copying.q_proj.weight[0].abs().max() == 0
+
+
+def test_words_that_belong_together_start_alike(model, tokenizer):
+    def alike(a, b):
+        rows = model.model.embed_tokens.weight[tokenizer.convert_tokens_to_ids([a, b]), 1:]
+        return torch.cosine_similarity(rows[0], rows[1], dim=0)
+
+    assert alike("1907", "1955") > 0.2
+    assert alike("directed", "director") > 0.2
+    assert abs(alike("1907", "director")) < 0.5 * alike("1907", "1955") + 0.3
+
+
+def test_the_constant_dimension_stays(whole):
+    trained = weights(whole[0])["model.model.embed_tokens.weight"][:, 0]
+    assert torch.allclose(trained, torch.full_like(trained, CONSTANT), atol=0.01)
 
 
 def test_the_rate_rises_stays_and_falls():

@@ -1,5 +1,8 @@
 """What one training step reads: rows of (prompt ids, action ids), seeded by the step.
 
+What it takes for a model of this size to read, in the order in which it is learned: to repeat what was said (recall),
+to look up what was named before a marker (markers), then one document, then more. Each fails without the one before.
+
 Invariant: `rows_of(step)` depends on the seed and the step alone, so a resumed training sees what it would have seen.
 """
 
@@ -10,8 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from jade_graph.microworld.frames import UNKNOWN
 from jade_training.pretrain.demonstrations import Demonstration, Demonstrator
 
+RECALL_ROWS, MARKER_ROWS = 64, 32
 Part = tuple[list[int], list[int]]
 """Prompt ids, and the ids to be learned after them."""
 
@@ -34,11 +39,12 @@ class Row:
 
 @dataclass
 class Curriculum:
-    """The rows of each step: first recall, then demonstrations with ever more documents.
+    """The rows of each step: recall, then markers, then demonstrations with ever more documents.
 
     Attributes:
         steps: of the whole training.
         warmup: steps of repeated sequences and key-value recall at the start.
+        markers: steps of key-value questions in the form of the answerer's prompt after them.
         long, short: sets of documents, and demonstrations of roles that read none, a step.
         asks: demonstrations over each set of documents.
         steps_per_world: after how many steps a new training world begins.
@@ -47,29 +53,43 @@ class Curriculum:
     tokenizer: Any
     seed: int
     steps: int
-    warmup: int = 400
-    long: int = 16
-    short: int = 48
-    asks: int = 6
+    warmup: int = 60
+    markers: int = 80
+    long: int = 10
+    short: int = 36
+    asks: int = 16
     steps_per_world: int = 20
     _world: tuple[int, Demonstrator] | None = field(default=None, repr=False)
 
     def rows_of(self, step: int) -> list[Row]:
         rng = random.Random(f"pretrain {self.seed} {step}")
         if step < self.warmup:
-            return recall_rows(rng, len(self.tokenizer), 2 * (self.long + self.short))
+            return recall_rows(rng, len(self.tokenizer), RECALL_ROWS)
+        if step < self.warmup + self.markers:
+            return marker_rows(rng, self.tokenizer, MARKER_ROWS)
         demonstrator = self._demonstrator(step // self.steps_per_world)
         demonstrator.rng = rng
         most = self.distractors(step)
         shown = [demonstrator.short() for _ in range(self.short)]
         for _ in range(self.long):
-            shown += demonstrator.reading(rng.randint(max(1, most - 1), most), self.asks)
+            read = demonstrator.reading(rng.randint(most // 2, most), self.asks)
+            # With a single document only what it answers is asked: "unknown" would be learned first, and stay.
+            shown += read if most else [d for d in read if d.role == "AG" and UNKNOWN not in d.action]
         return encode(self.tokenizer, shown)
 
+    def phase(self, step: int) -> str:
+        """What a step teaches, for people."""
+        if step < self.warmup:
+            return "recall"
+        if step < self.warmup + self.markers:
+            return "markers"
+        return f"roles, {1 + self.distractors(step)} documents"
+
     def distractors(self, step: int) -> int:
-        """Documents beside the evidence: 1, 2, 3, then 4 from 45 % of the demonstrations on."""
-        done = (step - self.warmup) / max(1, self.steps - self.warmup)
-        return 1 + (done > 0.1) + (done > 0.25) + (done > 0.45)
+        """The most documents beside the evidence: none in the first quarter of the demonstrations, 4 in the last half."""
+        first = self.warmup + self.markers
+        done = (step - first) / max(1, self.steps - first)
+        return sum(done > part for part in (0.25, 0.34, 0.42, 0.5))
 
     def _demonstrator(self, index: int) -> Demonstrator:
         if self._world is None or self._world[0] != index:
@@ -96,6 +116,29 @@ def encode(tokenizer: Any, shown: Sequence[Demonstration]) -> list[Row]:
             prefix = tokenizer(demonstration.documents, add_special_tokens=False)["input_ids"]
             rows[demonstration.documents] = Row(prefix, [part])
     return [*rows.values(), *alone]
+
+
+def marker_rows(rng: random.Random, tokenizer: Any, count: int) -> list[Row]:
+    """Lists of keys and values, asked as the answerer is: the key stands before the marker that the value follows.
+
+    A quarter of the rows are plain recall, so that it is not lost.
+    """
+
+    def ids(text: str) -> list[int]:
+        found: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+        return found
+
+    ask, end, opened, stop = ids("answer :"), ids("?\n"), ids("<answer>"), ids(".")
+    closed = [*ids("</answer>"), tokenizer.eos_token_id]
+    rows = recall_rows(rng, len(tokenizer), count // 4)
+    for _ in range(count - len(rows)):
+        pairs, width, size = rng.randint(3, 10), rng.randint(1, 2), rng.randint(1, 2)
+        drawn = iter(rng.sample(range(3, len(tokenizer)), pairs * (width + size)))
+        items = [([next(drawn) for _ in range(width)], [next(drawn) for _ in range(size)]) for _ in range(pairs)]
+        asked = rng.choices(items, k=8)
+        parts = [([*ask, *key, *end], [*opened, *value, *closed]) for key, value in asked]
+        rows.append(Row([token for key, value in items for token in (*key, *value, *stop)], parts))
+    return rows
 
 
 def recall_rows(rng: random.Random, vocabulary: int, count: int) -> list[Row]:

@@ -27,12 +27,12 @@ SHORT_ROLES: Mapping[str, float] = {"PL": 0.14, "QR": 0.2, "QDS": 0.2, "QDP": 0.
 ROLES = (*LONG_ROLES, *SHORT_ROLES)
 
 OPENING: Mapping[Kind, float] = {
-    "1hop": 0.1,
-    "noisy": 0.05,
-    "2hop": 0.08,
-    "comparison": 0.08,
-    "context": 0.05,
-    "conjunction": 0.46,
+    "1hop": 0.32,
+    "noisy": 0.08,
+    "2hop": 0.06,
+    "comparison": 0.06,
+    "context": 0.06,
+    "conjunction": 0.24,
     "edition": 0.18,
 }
 """What decides which documents come up. Two-step questions are rare: read at once, their answer is always "unknown"."""

@@ -1,7 +1,8 @@
 """The architecture of jade-tiny and its starting values.
 
 Invariant: a stock `LlamaForCausalLM`, so that it loads anywhere without remote code; only the numbers that it starts
-from are chosen here, such that attention looks for equal tokens and copies what follows them from the first step on.
+from are chosen here, such that it knows from the first step which words belong together, looks for equal tokens, and
+copies what follows them.
 """
 
 from __future__ import annotations
@@ -9,15 +10,23 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from jade_training.pretrain.words import features
+
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
 
+ROPE_BASE = 1e6
+"""Large, so that most of a head's dimensions hardly turn within a prompt: content is matched at any distance."""
 CONSTANT = 4.0
 """The value of the first embedding dimension, the same for every token: what a position-only head can hold on to."""
+TOGETHER = 0.5
+"""The share of an embedding's variance that words of the same list or relation have in common."""
 SHARPNESS = 1.5
-"""Weight of that dimension in the head that attends to the token before: larger attends more sharply."""
-COPY = 6.0
-"""How loud the copying head speaks, in units of a plain head."""
+"""Weight of the constant in the head that attends to the token before: larger attends more sharply."""
+WRITE, MATCH, COPY = 2.0, 2.0, 6.0
+"""How loud that head writes, how sharply the copying head matches it, how loud that one speaks."""
+TURNING = 5
+"""The first pairs of dimensions of a head turn too fast to match content; the copying head leaves them out."""
 
 
 def build_model(
@@ -45,6 +54,7 @@ def build_model(
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
+        rope_parameters={"rope_type": "default", "rope_theta": ROPE_BASE},
     )
     model = LlamaForCausalLM(config)
     model.set_attn_implementation("eager")
@@ -53,8 +63,7 @@ def build_model(
         for module in model.modules():
             if isinstance(module, torch.nn.Linear) and module is not model.lm_head:
                 module.weight.normal_(0.0, 1 / math.sqrt(module.in_features), generator=generator)
-        model.model.embed_tokens.weight.normal_(0.0, 1.0, generator=generator)
-        model.model.embed_tokens.weight[:, 0] = CONSTANT
+        model.model.embed_tokens.weight.copy_(_embeddings(tokenizer, width, generator))
         model.model.norm.weight.fill_(1 / math.sqrt(width))
         for layer in model.model.layers:
             attention = layer.self_attn
@@ -63,6 +72,29 @@ def build_model(
         if layers > 1:
             _start_induction(model, generator)
     return model
+
+
+def hold_constant(model: Any) -> None:
+    """Keep training from moving the constant dimension of the embeddings."""
+    import torch
+
+    def without(gradient: torch.Tensor) -> torch.Tensor:
+        return torch.cat([torch.zeros_like(gradient[:, :1]), gradient[:, 1:]], 1)
+
+    model.model.embed_tokens.weight.register_hook(without)
+
+
+def _embeddings(tokenizer: Any, width: int, generator: Any) -> Any:
+    """(vocabulary, width): random and of unit scale, half of it shared with the words that belong together."""
+    import torch
+
+    own = torch.randn(len(tokenizer), width, generator=generator)
+    known = features(tokenizer)
+    shared = known @ torch.randn(known.shape[1], width, generator=generator)
+    mixed = math.sqrt(1 - TOGETHER) * own + math.sqrt(TOGETHER) * shared
+    found = torch.where(known.any(1, keepdim=True), mixed, own)
+    found[:, 0] = CONSTANT
+    return found
 
 
 def _start_induction(model: Any, generator: Any) -> None:
@@ -77,15 +109,17 @@ def _start_induction(model: Any, generator: Any) -> None:
     config = model.config
     width, size = config.hidden_size, config.hidden_size // config.num_attention_heads
     before, copying = model.model.layers[0].self_attn, model.model.layers[1].self_attn
-    turn = 1.0 / 10_000.0 ** (torch.arange(0, size, 2) / size)
+    turn = 1.0 / ROPE_BASE ** (torch.arange(0, size, 2) / size)
     here, there = torch.zeros(size, width), torch.zeros(size, width)
     here[: size // 2, 0] = SHARPNESS
     there[:, 0] = SHARPNESS * torch.cat([turn.cos(), turn.sin()])
+    still = (torch.arange(size) % (size // 2) >= TURNING).float()[:, None]
     read = torch.randn(size, width, generator=generator) / math.sqrt(width)
-    write = torch.randn(width, size, generator=generator) / math.sqrt(size)
-    read[:, 0], write[0] = 0.0, 0.0
+    read[:, 0] = 0.0
+    write = torch.zeros(width, size)
+    write[1:] = torch.linalg.qr(torch.randn(width - 1, size, generator=generator))[0]
     before.q_proj.weight[:size], before.k_proj.weight[:size] = here, there
-    before.v_proj.weight[:size], before.o_proj.weight[:, :size] = read, write
-    copying.q_proj.weight[:size] = 1.5 * read
-    copying.k_proj.weight[:size] = 1.5 * write.T * math.sqrt(size / width)
+    before.v_proj.weight[:size], before.o_proj.weight[:, :size] = read, WRITE * write
+    copying.q_proj.weight[:size] = MATCH * read * still
+    copying.k_proj.weight[:size] = MATCH * write.T * still
     copying.o_proj.weight[:, :size] *= COPY

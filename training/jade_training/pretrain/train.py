@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from jade_graph.errors import UsageError
 from jade_training.pretrain.batches import Curriculum
 from jade_training.pretrain.loss import backward
-from jade_training.pretrain.model import build_model
+from jade_training.pretrain.model import build_model, hold_constant
 from jade_training.pretrain.tokenizer import build_tokenizer
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ class Settings:
         seed: of starting values and data.
         steps: optimiser steps in all.
         warmup: the first of them, on repeated sequences and key-value recall.
+        markers: the next, on key-value questions in the form of the answerer's prompt.
         width, layers, heads: of the model; the head size is width / heads.
         learning_rate: of AdamW; constant, then falling linearly to a twentieth in the second half.
         weight_decay, clip: of AdamW, and the largest gradient norm.
@@ -41,17 +42,18 @@ class Settings:
     """
 
     seed: int = 0
-    steps: int = 1500
-    warmup: int = 400
+    steps: int = 1400
+    warmup: int = 60
+    markers: int = 80
     width: int = 128
     layers: int = 4
     heads: int = 4
     learning_rate: float = 2e-3
     weight_decay: float = 0.01
     clip: float = 1.0
-    long: int = 16
-    asks: int = 6
-    short: int = 48
+    long: int = 10
+    asks: int = 16
+    short: int = 36
     bf16: bool = False
 
     def rate(self, step: int) -> float:
@@ -108,11 +110,13 @@ def pretrain(
     model = build_model(
         tokenizer, seed=settings.seed, width=settings.width, layers=settings.layers, heads=settings.heads
     )
+    hold_constant(model)
     curriculum = Curriculum(
         tokenizer,
         settings.seed,
         settings.steps,
         warmup=settings.warmup,
+        markers=settings.markers,
         long=settings.long,
         asks=settings.asks,
         short=settings.short,
@@ -139,7 +143,7 @@ def pretrain(
         if (step + 1) % checkpoint_every == 0 or step + 1 == last:
             _save(checkpoint, step + 1, settings, model, optimizer)
         if progress is not None:
-            phase = "recall" if step < settings.warmup else f"roles, {1 + curriculum.distractors(step)} documents"
+            phase = curriculum.phase(step)
             seconds = time.monotonic() - began
             progress(Progress(step + 1, settings.steps, phase, loss, settings.rate(step), tokens, seconds))
     finished = last == settings.steps
