@@ -42,7 +42,7 @@ class Settings:
     """
 
     seed: int = 0
-    steps: int = 1400
+    steps: int = 900
     warmup: int = 60
     markers: int = 80
     width: int = 128
