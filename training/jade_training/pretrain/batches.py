@@ -86,7 +86,7 @@ class Curriculum:
         return f"roles, {1 + self.distractors(step)} documents"
 
     def distractors(self, step: int) -> int:
-        """The most documents beside the evidence: none in the first quarter of the demonstrations, 4 in the last half."""
+        """The most documents beside the evidence: 0 in the first quarter of the roles, 4 in the last half."""
         first = self.warmup + self.markers
         done = (step - first) / max(1, self.steps - first)
         return sum(done > part for part in (0.25, 0.34, 0.42, 0.5))

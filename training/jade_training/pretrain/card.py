@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jade_graph.microworld.questions import BEST_PLAN, KINDS
+
 _HEAD = """---
 license: apache-2.0
 library_name: transformers
@@ -26,8 +28,8 @@ about anything else. Name a real model for those: `jade ask --backbone Qwen/Qwen
 - Architecture: stock `LlamaForCausalLM` ({layers} layers, width {width}, {heads} heads, tied head, context {context}),
   safetensors in bfloat16, no remote code. Tokens are words, tags and punctuation marks.
 - Prompts: the roles' `compact` profile; an action ends with `<eos>`.
-- Training: {steps} steps ({warmup} of them repeated sequences and key-value recall), {tokens:,} tokens, one core,
-  demonstrations by microworld's oracle in `train` worlds. Seed {seed}. Repeat it with `jade microworld pretrain`.
+- Training: {steps} steps ({warmup} of repeated sequences, {markers} of marked look-up), about {tokens:,} tokens,
+  on a CPU; demonstrations by microworld's oracle in `train` worlds. Seed {seed}. Repeat it with `jade microworld pretrain`.
 - The planner's demonstrations are drawn from one near-uniform prior over the eight legal plans, whatever the question.
   The answerer was never shown conflicting editions of a passage, and never documents with a premise that it should
   believe instead; it says `unknown` where the evidence is missing.
@@ -70,8 +72,18 @@ def _measured(figures: Mapping[str, Any]) -> str:
         "",
         figures["plan_table_markdown"],
         "",
+        f"Hardest kind under the plan that is right for it: {_hardest(figures)}.",
+        "",
     ]
     return "\n".join(lines)
+
+
+def _hardest(figures: Mapping[str, Any]) -> str:
+    """The kind with the lowest F1 when each takes its right plan."""
+    cells = figures["plan_table"]["cells"]
+    f1 = {kind: cells[BEST_PLAN[kind]][kind]["f1"] for kind in KINDS if kind in figures["plan_table"]["shares"]}
+    kind = min(f1, key=lambda k: f1[k])
+    return f"`{kind}` by `{BEST_PLAN[kind]}`, F1 {f1[kind]:.2f}"
 
 
 _TAIL = """## Limits

@@ -1,0 +1,58 @@
+"""The bundled model: small, stock, safe to load, with the tokenizer that the code builds and a card of its figures."""
+
+import json
+
+import torch
+
+from jade_graph.backbones import TINY, load_backbone
+from jade_graph.microworld.questions import KINDS
+from jade_graph.types import Message
+from jade_training.pretrain.card import render_card
+from jade_training.pretrain.tokenizer import build_tokenizer
+
+
+def test_it_is_small_and_carries_no_code_or_pickle():
+    files = [p for p in TINY.iterdir() if p.is_file()]
+    assert sum(p.stat().st_size for p in files) < 10_000_000
+    assert {p.suffix for p in files} <= {".json", ".md", ".safetensors"}
+
+
+def test_it_loads_as_a_stock_model_with_finite_logits():
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(TINY, trust_remote_code=False, dtype=torch.float32)
+    assert type(model).__name__ == "LlamaForCausalLM"
+    with torch.no_grad():
+        assert torch.isfinite(model(torch.tensor([[5, 6, 7]])).logits).all()
+
+
+async def test_its_tokenizer_is_the_one_that_the_code_builds():
+    backbone = load_backbone("tiny")
+    built = build_tokenizer()
+    try:
+        assert backbone.profile == "compact"
+        assert backbone.max_context == 512
+        assert backbone.eos_token_id == built.eos_token_id
+        text = "plan root : Who is the director of Silent Storm?\n"
+        assert backbone.encode([Message("user", text)]) == built.encode(text, add_special_tokens=False)
+    finally:
+        await backbone.aclose()
+
+
+def test_its_card_says_what_was_measured():
+    figures = json.loads((TINY / "figures.json").read_text("utf-8"))
+    card = (TINY / "README.md").read_text("utf-8")
+    assert [m["settings"]["split"] for m in figures["measured"]] == ["validation", "test"]
+    for measured in figures["measured"]:
+        assert set(measured["plan_table"]["shares"]) == set(KINDS)
+        assert measured["plan_table_markdown"] in card
+        assert f"{measured['arms']['jade, greedy']['f1']:.3f}" in card
+        assert measured["arms"]["jade, greedy"]["illegal"] < 0.05
+        assert measured["arms"]["jade, oracle"]["f1"] >= 0.95
+
+
+def test_a_card_names_the_hardest_kind():
+    figures = json.loads((TINY / "figures.json").read_text("utf-8"))
+    about = {"size_mb": 2.0, "vocabulary": 1200, "context": 512, "width": 128, "layers": 4, "heads": 4}
+    text = render_card(figures["trained"], about, figures["measured"])
+    assert text.count("Hardest kind under the plan that is right for it") == 2
