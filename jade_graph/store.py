@@ -162,7 +162,7 @@ class RunStore:
         with self._engine.connect() as db:
             wanted = sa.select(tables.runs)
             exact = db.execute(wanted.where(tables.runs.c.id == run_id)).mappings().all()
-            if not exact and run_id:
+            if not exact:
                 like = tables.runs.c.id.startswith(run_id, autoescape=True)
                 exact = db.execute(wanted.where(like).order_by(tables.runs.c.id).limit(4)).mappings().all()
             if not exact:
