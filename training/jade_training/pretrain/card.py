@@ -20,7 +20,8 @@ tags: [retrieval-augmented-generation, jade-graph, microworld]
 
 The weak start that JADE Graph carries: a causal language model of {parameters:,} parameters ({size_mb:.1f} MB),
 trained from scratch for microworld alone. It knows the format of every role; as planner it has no preference that
-fits a question, and its executors read with gaps. Learning is meant to improve it: do not judge the framework by it.
+fits a question, and its executors read badly: see the figures. Learning is meant to improve it: do not
+judge the framework by it.
 
 **It speaks only microworld's {vocabulary:,} words.** Any other word is `<unk>` to it, so it cannot answer questions
 about anything else. Name a real model for those: `jade ask --backbone Qwen/Qwen2.5-1.5B-Instruct "..."`.
@@ -29,10 +30,11 @@ about anything else. Name a real model for those: `jade ask --backbone Qwen/Qwen
   safetensors in bfloat16, no remote code. Tokens are words, tags and punctuation marks.
 - Prompts: the roles' `compact` profile; an action ends with `<eos>`.
 - Training: {steps} steps ({warmup} of repeated sequences, {markers} of marked look-up), about {tokens:,} tokens,
-  on a CPU; demonstrations by microworld's oracle in `train` worlds. Seed {seed}. Repeat it with `jade microworld pretrain`.
-- The planner's demonstrations are drawn from one near-uniform prior over the eight legal plans, whatever the question.
-  The answerer was never shown conflicting editions of a passage, and never documents with a premise that it should
-  believe instead; it says `unknown` where the evidence is missing.
+  on a CPU; demonstrations by microworld's oracle in `train` worlds.
+  Seed {seed}. Repeat it with `jade microworld pretrain`.
+- The planner's demonstrations are drawn from one near-uniform prior over the eight legal plans, whatever the
+  question. The answerer was never shown conflicting editions of a passage, and never
+  documents with a premise that it should believe instead; it says `unknown` where the evidence is missing.
 """
 
 
