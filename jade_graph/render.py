@@ -6,6 +6,7 @@ Invariant: rendering only reads. Text from documents and models is shown as text
 from __future__ import annotations
 
 import io
+import re
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -14,6 +15,7 @@ from rich.tree import Tree
 
 from jade_graph.types import Run, TraceNode, Transition
 
+_FONT = re.compile(r"@font-face\s*\{.*?\}\s*", re.DOTALL)
 _STATUS = {"answered": "green", "solved": "green", "failed": "red", "running": "yellow", "expanded": "yellow"}
 _ROLE = {"PL": "bold magenta", "QDS": "cyan", "QDP": "cyan", "QR": "blue", "R": "yellow", "DS": "blue", "AS": "green"}
 
@@ -54,7 +56,8 @@ def run_svg(run: Run, *, documents: bool = False, width: int = 112) -> str:
     """The tree as an SVG picture of a terminal, `width` columns wide."""
     console = Console(record=True, width=width, file=io.StringIO(), force_terminal=True, color_system="truecolor")
     console.print(run_tree(run, documents=documents, width=width - 50))
-    return console.export_svg(title=f"jade runs show {run.id[:8]}")
+    picture = console.export_svg(title=f"jade runs show {run.id[:8]}")
+    return _FONT.sub("", picture)  # it would be fetched from the network: a reader's own fixed-width font does
 
 
 def _node_tree(

@@ -48,3 +48,4 @@ def test_the_picture_is_svg(scripted: Any, passages: Any) -> None:
     picture = run_svg(JadeGraph(scripted(), retriever=passages).run("Q <script>?"))
     assert picture.startswith("<svg")
     assert "<script>" not in picture
+    assert "url(" not in picture.replace("url(#", "")  # nothing is fetched
