@@ -92,8 +92,10 @@ def test_progress_in_a_log_is_a_line_per_tenth(capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_progress_on_a_terminal_leaves_nothing_behind():
+def test_progress_on_a_terminal_leaves_nothing_behind(monkeypatch):
     from rich.console import Console
+
+    monkeypatch.setenv("TERM", "xterm-256color")  # a dumb terminal gets no bars
 
     output, screen = Output(), io.StringIO()
     output.__dict__["stderr"] = Console(file=screen, force_terminal=True, width=80)
