@@ -22,6 +22,7 @@ GROUPS = (
     "jade.datasets",
     "jade.benchmarks",
     "jade.commands",
+    "jade.rewards",
 )
 
 
