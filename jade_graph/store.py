@@ -12,7 +12,7 @@ import contextlib
 import logging
 import queue
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from jade_graph import tables
+from jade_graph import store_read, tables
 from jade_graph.config import mask_passwords
 from jade_graph.errors import StoreError
 from jade_graph.types import SCHEMA_VERSION, Run, TraceNode, Transition
@@ -185,6 +185,21 @@ class RunStore:
         t = tables.transitions
         query = sa.select(t).where(t.c.run_id == run.id, t.c.attempt == run.attempt).order_by(t.c.seq)
         return [tables.transition_of(_by_key(row, t)) for row in db.execute(query).mappings()]
+
+    def iter_runs(
+        self, where: RunFilter | None = None, *, rollout: str | None = None, ids: Iterable[str] | None = None
+    ) -> Iterator[Run]:
+        """Runs that ended, with trace and transitions of their last attempt, by start time; a few queries for many runs.
+
+        Args:
+            rollout: only runs of this rollout. ids: only these runs.
+        """
+        return store_read.iter_runs(self._engine, _conditions(where), rollout=rollout, ids=ids)
+
+    @property
+    def engine(self) -> sa.Engine:
+        """For modules that keep tables of their own beside the runs."""
+        return self._engine
 
     # --- writing ------------------------------------------------------------------------------------------------------
     def _put(self, kind: str, value: Any) -> None:

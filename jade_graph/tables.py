@@ -118,6 +118,22 @@ transitions = sa.Table(
     sa.Column("error", sa.String(80)),
 )
 
+rollouts = sa.Table(
+    "rollouts",
+    metadata,
+    sa.Column("id", sa.String(200), primary_key=True),
+    sa.Column("started_at", sa.Float(53), nullable=False),
+    sa.Column("manifest", sa.Text, nullable=False),
+)
+
+# Which runs a rollout has, those too that have not begun yet.
+rollout_runs = sa.Table(
+    "rollout_runs",
+    metadata,
+    sa.Column("run_id", sa.String(64), primary_key=True),
+    sa.Column("rollout_id", sa.String(200), nullable=False, index=True),
+)
+
 _COUNTERS = tuple(f.name for f in fields(Counters))
 _NODE = tuple(f.name for f in fields(TraceNode))
 _RUN = tuple(
