@@ -7,8 +7,9 @@ whose ids and log-probabilities are those of the backbone's completion. What end
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Awaitable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
 from jade_graph.context import RunContext
@@ -106,10 +107,11 @@ class Actor:
         value: Any = None
         effect: Effect | None = None
         error: str | None = None
+        explored: dict[str, Any] = {}
         cut = False
         try:
             messages, ids, cut = fit(role, view, backbone, sampling.max_new_tokens)
-            sampling = self._sampling(ctx, role, view, where, served, room=ctx.tokens_left - len(ids))
+            sampling, explored = self._sampling(ctx, role, view, where, served, room=ctx.tokens_left - len(ids))
             before = ctx.spend(calls=1, prompt_tokens=len(ids))
             ctx.reserved += sampling.max_new_tokens
             try:
@@ -148,7 +150,7 @@ class Actor:
                 action_text=done.text if done else "",
                 action_token_ids=done.token_ids if done else (),
                 old_logprobs=done.logprobs if done else (),
-                sampling=_sampling_record(sampling),
+                sampling=_sampling_record(sampling) | explored,
                 finish_reason=done.finish_reason if done else "error",
                 truncated=done is not None and done.finish_reason == "length",
                 prompt_cut=cut,
@@ -168,15 +170,20 @@ class Actor:
 
     def _sampling(
         self, ctx: RunContext, role: Role, view: View, where: Where, served: Served, *, room: int
-    ) -> Sampling:
-        """How this action is drawn, within the `room` of tokens that the run has left. Raises `LimitError`."""
+    ) -> tuple[Sampling, dict[str, Any]]:
+        """How this action is drawn, within the `room` of tokens that the run has left, and what more to record of it.
+
+        Raises `LimitError`.
+        """
         wanted = self._room(role)
         choices: tuple[tuple[int, ...], ...] | None = None
         if self.constrained and role.kind == "planner":
             end = served.backbone.eos_token_id
             choices = tuple((*served.backbone.encode_text(workflow(plan)), end) for plan in view.plans)
             wanted = max(wanted, *map(len, choices))
-        if room < (1 if choices is None else wanted):
+        forced, explored = self._explored(ctx, role, view, where, served)
+        wanted = max(wanted, len(forced or ()))
+        if room < (1 if choices is None and forced is None else wanted):
             used = ctx.limits.tokens - ctx.tokens_left
             raise LimitError(
                 f"no tokens are left for {role.code}: {used} of {ctx.limits.tokens} are used or reserved, "
@@ -188,8 +195,23 @@ class Actor:
             max_new_tokens=min(wanted, room),
             seed=ctx.seed(where.target.id, where.round, where.step, role.code),
             choices=choices,
+            forced=forced,
         )
-        return sampling if served.trainable else replace(sampling, temperature=0.0, top_p=1.0)
+        sampling = sampling if served.trainable else replace(sampling, temperature=0.0, top_p=1.0)
+        return sampling, explored
+
+    def _explored(
+        self, ctx: RunContext, role: Role, view: View, where: Where, served: Served
+    ) -> tuple[tuple[int, ...] | None, dict[str, Any]]:
+        """The root's plan where this run explores (None: the planner draws it), and what the record says of that."""
+        if not ctx.explore or role.kind != "planner" or where.target.depth or not served.trainable:
+            return None, {}
+        draw = random.Random(ctx.seed("explore", where.target.id, where.round))
+        told = {"explore": ctx.explore, "n_plans": len(view.plans), "forced": draw.random() < ctx.explore}
+        if not told["forced"]:
+            return None, told
+        backbone = served.backbone
+        return (*backbone.encode_text(workflow(draw.choice(view.plans))), backbone.eos_token_id), told
 
     # --- a tool -------------------------------------------------------------------------------------------------------
     async def use(self, ctx: RunContext, tool: Tool, view: View, where: Where) -> Effect | None:
@@ -370,11 +392,4 @@ def _sampling_record(sampling: Sampling) -> dict[str, Any]:
 
 
 def _counts(c: Counters) -> dict[str, int]:
-    return {
-        "rounds": c.rounds,
-        "sub_questions": c.sub_questions,
-        "retrievals": c.retrievals,
-        "calls": c.calls,
-        "prompt_tokens": c.prompt_tokens,
-        "action_tokens": c.action_tokens,
-    }
+    return asdict(c)

@@ -61,6 +61,7 @@ class RunContext:
     next_round: int = 0
     reserved: int = 0
     root_plan: str | None = None
+    explore: float = 0.0
     sampling: Mapping[str, Any] = field(default_factory=dict)
 
     @property

@@ -128,6 +128,7 @@ class JadeGraph:
         limits: Limits | None = None,
         sampling: Mapping[str, Any] | None = None,
         plan: str | None = None,
+        explore: float = 0.0,
         metadata: Mapping[str, Any] | None = None,
         on_event: Callable[[Event], None] | None = None,
     ) -> Run:
@@ -135,6 +136,9 @@ class JadeGraph:
 
         Args:
             plan: force this workflow on the root question instead of asking the planner.
+            explore: the probability with which the root's plan is drawn uniformly from the legal ones instead of from
+                the planner, 0 to 1. The planner's action is recorded all the same, with the log-probabilities that the
+                backbone gives it, and with what a learner needs to weigh it (`sampling["explore"]`, `["n_plans"]`).
             sampling: fields of `Sampling` to override for this run, e.g. `{"temperature": 1.0}`.
             on_event: called on the event loop for every transition and change of the trace.
 
@@ -145,8 +149,10 @@ class JadeGraph:
         if not asked.question.strip():
             raise UsageError("the question is empty.", code="EMPTY_QUESTION", hint='jade ask "Who wrote Dune?"')
         plan, overrides = self._checked(plan, sampling)
+        if not 0.0 <= explore <= 1.0:
+            raise UsageError(f"explore is {explore!r}, no probability.", code="BAD_EXPLORE", hint="explore=0.3")
         ctx = self._open(asked, seed, run_id, attempt, limits, metadata)
-        ctx.on_event, ctx.sampling, ctx.root_plan = on_event, overrides, plan
+        ctx.on_event, ctx.sampling, ctx.root_plan, ctx.explore = on_event, overrides, plan, explore
         state = {"question": asked.question, "question_id": asked.id, "run_id": ctx.run.id, "seed": seed}
         try:
             await self.graph.ainvoke(state, {"recursion_limit": self._steps(ctx.limits)})

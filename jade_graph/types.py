@@ -67,6 +67,8 @@ class Sampling:
 
     `choices` restricts the action to one of these token-id sequences (constrained decoding over a finite language);
     the recorded log-probabilities are then those of the restricted distribution, which is what was sampled.
+    `forced` is the action itself: nothing is drawn, and the log-probabilities are those that the model gives it
+    (exploration by a mixture of policies, spec section 4).
     """
 
     temperature: float = 1.0
@@ -74,6 +76,7 @@ class Sampling:
     max_new_tokens: int = 64
     seed: int = 0
     choices: tuple[tuple[int, ...], ...] | None = None
+    forced: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,8 @@ def check_sampling(sampling: Sampling, eos_token_ids: frozenset[int]) -> None:
         raise BackboneError(
             f"{wrong}.", code="BACKBONE_SAMPLING", hint="Sampling(temperature=1.0, top_p=1.0, max_new_tokens=64)"
         )
+    if sampling.forced is not None:
+        _check_action("forced action", sampling.forced, sampling, eos_token_ids)
     if sampling.choices is None:
         return
     if not sampling.choices:
@@ -32,19 +34,23 @@ def check_sampling(sampling: Sampling, eos_token_ids: frozenset[int]) -> None:
             "the list of choices is empty.", code="BACKBONE_CHOICES", hint="choices=None for an unrestricted action"
         )
     for choice in sampling.choices:
-        if not choice or choice[-1] not in eos_token_ids or any(token in eos_token_ids for token in choice[:-1]):
-            raise BackboneError(
-                f"the choice {tuple(choice)!r} does not have the end token as its last and only its last id.",
-                code="BACKBONE_CHOICES",
-                known=[str(token) for token in sorted(eos_token_ids)],
-                hint="(*backbone.encode_text(text), backbone.eos_token_id)",
-            )
-        if len(choice) > sampling.max_new_tokens:
-            raise BackboneError(
-                f"a choice of {len(choice)} tokens does not fit max_new_tokens={sampling.max_new_tokens}.",
-                code="BACKBONE_CHOICES",
-                hint=f"max_new_tokens={len(choice)} or more",
-            )
+        _check_action("choice", choice, sampling, eos_token_ids)
+
+
+def _check_action(what: str, ids: Sequence[int], sampling: Sampling, eos_token_ids: frozenset[int]) -> None:
+    if not ids or ids[-1] not in eos_token_ids or any(token in eos_token_ids for token in ids[:-1]):
+        raise BackboneError(
+            f"the {what} {tuple(ids)!r} does not have the end token as its last and only its last id.",
+            code="BACKBONE_CHOICES",
+            known=[str(token) for token in sorted(eos_token_ids)],
+            hint="(*backbone.encode_text(text), backbone.eos_token_id)",
+        )
+    if len(ids) > sampling.max_new_tokens:
+        raise BackboneError(
+            f"a {what} of {len(ids)} tokens does not fit max_new_tokens={sampling.max_new_tokens}.",
+            code="BACKBONE_CHOICES",
+            hint=f"max_new_tokens={len(ids)} or more",
+        )
 
 
 def check_prompt(prompt: Sequence[int], sampling: Sampling, max_context: int, vocabulary: int) -> None:

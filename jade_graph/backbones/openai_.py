@@ -120,6 +120,12 @@ class OpenAIBackbone:
     # --- on the line's own event loop -------------------------------------------------------------------------------
     async def _generate(self, prompt: list[int], sampling: Sampling) -> Completion:
         started = time.perf_counter()
+        if sampling.forced is not None:
+            raise BackboneError(
+                f"the server of {self._version!r} cannot score an action that it did not draw.",
+                code="BACKBONE_FORCED",
+                hint="explore=0, or a backbone in this process",
+            )
         if sampling.choices is not None or sampling.temperature not in (0.0, 1.0) or sampling.top_p < 1:
             await self._check_processed(prompt)
         if sampling.choices is None:

@@ -72,6 +72,12 @@ class Sampler:
         self._all_greedy = all(s.temperature == 0 for s in samplings)
         self._any_nucleus = any(s.top_p < 1 for s in samplings)
         self._any_trie = any(trie is not None for trie in self._tries)
+        self._any_forced = any(s.forced is not None for s in samplings)
+        if self._any_forced:
+            forced = torch.full((len(samplings), longest), -1, dtype=torch.long)
+            for row, s in enumerate(samplings):
+                forced[row, : len(s.forced or ())] = torch.tensor(s.forced or (), dtype=torch.long)
+            self._forced = forced.to(self.device)
 
     def distribution(self, logits: Tensor) -> Tensor:
         """Log-probabilities (n, vocabulary), float32, of what the next draw is made from."""
@@ -93,6 +99,8 @@ class Sampler:
             tokens = self._invert(logprobs, self._uniforms[:, step])
             if self._any_greedy:
                 tokens = torch.where(self._greedy, logprobs.argmax(dim=-1), tokens)
+        if self._any_forced:
+            tokens = torch.where(self._forced[:, step] < 0, tokens, self._forced[:, step])
         if self._any_trie:
             for row, token in enumerate(tokens.tolist()):
                 trie = self._tries[row]
@@ -102,7 +110,7 @@ class Sampler:
 
     def drop(self, holes: Tensor, movers: Tensor, count: int) -> None:
         """Forget finished rows: see `move_rows`."""
-        for name in ("_uniforms", "_temperature", "_greedy", "_top_p"):
+        for name in ("_uniforms", "_temperature", "_greedy", "_top_p", *(("_forced",) if self._any_forced else ())):
             setattr(self, name, move_rows(getattr(self, name), holes, movers, count))
         if self._any_trie:
             for hole, mover in zip(holes.tolist(), movers.tolist(), strict=True):

@@ -103,7 +103,7 @@ class ScriptedBackbone:
                 hint="fewer or shorter documents",
             )
         await asyncio.sleep(self._latency_s)
-        ids = [*self.encode_text(self._answer(hint)), EOS]
+        ids = [*self.encode_text(self._answer(hint)), EOS] if sampling.forced is None else list(sampling.forced)
         if sampling.choices is not None and tuple(ids) not in sampling.choices:
             raise BackboneError(
                 f"the policy's answer {self.decode(ids)!r} is none of the choices.",

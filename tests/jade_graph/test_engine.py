@@ -150,6 +150,27 @@ def test_constrained_planner_gets_the_legal_plans_as_choices(scripted: Any, pass
     assert with_bad_plan.run("Q?").error == "BACKBONE_CHOICES"
 
 
+def test_exploring_draws_the_root_plan_uniformly_and_records_how(scripted: Any, passages: Any) -> None:
+    graph = JadeGraph(scripted(), retriever=passages, sampling=Sampling(temperature=1.0))
+
+    def run(explore: float, seed: int) -> Run:
+        return graph.run("Who made X?", seed=seed, explore=explore)
+
+    always = [run(1.0, seed) for seed in range(60)]
+    assert {r.plan for r in always} == {str(plan) for plan in graph.grammar.plans}
+    first = always[0].transitions[0]
+    told = {name: first.sampling[name] for name in ("explore", "n_plans", "forced")}
+    assert told == {"explore": 1.0, "n_plans": 8, "forced": True}
+    assert first.valid
+    assert all("explore" not in t.sampling for r in always for t in r.transitions if t.role != "PL" or t.depth)
+    half = [run(0.5, seed).transitions[0].sampling["forced"] for seed in range(40)]
+    assert 8 <= sum(half) <= 32
+    assert run(0.5, 3).plan == run(0.5, 3).plan
+    assert "explore" not in run(0.0, 3).transitions[0].sampling
+    with pytest.raises(UsageError, match="BAD_EXPLORE"):
+        run(1.5, 0)
+
+
 # --- limits -----------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("limits", "error"),

@@ -118,6 +118,19 @@ def test_restricted_log_probabilities_are_those_of_the_restricted_distribution()
     assert (tokens.item(), logprobs.item()) == (0, 0.0)
 
 
+def test_a_forced_action_is_taken_and_has_the_probability_that_the_model_gives_it() -> None:
+    rows = [Sampling(1.0, 1.0, 3, 5), Sampling(2.0, 1.0, 3, 5, forced=(4, 0)), Sampling(0.0, 1.0, 3, 5)]
+    sampler, free = Sampler(rows, CPU), Sampler([rows[0]], CPU)
+    logits = LOGITS.repeat(3, 1)
+    for step, forced in enumerate((4, 0)):
+        tokens, logprobs = sampler.draw(logits, step)
+        assert tokens[1].item() == forced
+        assert logprobs[1].item() == pytest.approx(torch.log_softmax(LOGITS / 2.0, -1)[forced].item(), abs=1e-6)
+        assert (tokens[0].item(), tokens[2].item()) == (free.draw(logits[:1], step)[0].item(), LOGITS.argmax().item())
+    sampler.drop(torch.tensor([0]), torch.tensor([2]), 2)  # the forced row stays where it is
+    assert sampler.draw(logits[:2], 0)[0][1].item() == 4
+
+
 @given(st.lists(st.booleans(), min_size=1, max_size=12))
 def test_moved_rows_keep_what_stays(stays: list[bool]) -> None:
     rows = list(range(len(stays)))
