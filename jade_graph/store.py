@@ -189,12 +189,16 @@ class RunStore:
     def iter_runs(
         self, where: RunFilter | None = None, *, rollout: str | None = None, ids: Iterable[str] | None = None
     ) -> Iterator[Run]:
-        """Runs that ended, with trace and transitions of their last attempt, by start time; a few queries for many runs.
+        """Runs that ended, with trace and transitions of their last attempt, by start time: few queries for many runs.
 
         Args:
             rollout: only runs of this rollout. ids: only these runs.
         """
         return store_read.iter_runs(self._engine, _conditions(where), rollout=rollout, ids=ids)
+
+    def unfinished(self, where: RunFilter | None = None, *, rollout: str | None = None) -> store_read.Unfinished:
+        """How many runs `iter_runs` leaves out, and why."""
+        return store_read.unfinished(self._engine, _conditions(where), rollout=rollout)
 
     @property
     def engine(self) -> sa.Engine:

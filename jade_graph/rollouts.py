@@ -1,0 +1,377 @@
+"""Rollouts: many recorded runs of one policy, `runs_per_question` for each question.
+
+Invariant: a rollout is recorded with one version of the backbone, one graph, one corpus, one seed and one sampling; its
+run ids and seeds are pure functions of (rollout, question, replica). Whatever kills the process, going on repeats no
+run that ended and loses none: a run that was cut off is run again as its next attempt.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from jade_graph.errors import BackboneError, DataError, StoreError, UsageError
+from jade_graph.manifest import differences, manifest
+from jade_graph.metrics import token_f1
+from jade_graph.types import Question, Run
+
+if TYPE_CHECKING:
+    from jade_graph.engine import JadeGraph
+    from jade_graph.store import RunStore
+
+# What must be as it was when a rollout goes on.
+FACTS = (
+    "preset",
+    "seed",
+    "sampling",
+    "explore",
+    "limits",
+    "backbone_version",
+    "frozen_backbone_version",
+    "graph_hash",
+    "corpus_id",
+)
+SAMPLING: Mapping[str, float] = {"temperature": 1.0, "top_p": 1.0}
+"""A rollout samples from the policy itself, not from a sharpened or cut one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """What a rollout has, and what was done now.
+
+    `runs`: done in all; `fresh`: done now, in `seconds`; `failed`: of all; `unscored`: of all, for want of gold
+    answers. `f1`: mean token F1 of the scored ones, failed runs scoring what their empty answer does; `calls`: mean
+    calls of the model; `plans`: share of the runs by root plan, largest first.
+    """
+
+    id: str
+    runs: int
+    fresh: int
+    failed: int
+    unscored: int
+    seconds: float
+    f1: float | None
+    calls: float
+    plans: Mapping[str, float]
+
+    @property
+    def runs_per_s(self) -> float | None:
+        """Of the fresh runs; None when there were none."""
+        return self.fresh / self.seconds if self.fresh and self.seconds > 0 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """One run of a rollout, before it is run."""
+
+    run_id: str
+    question: Question
+    replica: int
+    seed: int
+
+
+def run_id_of(rollout_id: str, question_id: str, replica: int) -> str:
+    """The id of a rollout's run: 32 hexadecimal digits."""
+    return _hash(16, rollout_id, question_id, replica).hex()
+
+
+def seed_of(seed: int, question_id: str, replica: int) -> int:
+    """The seed of a rollout's run, 0 <= seed < 2^63: the same for every rollout with this seed."""
+    return int.from_bytes(_hash(8, seed, question_id, replica), "big") >> 1
+
+
+def planned(
+    questions: Sequence[Question], *, rollout_id: str, runs_per_question: int = 1, seed: int = 0
+) -> list[Planned]:
+    """Every run of a rollout, in the order of the questions and then of the replicas.
+
+    Raises:
+        UsageError: ROLLOUT_ID, BAD_REPLICAS, EMPTY_QUESTION. DataError: DATASET_EMPTY, DATASET_IDS.
+    """
+    if not 0 < len(rollout_id) <= 200:
+        raise UsageError(f"{rollout_id!r} is no id of a rollout.", code="ROLLOUT_ID", hint="1 to 200 characters")
+    if runs_per_question < 1:
+        raise UsageError(f"runs_per_question is {runs_per_question}.", code="BAD_REPLICAS", hint="runs_per_question=1")
+    if not questions:
+        raise DataError("there are no questions to run.", code="DATASET_EMPTY")
+    if len({q.id for q in questions}) < len(questions) or any(not q.id for q in questions):
+        raise DataError("every question needs an id of its own.", code="DATASET_IDS")
+    for q in questions:
+        if not q.question.strip():
+            raise UsageError(f"the question {q.id!r} is empty.", code="EMPTY_QUESTION", hint="leave it out")
+    return [
+        Planned(run_id_of(rollout_id, q.id, g), q, g, seed_of(seed, q.id, g))
+        for q in questions
+        for g in range(runs_per_question)
+    ]
+
+
+async def collect(
+    graph: JadeGraph,
+    questions: Sequence[Question],
+    *,
+    rollout_id: str,
+    runs_per_question: int = 1,
+    seed: int = 0,
+    concurrency: int = 64,
+    sampling: Mapping[str, Any] | None = None,
+    explore: float = 0.0,
+    progress: Callable[[Run], None] | None = None,
+    store: RunStore | None = None,
+) -> list[Run]:
+    """Run a rollout, or go on with it, and return all of its runs with their transitions.
+
+    Args:
+        rollout_id: names it; the same id goes on with what is recorded.
+        runs_per_question: runs of each question (G), told apart by `metadata["replica"]`, 0 .. G - 1. A rollout can be
+            gone on with for more questions or more runs of each.
+        sampling: fields of `Sampling` for the trainable roles, on top of temperature 1 and top-p 1.
+        explore: handed to `JadeGraph.arun`.
+        progress: called with each run, those read back too.
+        store: where the graph records; default: `graph.recorder`, where that is a `RunStore`. Without one, nothing is
+            recorded, and nothing can be gone on with.
+
+    Returns:
+        Runs in the order of the questions and then of the replicas. `metadata` holds "rollout", "replica", "type" and
+        "answers" (the gold ones).
+
+    Raises:
+        UsageError: ROLLOUT_CHANGED when the rollout began with another backbone version, graph, corpus, seed, sampling,
+            limits or wording of a question; ROLLOUT_STORE, ROLLOUT_ID, BAD_REPLICAS, BAD_CONCURRENCY, BAD_SAMPLING.
+        BackboneError: ROLLOUT_VERSION when the backbone's version changes while the rollout runs.
+        StoreError: STORE_WRITE when a run could not be recorded.
+    """
+    runs = planned(questions, rollout_id=rollout_id, runs_per_question=runs_per_question, seed=seed)
+    found: dict[str, Run] = {}
+    stream = recorded(
+        graph, runs, rollout_id, seed=seed, concurrency=concurrency, sampling=sampling, explore=explore, store=store
+    )
+    async with aclosing(stream) as all_runs:
+        async for run, _ in all_runs:
+            found[run.id] = run
+            if progress is not None:
+                progress(run)
+    return [found[each.run_id] for each in runs]
+
+
+async def tally(
+    graph: JadeGraph,
+    questions: Sequence[Question],
+    *,
+    rollout_id: str,
+    runs_per_question: int = 1,
+    seed: int = 0,
+    concurrency: int = 64,
+    sampling: Mapping[str, Any] | None = None,
+    explore: float = 0.0,
+    progress: Callable[[Run], None] | None = None,
+    store: RunStore | None = None,
+) -> Rollout:
+    """`collect` for a rollout that need not fit into memory: runs go to the store, figures come back."""
+    runs = planned(questions, rollout_id=rollout_id, runs_per_question=runs_per_question, seed=seed)
+    stream = recorded(
+        graph, runs, rollout_id, seed=seed, concurrency=concurrency, sampling=sampling, explore=explore, store=store
+    )
+    scores: list[float] = []
+    plans: Counter[str] = Counter()
+    fresh = failed = calls = 0
+    began: float | None = None
+    seconds = 0.0
+    async with aclosing(stream) as all_runs:
+        async for run, now in all_runs:
+            if now:
+                began = time.monotonic() - run.wall_ms / 1000 if began is None else began
+                seconds = time.monotonic() - began
+            fresh += now
+            failed += run.status == "failed"
+            calls += run.counters.calls
+            plans[run.plan or "none"] += 1
+            if (score := f1_of(run)) is not None:
+                scores.append(score)
+            if progress is not None:
+                progress(run)
+    shares = sorted(plans.items(), key=lambda item: (-item[1], item[0]))
+    return Rollout(
+        id=rollout_id,
+        runs=len(runs),
+        fresh=fresh,
+        failed=failed,
+        unscored=len(runs) - len(scores),
+        seconds=seconds,
+        f1=sum(scores) / len(scores) if scores else None,
+        calls=calls / len(runs),
+        plans={plan: n / len(runs) for plan, n in shares},
+    )
+
+
+def f1_of(run: Run) -> float | None:
+    """Token F1 of the run's answer against the gold answers in its metadata; None where it has none."""
+    golds = run.metadata.get("answers")
+    return token_f1(run.answer, golds) if isinstance(golds, list | tuple) else None
+
+
+def facts_of(
+    graph: JadeGraph, *, seed: int = 0, sampling: Mapping[str, Any] | None = None, explore: float = 0.0
+) -> dict[str, Any]:
+    """What a rollout of this graph must be gone on with: `FACTS` and their values, as JSON can hold them."""
+    return {
+        "preset": graph.preset.name,
+        "seed": seed,
+        "sampling": {**SAMPLING, **(sampling or {})},
+        "explore": float(explore),
+        "limits": asdict(graph.limits),
+        "backbone_version": graph.backbone.version,
+        "frozen_backbone_version": graph.frozen_backbone.version,
+        "graph_hash": graph.graph_hash,
+        "corpus_id": graph.retriever.corpus_id if graph.retriever else "",
+    }
+
+
+async def recorded(
+    graph: JadeGraph,
+    runs: Sequence[Planned],
+    rollout_id: str,
+    *,
+    seed: int = 0,
+    concurrency: int = 64,
+    sampling: Mapping[str, Any] | None = None,
+    explore: float = 0.0,
+    store: RunStore | None = None,
+) -> AsyncGenerator[tuple[Run, bool], None]:
+    """Every run of a rollout as it comes, and whether it was run now: first those read back, then the fresh ones.
+
+    Raises what `collect` does.
+    """
+    if concurrency < 1:
+        raise UsageError(f"concurrency is {concurrency}.", code="BAD_CONCURRENCY", hint="concurrency=64")
+    # Whatever a run would refuse is refused before the rollout has begun in the store.
+    graph._checked(None, sampling)
+    if not 0.0 <= explore <= 1.0:
+        raise UsageError(f"explore is {explore!r}, no probability.", code="BAD_EXPLORE", hint="explore=0.3")
+    facts = facts_of(graph, seed=seed, sampling=sampling, explore=explore)
+    book = _store(graph, store)
+    attempts: dict[str, int] = {}
+    if book is not None:
+        _begin(book, rollout_id, facts, runs)
+        from jade_graph import store_read
+
+        asked = {each.run_id: each for each in runs}
+        attempts = store_read.attempts(book.engine, rollout_id)
+        begun = [each.run_id for each in runs if each.run_id in attempts]
+        for run in book.iter_runs(ids=begun):
+            _require_question(rollout_id, asked[run.id], run)
+            # A run of other weights that slipped in before ROLLOUT_VERSION was told is run again.
+            if _strange_version(run, facts) is None:
+                del asked[run.id]
+                yield run, False
+                await asyncio.sleep(0)  # progress is drawn and an interrupt is heard between blocks
+        runs = [each for each in runs if each.run_id in asked]
+    options: dict[str, Any] = {"sampling": facts["sampling"]}
+    if explore > 0:
+        options["explore"] = explore
+    waiting = iter(runs)
+    running: set[asyncio.Task[Run]] = set()
+    try:
+        while True:
+            while len(running) < concurrency and (each := next(waiting, None)) is not None:
+                attempt = attempts[each.run_id] + 1 if each.run_id in attempts else 0
+                running.add(asyncio.ensure_future(_run(graph, each, rollout_id, attempt, options)))
+            if not running:
+                return
+            done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            for run in [task.result() for task in done]:
+                _require_recorded(rollout_id, run, facts, book)
+                yield run, True
+    finally:
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+
+async def _run(graph: JadeGraph, each: Planned, rollout_id: str, attempt: int, options: Mapping[str, Any]) -> Run:
+    about = {
+        "rollout": rollout_id,
+        "replica": each.replica,
+        "type": each.question.type,
+        "answers": list(each.question.answers),
+    }
+    return await graph.arun(
+        each.question, seed=each.seed, run_id=each.run_id, attempt=attempt, metadata=about, **options
+    )
+
+
+def _store(graph: JadeGraph, store: RunStore | None) -> RunStore | None:
+    from jade_graph.store import RunStore
+
+    if store is None:
+        return graph.recorder if isinstance(graph.recorder, RunStore) else None
+    if graph.recorder is not store:
+        raise UsageError(
+            "the graph does not record to the store of the rollout.",
+            code="ROLLOUT_STORE",
+            hint="JadeGraph(.., recorder=store)",
+        )
+    return store
+
+
+def _begin(book: RunStore, rollout_id: str, facts: Mapping[str, Any], runs: Sequence[Planned]) -> None:
+    """Begin the rollout in the store, or check that it goes on as it began."""
+    from jade_graph import store_read
+
+    began = store_read.begin_rollout(book.engine, rollout_id, manifest(**facts))
+    if unlike := differences(began, facts, FACTS):
+        told = "; ".join(f"{name} was {one!r} and is {other!r}" for name, (one, other) in unlike.items())
+        raise UsageError(
+            f"the rollout {rollout_id!r} cannot go on, it began with something else: {told}.",
+            code="ROLLOUT_CHANGED",
+            hint="a rollout of another id (jade rollout .. --id NAME), or the settings that it began with",
+        )
+    store_read.add_runs(book.engine, rollout_id, [each.run_id for each in runs])
+
+
+def _require_question(rollout_id: str, each: Planned, run: Run) -> None:
+    asked = each.question.question.encode("utf-8", errors="replace").decode("utf-8")  # as the graph records it
+    if run.question != asked:
+        raise UsageError(
+            f"the rollout {rollout_id!r} cannot go on: its question {run.question_id!r} was {run.question!r} and is "
+            f"{asked!r}.",
+            code="ROLLOUT_CHANGED",
+            hint="a rollout of another id: jade rollout .. --id NAME",
+        )
+
+
+def _require_recorded(rollout_id: str, run: Run, facts: Mapping[str, Any], book: RunStore | None) -> None:
+    strange = _strange_version(run, facts)
+    if strange is not None:
+        raise BackboneError(
+            f"the backbone changed from {facts['backbone_version']!r} to {strange!r} within the rollout "
+            f"{rollout_id!r} (run {run.id!r}).",
+            code="ROLLOUT_VERSION",
+            hint="a new rollout for the new weights, or the old weights and the same id",
+        )
+    if book is not None and run.record_error is not None:
+        raise StoreError(
+            f"run {run.id!r} of the rollout {rollout_id!r} was not recorded: {run.record_error}",
+            code="STORE_WRITE",
+            hint="the same command again goes on with the rollout",
+        )
+
+
+def _strange_version(run: Run, facts: Mapping[str, Any]) -> str | None:
+    """A version of the weights that acted in the run and is not the rollout's."""
+    ours, frozen = facts["backbone_version"], facts["frozen_backbone_version"]
+    for t in run.transitions:
+        if t.backbone_version and t.backbone_version != (ours if t.agent_trainable else frozen):
+            return t.backbone_version
+    return None if run.backbone_version == ours else run.backbone_version
+
+
+def _hash(size: int, *parts: object) -> bytes:
+    text = "\x1f".join(map(str, parts))
+    return hashlib.blake2b(text.encode("utf-8", errors="surrogatepass"), digest_size=size).digest()
