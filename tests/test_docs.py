@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "benchmarks" / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"<!-- run -->\n```(bash|python)\n(.*?)\n```", re.DOTALL)
 # `jade NAME`, at the beginning of a line of a block or of inline code.
-COMMAND = re.compile(r"(?:^|`)(?:\.venv/bin/)?jade ([a-z]+)(?: ([a-z]+))?", re.MULTILINE)
+COMMAND = re.compile(r"(?:^|`)(?:\.venv/bin/)?jade ([a-z]+(?:-[a-z]+)*)(?: ([a-z]+))?", re.MULTILINE)
 
 
 def read(path: Path) -> str:

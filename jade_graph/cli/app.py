@@ -24,7 +24,7 @@ class Builtin(NamedTuple):
 
 
 def _builtin(name: str, help: str, panel: str) -> tuple[str, Builtin]:
-    return name, Builtin(help, panel, f"jade_graph.cli.{name}")
+    return name, Builtin(help, panel, f"jade_graph.cli.{name.replace('-', '_')}")
 
 
 RUN, DATA, LOOK = "Ask and measure", "Documents and data", "Look inside"
@@ -42,6 +42,7 @@ BUILTINS: dict[str, Builtin] = dict(
         _builtin("microworld", "The invented world: questions, best plans, training the bundled model.", DATA),
         _builtin("export", "Write recorded runs as Parquet, for the learner, datasets and pandas.", DATA),
         _builtin("runs", "List recorded runs, or show one as a tree.", LOOK),
+        _builtin("explain-credit", "Where the reward of each action of a run came from.", LOOK),
         _builtin("presets", "List the methods, or show one.", LOOK),
         _builtin("config", "Show the settings and where each came from.", LOOK),
         _builtin("doctor", "Check the installation and say what is missing.", LOOK),
