@@ -373,5 +373,4 @@ def _strange_version(run: Run, facts: Mapping[str, Any]) -> str | None:
 
 
 def _hash(size: int, *parts: object) -> bytes:
-    text = "\x1f".join(map(str, parts))
-    return hashlib.blake2b(text.encode("utf-8", errors="surrogatepass"), digest_size=size).digest()
+    return hashlib.blake2b(repr(parts).encode(), digest_size=size).digest()
