@@ -58,7 +58,7 @@ def assign(
     learning row; rows that do not learn keep what was recorded.
 
     Args:
-        gamma, lam: in [0, 1], used by `terminal_gae` alone. Sources: JADE section 4.3; Schulman et al. (2016).
+        gamma, lam: in [0, 1], used by `terminal_gae` alone. Sources: JADE (arXiv 2601.21916); Schulman et al. (2016).
         values: V of each learning row, in order of `seq`; None: zeros, and `value` stays None.
         turn_scores: score of the answer after each round, for `turn_delta`. A round without one leaves the score as it
             was. None: 0 before the last round that has a learning row, the performance term from there on.

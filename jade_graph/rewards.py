@@ -25,14 +25,14 @@ GROUP = "jade.rewards"
 COSTS = ("turn_cost", "retrieval_cost", "call_cost", "token_cost")
 FORMAT = "format"
 MOST = 3
-"""Turns and retrievals count up to this many (JADE section 4.2: costs are normalised by a maximum of 3)."""
+"""Turns and retrievals count up to this many (JADE, arXiv 2601.21916: costs are normalised by a maximum of 3)."""
 
 CostForm = Literal["paper", "code"]
 
 
 # --- performance ------------------------------------------------------------------------------------------------------
 def f1(run: Run, question: Question) -> float | None:
-    """Token F1 of the final answer, its best over the gold answers (JADE section 4.2); in [0, 1]."""
+    """Token F1 of the final answer, its best over the gold answers (JADE, arXiv 2601.21916); in [0, 1]."""
     return token_f1(run.answer, question.answers)
 
 
