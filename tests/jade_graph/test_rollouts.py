@@ -283,7 +283,7 @@ CHILD = textwrap.dedent("""
     from jade_graph.types import Question
 
     ACTIONS = {"PL": "<workflow>QR,AG</workflow>", "QR": "<query>x</query>", "AG": "<answer>Ann</answer>"}
-    questions = [Question(f"q{i}", f"Who made film {i}?", ("Ann",)) for i in range(12)]
+    questions = [Question(f"q{i}", f"Who made film {i}?") for i in range(12)]
     answers_left = int(sys.argv[2])
 
     def policy(ask):
@@ -296,41 +296,46 @@ CHILD = textwrap.dedent("""
                 time.sleep(60)
         return ACTIONS[ask.role]
 
-    with RunStore(sys.argv[1]) as store:
-        graph = JadeGraph(ScriptedBackbone(policy), recorder=store)
-        asyncio.run(collect(graph, questions, rollout_id="r", runs_per_question=2, concurrency=5,
-                            progress=lambda run: print(run.id, run.attempt, flush=True)))
-    print("end", flush=True)
+    store = RunStore(sys.argv[1])
+    graph = JadeGraph(ScriptedBackbone(policy), recorder=store)
+    asyncio.run(collect(graph, questions, rollout_id="r", runs_per_question=2, concurrency=5,
+                        progress=lambda run: print(run.id, run.attempt, flush=True)))
 """)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is POSIX")
-def test_kill_9_loses_and_repeats_nothing(tmp_path: Path) -> None:
+def test_kill_9_loses_and_repeats_nothing(tmp_path: Path, scripted: Any) -> None:
     """Killed twice in the middle: what had ended stays as it was, what was cut off is there once."""
     path = tmp_path / "runs.db"
-    ended: dict[str, str] = {}
-    for answers, last_word in ((8, "stop"), (6, "stop"), (0, "end")):
+    ended: dict[str, int] = {}
+    for answers in (8, 6):
         command = [sys.executable, "-c", CHILD, str(path), str(answers)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ}, text=True) as process:
             assert process.stdout is not None
             for line in process.stdout:
-                if line.strip() == last_word:
+                if line.strip() == "stop":
                     break
                 run_id, attempt = line.split()
-                assert ended.setdefault(run_id, attempt) == attempt  # told as ended once, told the same again
-            if last_word == "stop":
-                process.send_signal(signal.SIGKILL)
-        assert process.returncode == (-signal.SIGKILL if last_word == "stop" else 0)
+                assert ended.setdefault(run_id, int(attempt)) == int(attempt)  # what had ended is told again as it was
+            process.send_signal(signal.SIGKILL)
+        assert process.returncode == -signal.SIGKILL
         with RunStore(path) as store:
             left = store.unfinished(rollout="r")
-        assert (left.running > 0, left.waiting > 0) == ((True, True) if last_word == "stop" else (False, False))
+            assert left.running > 0
+            assert left.waiting > 0
+    questions = [Question(f"q{i}", f"Who made film {i}?") for i in range(12)]
     with RunStore(path) as store:
-        assert store.count() == 24
+        graph = JadeGraph(scripted(PL="<workflow>QR,AG</workflow>"), recorder=store)
+        runs = asyncio.run(collect(graph, questions, rollout_id="r", runs_per_question=2))
+        assert {run.id: run.attempt for run in runs}.items() >= ended.items()
+        ended |= {run.id: run.attempt for run in runs}
+        left = store.unfinished(rollout="r")
+        assert (store.count(), left.running, left.waiting) == (24, 0, 0)
         manifest = export_store(store, tmp_path / "out", rollout="r")
         one_by_one = [store.get(run_id) for run_id in ended]
     runs = read_export(tmp_path / "out").runs
     assert manifest["counts"]["runs"] == len(runs) == 24
-    assert {(r.id, str(r.attempt)) for r in runs} == set(ended.items())
+    assert {r.id: r.attempt for r in runs} == ended
     assert max(r.attempt for r in runs) > 0  # something was cut off
     keys = [(t.run_id, t.attempt, t.seq) for r in runs for t in r.transitions]
     assert len(keys) == len(set(keys))
