@@ -82,6 +82,22 @@ async def test_every_run_has_its_id_seed_and_metadata(made: Any, store: RunStore
     assert sampled == {1.0}
 
 
+async def test_exploration_reaches_the_runs_only_when_asked_for(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph, given = made(), list[Any]()
+    arun = graph.arun
+
+    async def watched(*args: Any, **options: Any) -> Run:
+        given.append(options.pop("explore", None))
+        return await arun(*args, **options)
+
+    monkeypatch.setattr(graph, "arun", watched)
+    await collect(graph, QUESTIONS, rollout_id="r", explore=0.25)
+    with pytest.raises(UsageError, match=r"explore was 0\.25 and is 0\.0"):
+        await collect(graph, QUESTIONS, rollout_id="r")
+    await collect(graph, QUESTIONS, rollout_id="without")
+    assert given == [0.25] * 3 + [None] * 3
+
+
 # --- going on ---------------------------------------------------------------------------------------------------------
 async def test_runs_that_ended_are_read_back_and_not_run_again(made: Any, store: RunStore) -> None:
     asked: list[str] = []
