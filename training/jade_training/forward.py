@@ -1,0 +1,146 @@
+"""One forward pass over (prompt, action) pairs: logits where an action token is predicted, and nowhere else.
+
+Invariant: what padding holds changes nothing (rows are padded on the right of a causal model), and the numbers are
+those that the model's own `forward` gives: a model for which the short way disagrees is run the long way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from jade_training.trl_ import disable_dropout
+
+Pair = tuple[Sequence[int], Sequence[int]]
+"""Prompt ids and action ids, neither empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """R rows padded to one length L, with N action tokens in all.
+
+    Attributes:
+        ids: (R, L).
+        rows, columns: of each action token (N,); its logits are those of the column before.
+        targets: the action tokens (N,).
+        lengths: of each row's action (R,).
+        last: the column of each row's last prompt token (R,).
+    """
+
+    ids: Tensor
+    rows: Tensor
+    columns: Tensor
+    targets: Tensor
+    lengths: Tensor
+    last: Tensor
+
+
+def pack(pairs: Sequence[Pair], device: torch.device | str = "cpu") -> Packed:
+    """Pad the pairs on the right, and say where their actions are."""
+    starts = np.array([len(prompt) for prompt, _ in pairs])
+    lengths = np.array([len(action) for _, action in pairs])
+    ids = np.zeros((len(pairs), int((starts + lengths).max())), dtype=np.int64)
+    for i, (prompt, action) in enumerate(pairs):
+        ids[i, : starts[i]] = prompt
+        ids[i, starts[i] : starts[i] + lengths[i]] = action
+    rows = np.repeat(np.arange(len(pairs)), lengths)
+    within = np.arange(int(lengths.sum())) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    columns = starts[rows] + within
+    parts = (ids, rows, columns, ids[rows, columns], lengths, starts - 1)
+    return Packed(*(torch.from_numpy(part).to(device) for part in parts))
+
+
+def chunks(lengths: Sequence[int], tokens: int) -> list[list[int]]:
+    """Indices sorted by length, cut into groups that padded hold at most `tokens` tokens (or one row)."""
+    found: list[list[int]] = []
+    for i in sorted(range(len(lengths)), key=lambda i: (lengths[i], i)):
+        if found and (len(found[-1]) + 1) * lengths[i] <= tokens:
+            found[-1].append(i)
+        else:
+            found.append([i])
+    return found
+
+
+class Reader:
+    """Runs any Hugging Face causal LM (adapters or not) over packed rows.
+
+    Args:
+        model: in the mode that it is to be run in.
+        bf16: autocast to bfloat16.
+    """
+
+    def __init__(self, model: Any, *, bf16: bool = False) -> None:
+        self.model = model
+        self.bf16 = bf16
+        plain = model.get_base_model() if hasattr(model, "get_base_model") else model
+        self._trunk = plain.base_model
+        self._head = plain.get_output_embeddings()
+        self.short = self._trunk is not plain and self._head is not None and self._agrees()
+
+    def __call__(self, packed: Packed) -> tuple[Tensor, Tensor]:
+        """Logits (N, vocabulary) at the action tokens, and hidden states (R, width) at the last prompt tokens."""
+        every = torch.arange(len(packed.ids), device=packed.ids.device)
+        with torch.autocast(packed.ids.device.type, torch.bfloat16, enabled=self.bf16):
+            if self.short:
+                hidden = self._trunk(input_ids=packed.ids, use_cache=False).last_hidden_state
+                logits = self._head(hidden[packed.rows, packed.columns - 1])
+            else:
+                out = self.model(input_ids=packed.ids, use_cache=False, output_hidden_states=True)
+                hidden, logits = out.hidden_states[-1], out.logits[packed.rows, packed.columns - 1]
+        return logits, hidden[every, packed.last]
+
+    def hidden(self, packed: Packed) -> Tensor:
+        """Hidden states (R, width) at the last prompt tokens alone."""
+        if not self.short:
+            return self(packed)[1]
+        every = torch.arange(len(packed.ids), device=packed.ids.device)
+        with torch.autocast(packed.ids.device.type, torch.bfloat16, enabled=self.bf16):
+            hidden: Tensor = self._trunk(input_ids=packed.ids, use_cache=False).last_hidden_state
+        return hidden[every, packed.last]
+
+    @torch.no_grad()
+    def _agrees(self) -> bool:
+        """Whether trunk and head alone give the model's logits: some models scale or cap them on the way."""
+        vocabulary = self._head.weight.shape[0]
+        ids = (torch.arange(1, 9, device=self._head.weight.device) % vocabulary)[None]
+        theirs = self.model(input_ids=ids, use_cache=False).logits.float()
+        try:
+            ours = self._head(self._trunk(input_ids=ids, use_cache=False).last_hidden_state).float()
+        except (AttributeError, RuntimeError):  # a trunk of another shape
+            return False
+        return ours.shape == theirs.shape and bool(torch.allclose(ours, theirs, rtol=1e-3, atol=1e-3))
+
+
+def distribution(logits: Tensor, temperature: Tensor) -> Tensor:
+    """Log-probabilities (N, vocabulary) in float32 of `logits` at `temperature` (N,), as the sampler computes them."""
+    return torch.log_softmax(logits.float() / temperature[:, None], dim=-1)
+
+
+def without_dropout(model: Any) -> None:
+    """Turn all dropout off, that of attention too: else the first ratio is not 1. Works in training mode."""
+    disable_dropout(model)
+    for module in model.modules():
+        for name in ("attention_dropout", "dropout", "activation_dropout"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)
+
+
+@contextmanager
+def random_state_kept() -> Iterator[None]:
+    """Give the caller's random states back: a trainer's construction seeds every generator there is."""
+    import random
+
+    ours, theirs = random.getstate(), np.random.get_state()
+    cuda = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices=cuda):
+        try:
+            yield
+        finally:
+            random.setstate(ours)
+            np.random.set_state(theirs)

@@ -1,0 +1,95 @@
+"""Every import from TRL, and nothing else that knows it.
+
+Invariant: TRL's private base classes are named here only. Where TRL is missing, or has moved one,
+`transformers.Trainer` takes its place and the numbers stay the same; nothing is sent home either way.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+from typing import Any
+
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+import torch
+import transformers
+
+
+def _found(module: str, name: str, otherwise: Any) -> Any:
+    """`module.name`, or `otherwise` where this version of TRL (or none) does not have it."""
+    try:
+        return getattr(import_module(module), name)
+    except (ImportError, AttributeError):
+        return otherwise
+
+
+def _disable_dropout(model: torch.nn.Module) -> None:
+    """Set the probability of every dropout layer to 0."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+
+
+_Base: Any = _found("trl.trainer.base_trainer", "_BaseTrainer", transformers.Trainer)
+_Supervised: Any = _found("trl.trainer.sft_trainer", "SFTTrainer", transformers.Trainer)
+_SupervisedConfig: Any = _found("trl.trainer.sft_config", "SFTConfig", transformers.TrainingArguments)
+disable_dropout: Any = _found("trl.trainer.utils", "disable_dropout_in_model", _disable_dropout)
+
+SUPERVISED_BY_TRL = _Supervised is not transformers.Trainer
+
+
+class BaseTrainer(_Base):  # type: ignore[misc]
+    """TRL's base trainer (or `transformers.Trainer`) that sends no telemetry, whatever the environment says."""
+
+    def _send_telemetry(self) -> None:
+        return None
+
+
+class SupervisedTrainer(_Supervised):  # type: ignore[misc]
+    """TRL's SFTTrainer (or `transformers.Trainer`) without telemetry."""
+
+    def _send_telemetry(self) -> None:
+        return None
+
+
+def _quiet(config: Any) -> Any:
+    """The class of arguments, for a trainer whose caller saves and logs: no folder is made."""
+
+    class Quiet(config):  # type: ignore[misc]
+        @property
+        def should_save(self) -> bool:
+            return False
+
+    return Quiet
+
+
+_Arguments, _SupervisedArguments = _quiet(transformers.TrainingArguments), _quiet(_SupervisedConfig)
+
+
+def arguments(*, supervised: bool = False, **chosen: Any) -> Any:
+    """Training arguments in which all that would log, save, report, recompute or cast by default is off.
+
+    Args:
+        supervised: of the class that `SupervisedTrainer` takes.
+        chosen: what differs: seed, use_cpu, learning_rate..
+    """
+    own: dict[str, Any] = {
+        "output_dir": "unused",
+        "bf16": False,
+        "fp16": False,
+        "report_to": "none",
+        "logging_strategy": "no",
+        "save_strategy": "no",
+        "eval_strategy": "no",
+        "disable_tqdm": True,
+        "remove_unused_columns": False,
+        "dataloader_pin_memory": False,
+        "logging_nan_inf_filter": False,
+    }
+    build = _SupervisedArguments if supervised else _Arguments
+    new, old = "activation_checkpointing", "gradient_checkpointing"  # renamed in transformers 5
+    own[new if new in build.__dataclass_fields__ else old] = False
+    if supervised and SUPERVISED_BY_TRL:
+        own["max_length"] = None
+    return build(**{**own, **chosen})
