@@ -158,6 +158,7 @@ def test_a_padded_row_is_the_row_alone_and_the_short_way_the_models_own(tmp_path
     model = load(make_random_model(tmp_path, arch=arch, width=16, heads=2)).eval()
     reader = Reader(model)
     assert reader.short
+    assert reader.fast
     pairs = [([5, 6, 7], [8, 9]), ([4] * 30, [3]), ([11, 12], [13, 14, 15, 16])]
     logits, hidden = reader(pack(pairs))
     at = 0
@@ -168,6 +169,24 @@ def test_a_padded_row_is_the_row_alone_and_the_short_way_the_models_own(tmp_path
         own = model(input_ids=torch.tensor([[*prompt, *action]])).logits[0, len(prompt) - 1 : -1]
         assert torch.allclose(alone, own, atol=1e-5)
         at += len(action)
+
+
+@pytest.mark.parametrize("arch", ["llama", "qwen2"])
+def test_the_fast_pass_has_the_models_own_logits_and_gradients(tmp_path, arch):
+    model = load(make_random_model(tmp_path, arch=arch, width=32, heads=4, layers=3))
+    generator = torch.Generator().manual_seed(0)
+    draw = lambda n: torch.randint(300, (n,), generator=generator).tolist()  # noqa: E731
+    pairs = [(draw(1 + 3 * k), draw(1 + k % 4)) for k in range(7)]
+    reader, packed, found = Reader(model), pack(pairs), []
+    assert reader.fast
+    for fast in (True, False):
+        model.zero_grad()
+        reader._fast = reader._fast if fast else None
+        logits, hidden = reader(packed)
+        (distribution(logits, torch.ones(len(logits)))[:, 7].sum() + hidden.square().mean()).backward()
+        found.append({"logits": logits.detach(), **{n: p.grad.clone() for n, p in model.named_parameters()}})
+    for name, wanted in found[1].items():
+        assert torch.allclose(found[0][name], wanted, rtol=0, atol=2e-5 * wanted.abs().max().item() + 1e-7), name
 
 
 def test_models_that_scale_their_logits_are_run_the_long_way(folder):
@@ -353,8 +372,8 @@ def test_adapters_leave_the_base_weights_and_are_the_reference_when_off(folder, 
     assert all(torch.equal(inside[n], base[n]) for n in base if n in inside)
     with trainer.model.disable_adapter():
         off = logprobs(trainer.model, [([5, 6], [7])])
-    assert off == logprobs(load(folder).eval(), [([5, 6], [7])])
-    assert off != logprobs(trainer.model, [([5, 6], [7])])
+    assert off[0] == pytest.approx(logprobs(load(folder).eval(), [([5, 6], [7])])[0], abs=1e-5)
+    assert off[0] != pytest.approx(logprobs(trainer.model, [([5, 6], [7])])[0], abs=1e-2)
 
 
 def test_an_update_stops_at_its_target_kl(folder, recorded):

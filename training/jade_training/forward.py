@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from jade_training.fast import FastTrunk
 from jade_training.trl_ import disable_dropout
 
 Pair = tuple[Sequence[int], Sequence[int]]
@@ -82,9 +83,20 @@ class Reader:
         self._trunk = plain.base_model
         self._head = plain.get_output_embeddings()
         self.short = self._trunk is not plain and self._head is not None and self._agrees()
+        self._fast = FastTrunk.of(plain, bf16=bf16) if self.short else None
+        if self._fast is not None and not self._fast_agrees(plain):
+            self._fast = None
+
+    @property
+    def fast(self) -> bool:
+        """Whether `FastTrunk` runs this model."""
+        return self._fast is not None
 
     def __call__(self, packed: Packed) -> tuple[Tensor, Tensor]:
         """Logits (N, vocabulary) at the action tokens, and hidden states (R, width) at the last prompt tokens."""
+        if self._fast is not None:
+            states, last = self._fast(packed)
+            return self._head(states), last
         every = torch.arange(len(packed.ids), device=packed.ids.device)
         with torch.autocast(packed.ids.device.type, torch.bfloat16, enabled=self.bf16):
             if self.short:
@@ -97,6 +109,8 @@ class Reader:
 
     def hidden(self, packed: Packed) -> Tensor:
         """Hidden states (R, width) at the last prompt tokens alone."""
+        if self._fast is not None:
+            return self._fast(packed)[1]
         if not self.short:
             return self(packed)[1]
         every = torch.arange(len(packed.ids), device=packed.ids.device)
@@ -115,6 +129,24 @@ class Reader:
         except (AttributeError, RuntimeError):  # a trunk of another shape
             return False
         return ours.shape == theirs.shape and bool(torch.allclose(ours, theirs, rtol=1e-3, atol=1e-3))
+
+    @torch.no_grad()
+    def _fast_agrees(self, plain: Any) -> bool:
+        """Whether `FastTrunk` gives the same logits and states, in float32, on a ragged batch."""
+        vocabulary = self._head.weight.shape[0]
+        pairs = [([k % vocabulary for k in range(1, 1 + n)], [k % vocabulary for k in range(2, 2 + m)])
+                 for n, m in ((3, 2), (9, 1), (1, 5))]  # fmt: skip
+        packed = pack(pairs)
+        exact = FastTrunk.of(plain)
+        if exact is None:
+            return False
+        states, last = exact(packed)
+        hidden = self._trunk(input_ids=packed.ids, use_cache=False).last_hidden_state
+        theirs = hidden[packed.rows, packed.columns - 1], hidden[torch.arange(len(pairs)), packed.last]
+        return all(
+            torch.allclose(a, b, rtol=1e-4, atol=1e-4 * float(b.abs().max()))
+            for a, b in zip((states, last), theirs, strict=True)
+        )
 
 
 def distribution(logits: Tensor, temperature: Tensor) -> Tensor:

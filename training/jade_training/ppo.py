@@ -116,7 +116,7 @@ class PPOConfig:
     bank_kl_coef: float = 0.0
     bank_rows: int = 24
     bf16: bool = False
-    micro_tokens: int = 4096
+    micro_tokens: int = 2048
     lora: Lora | None = None
     seed: int = 0
 
