@@ -133,13 +133,17 @@ class OraclePolicy:
         wanted = set(frames.entities_of(frame, self.world))
         chosen: list[int] = []
         for i, document in enumerate(documents):
-            name, state, current = self._editions.get(document.text, ("", {}, False))
+            name, state, current = self.states(document)
             if isinstance(frame, Match) and len(frame.constraints) == 1:
                 if current and _meets(state, frame):
                     chosen.append(i)
             elif current and name in wanted:
                 chosen.append(i)
         return chosen
+
+    def states(self, document: Passage) -> tuple[str, Mapping[str, str], bool]:
+        """A passage's entity, what it says of it, and whether it is the current edition; empty for a foreign one."""
+        return self._editions.get(document.text, ("", {}, False))
 
     def _stated(self, documents: Sequence[Passage]) -> Iterable[tuple[str, Mapping[str, str], bool]]:
         return (self._editions[d.text] for d in documents if d.text in self._editions)

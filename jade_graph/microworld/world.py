@@ -28,7 +28,7 @@ class Difficulty:
     """What makes a world hard.
 
     Attributes:
-        scale: factor on the number of entities; 1 gives about 3,600 passages.
+        scale: factor on the number of entities; 0.5 gives about 1,850 passages.
         paraphrases: how many wordings of each statement and question are in use, 1 to 5.
         prefix_facts: how many sentences about other entities stand before a `noisy` question, 0 to 4.
         editions: how many outdated passages stand beside the current one of an edited entity, 0 to 4.
@@ -36,7 +36,7 @@ class Difficulty:
         pronouns: the share of sentences after a passage's first that say "this film" instead of the name.
     """
 
-    scale: float = 1.0
+    scale: float = 0.5
     paraphrases: int = 2
     prefix_facts: int = 3
     editions: int = 3

@@ -24,7 +24,7 @@ def test_worlds_of_different_splits_share_no_entity():
 
 
 def test_a_full_world_has_thousands_of_short_passages():
-    world = make_world("test", 0)
+    world = make_world("test", 0, Difficulty(scale=1.0))
     lengths = [len(p.text.split()) for p in world.passages]
     assert len(world.passages) > 3000
     assert 20 < sum(lengths) / len(lengths) < 40

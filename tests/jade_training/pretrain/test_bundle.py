@@ -5,7 +5,7 @@ import json
 import torch
 
 from jade_graph.backbones import TINY, load_backbone
-from jade_graph.microworld.questions import KINDS
+from jade_graph.microworld.questions import BEST_PLAN, KINDS
 from jade_graph.types import Message
 from jade_training.pretrain.card import render_card
 from jade_training.pretrain.tokenizer import build_tokenizer
@@ -49,6 +49,8 @@ def test_its_card_says_what_was_measured():
         assert f"{measured['arms']['jade, greedy']['f1']:.3f}" in card
         assert measured["arms"]["jade, greedy"]["illegal"] < 0.05
         assert measured["arms"]["jade, oracle"]["f1"] >= 0.95
+        cells = measured["plan_table"]["cells"]
+        assert min(cells[plan][kind]["f1"] for kind, plan in BEST_PLAN.items()) >= 0.15  # something to learn from
 
 
 def test_a_card_names_the_hardest_kind():

@@ -7,13 +7,14 @@ import pytest
 import torch
 
 from jade_graph.errors import UsageError
-from jade_training.pretrain.batches import Curriculum, Row, marker_rows, recall_rows
-from jade_training.pretrain.loss import action_logits, backward, chunks, exact
+from jade_training.pretrain.batches import Curriculum, Row, encode, marker_rows, recall_rows
+from jade_training.pretrain.demonstrations import Demonstrator
+from jade_training.pretrain.loss import Guide, action_logits, backward, chunks, exact
 from jade_training.pretrain.model import CONSTANT, MATCH, TURNING, build_model
 from jade_training.pretrain.tokenizer import build_tokenizer
 from jade_training.pretrain.train import Settings, pretrain
 
-TINY = Settings(steps=20, warmup=5, markers=4, width=32, layers=2, heads=2, long=2, asks=3, short=4)
+TINY = Settings(steps=20, warmup=5, markers=4, width=32, layers=2, heads=2, head_size=16, long=2, asks=3, short=4)
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +24,7 @@ def tokenizer():
 
 @pytest.fixture(scope="module")
 def model(tokenizer):
-    return build_model(tokenizer, width=32, layers=2, heads=2)
+    return build_model(tokenizer, width=32, layers=2, heads=2, head_size=16)
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +105,43 @@ def test_the_gradient_does_not_depend_on_how_rows_are_batched(model, rows):
         grads.append(model.model.layers[0].mlp.up_proj.weight.grad.clone())
     assert torch.allclose(*grads, atol=1e-6)
     assert len(chunks(rows, 64)) > len(chunks(rows, 100_000)) == 1
+
+
+def test_guidance_looks_where_the_answer_stands(model, rows):
+    """Its attention as computed from the layer's inputs is the attention that transformers computes."""
+    guided = [r for r in rows if any(at >= 0 for seen in r.seen for at in seen)][:1]
+    row = guided[0]
+    (prompt, action), seen = next((p, s) for p, s in zip(row.parts, row.seen, strict=True) if max(s) >= 0)
+    alone = Row(row.prefix, [(prompt, action)], [seen])
+    with torch.no_grad(), Guide(model) as guide:
+        action_logits(model, [alone])
+        loss = guide.loss([alone]).item()
+    model.set_attn_implementation("eager")
+    with torch.no_grad():
+        ids = torch.tensor([[*row.prefix, *prompt, *action]])
+        attention = model(ids, output_attentions=True).attentions[max(0, model.config.num_hidden_layers - 2)][0, 0]
+    model.set_attn_implementation("sdpa")
+    expected, n = 0.0, len(row.prefix)
+    for j, at in enumerate(seen):
+        if at >= 0:
+            looked = attention[n + len(prompt) + j - 1, :n]
+            expected -= float((looked[at] / looked.sum()).log())
+    assert loss == pytest.approx(expected, rel=1e-4)
+    _, astray = backward(model, guided, guide=1.0)
+    assert astray > 0
+    assert backward(model, guided)[1] == 0.0
+
+
+def test_what_is_read_off_is_what_is_said(tokenizer):
+    demonstrator = Demonstrator(4)
+    guided = 0
+    for _ in range(8):
+        for row in encode(tokenizer, demonstrator.reading(4, 6)):
+            for (_, action), seen in zip(row.parts, row.seen, strict=False):
+                if action[0] == tokenizer.convert_tokens_to_ids("<answer>"):
+                    guided += max(seen) >= 0
+                    assert all(row.prefix[at] == token for token, at in zip(action, seen, strict=True) if at >= 0)
+    assert guided > 10
 
 
 def test_exact_match_is_that_of_greedy_decoding(model, rows):

@@ -30,6 +30,8 @@ class Row:
 
     prefix: list[int]
     parts: list[Part]
+    seen: list[list[int]] = field(default_factory=list)
+    """For each part and action token, the position in the prefix that it is read off, or -1; or nothing at all."""
 
     @property
     def length(self) -> int:
@@ -102,20 +104,50 @@ def encode(tokenizer: Any, shown: Sequence[Demonstration]) -> list[Row]:
 
     Demonstrations over the same documents become parts of one row.
     """
-    prompts = tokenizer([d.prompt for d in shown], add_special_tokens=False)["input_ids"]
-    actions = tokenizer([d.action for d in shown], add_special_tokens=False)["input_ids"]
+
+    def ids(texts: list[str]) -> list[list[int]]:
+        found: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"]
+        return found
+
+    prompts, actions = ids([d.prompt for d in shown]), ids([d.action for d in shown])
+    markers = {token: i for i, token in enumerate(tokenizer.convert_tokens_to_ids([f"Document{i}" for i in range(10)]))}
     rows: dict[str, Row] = {}
     alone: list[Row] = []
     for demonstration, prompt, action in zip(shown, prompts, actions, strict=True):
         part = (prompt, [*action, tokenizer.eos_token_id])
         if not demonstration.documents:
             alone.append(Row([], [part]))
-        elif demonstration.documents in rows:
-            rows[demonstration.documents].parts.append(part)
         else:
-            prefix = tokenizer(demonstration.documents, add_special_tokens=False)["input_ids"]
-            rows[demonstration.documents] = Row(prefix, [part])
+            if demonstration.documents not in rows:
+                rows[demonstration.documents] = Row(ids([demonstration.documents])[0], [])
+            row = rows[demonstration.documents]
+            cited = [(i, ids([text])[0]) for i, text in demonstration.cites]
+            row.parts.append(part)
+            row.seen.append(_read_off(row.prefix, part[1], cited, markers))
     return [*rows.values(), *alone]
+
+
+def _read_off(
+    prefix: list[int], action: list[int], cited: Sequence[tuple[int, list[int]]], markers: dict[int, int]
+) -> list[int]:
+    """Where each token of an action stands in the documents, -1 for tags and what is not read.
+
+    A selected id is read off the first of the words cited in its document, an answer off its own words.
+    """
+    starts = [i for i, token in enumerate(prefix) if token in markers]
+    found = [-1] * len(action)
+    for document, words in cited:
+        first = starts[document]
+        last = starts[document + 1] if document + 1 < len(starts) else len(prefix)
+        at = next((i for i in range(first, last) if prefix[i : i + len(words)] == words), None)
+        if at is None:
+            continue
+        for j, token in enumerate(action):
+            if markers.get(token) == document:
+                found[j] = at
+        if action[1 : 1 + len(words)] == words:
+            found[1 : 1 + len(words)] = range(at, at + len(words))
+    return found
 
 
 def marker_rows(rng: random.Random, tokenizer: Any, count: int) -> list[Row]:

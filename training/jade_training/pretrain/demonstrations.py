@@ -19,6 +19,7 @@ from jade_graph.microworld.oracle import OraclePolicy
 from jade_graph.microworld.questions import KINDS, SHARES, Kind, make_question, question_about
 from jade_graph.microworld.world import Difficulty, Entity, World, make_world
 from jade_graph.plans import workflow
+from jade_graph.retrieval.bm25 import Bm25
 from jade_graph.types import Ask, Order, Passage, Question, View
 
 LONG_ROLES: Mapping[str, float] = {"AG": 0.64, "DS": 0.36}
@@ -61,18 +62,25 @@ SUB_PLANS: Mapping[str, float] = {
 }
 """The planner's prior for a sub-question."""
 
-WORLD = Difficulty(scale=0.5)
+SEARCHED = 0.6
+"""The share of document sets that a search brings, best first; the others are put together, in any order."""
+
+WORLD = Difficulty()
 
 
 @dataclass(frozen=True, slots=True)
 class Demonstration:
-    """One prompt of a role, its documents apart, and the action shown for it, all as text."""
+    """One prompt of a role, its documents apart, and the action shown for it, all as text.
+
+    `cites` are the (document, words in it) that the action is read off: one for an answer, one for each selected id.
+    """
 
     role: str
     documents: str
     prompt: str
     action: str
     kind: str = ""
+    cites: tuple[tuple[int, str], ...] = ()
 
 
 class Demonstrator:
@@ -83,6 +91,7 @@ class Demonstrator:
         self.rng = random.Random(f"demonstrations {seed}")
         self.roles = {code: plugins.load("jade.roles", code) for code in ROLES}
         self.oracle = OraclePolicy(self.world)
+        self.index = Bm25.build([str(p) for p in self.world.passages])
 
     def short(self, code: str | None = None) -> Demonstration:
         """One demonstration of a role that reads no documents."""
@@ -99,14 +108,21 @@ class Demonstrator:
     def reading(self, distractors: int, asks: int) -> list[Demonstration]:
         """Several demonstrations of the answerer and the selector over the same documents."""
         question = self._question(self.rng.choices(list(OPENING), list(OPENING.values()))[0])
-        documents = self._documents(frames.meaning(question.question), distractors, missing=0.12)
+        if distractors and self.rng.random() < SEARCHED:
+            documents = self._searched(question, 1 + distractors)
+        else:
+            documents = self._documents(frames.meaning(question.question), distractors, missing=0.12)
         shown = [self._about(question, documents)]
+        sought = set(frames.entities_of(frames.meaning(question.question), self.world))
         for _ in range(20 * asks):
             if len(shown) >= asks:
                 break
             at_hand = [self.world.entities[d.title] for d in documents]
-            entity = self.rng.choice(at_hand)
-            if self.rng.random() < 0.12:
+            # Those that were searched for stand among near names; about the others it is easier to be right.
+            entity = self.rng.choice([e for e in at_hand if e.name in sought] or at_hand)
+            if self.rng.random() < 0.5:
+                entity = self.rng.choice(at_hand)
+            if self.rng.random() < 0.08:
                 entity = self._near(entity.name)
             kind = self.rng.choices(list(FURTHER), list(FURTHER.values()))[0]
             asked = question_about(
@@ -176,7 +192,26 @@ class Demonstrator:
         prefix = "".join(
             m.content for m in self.roles["DS"].render(replace(view, memory={"documents": read}), "compact")
         )
-        return self._shown(code, view, question, prefix[: prefix.rindex("select :")])
+        shown = self._shown(code, view, question, prefix[: prefix.rindex("select :")])
+        return replace(shown, cites=self._cites(code, frame, read))
+
+    def _cites(self, code: str, frame: Frame, read: tuple[Passage, ...]) -> tuple[tuple[int, str], ...]:
+        """Where the oracle reads; nothing where it says "unknown"."""
+
+        def words(document: Passage) -> str:
+            if isinstance(frame, Match):
+                return document.title
+            _, state, _ = self.oracle.states(document)
+            return state.get(getattr(frame, "relation", ""), "")
+
+        if code == "DS":
+            found = [(i, words(read[i])) for i in self.oracle.select(frame, read)]
+        else:
+            answer = self.oracle.read(frame, read)
+            known = isinstance(frame, Fact | Match) and answer != frames.UNKNOWN
+            name = frame.entity if isinstance(frame, Fact) else answer
+            found = [(i, answer) for i, d in enumerate(read) if known and d.title == name and words(d) == answer][:1]
+        return tuple((i, text) for i, text in found if text)
 
     def _summary(self, question: Question) -> View:
         frame: Frame = frames.meaning(question.question)
@@ -195,7 +230,13 @@ class Demonstrator:
         children = tuple((t.replace("#1", answers[0]), a) for t, a in zip(texts, answers, strict=True))
         return View(question.question, question.question, "root", children=children)
 
-    # --- retrieval, imitated ----------------------------------------------------------------------------------------
+    # --- retrieval, real and imitated -------------------------------------------------------------------------------
+    def _searched(self, question: Question, k: int) -> tuple[Passage, ...]:
+        """The first `k` passages for the question, one of its sub-questions, or its key words."""
+        texts = [question.question, self._sub(question)[0], frames.query(frames.meaning(question.question))]
+        found = self.index.search(self.rng.choice(texts), k)
+        return tuple(self.world.passages[i] for i, _ in found)
+
     def _documents(self, frame: Frame, distractors: int, *, missing: float) -> tuple[Passage, ...]:
         """Passages as a search would bring them, in any order: the evidence, near names, linked and other entities."""
         world, rng = self.world, self.rng

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from jade_training.pretrain.words import features
+from jade_training.pretrain.words import features, name_ids
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
@@ -19,8 +19,9 @@ ROPE_BASE = 1e6
 """Large, so that most of a head's dimensions hardly turn within a prompt: content is matched at any distance."""
 CONSTANT = 4.0
 """The value of the first embedding dimension, the same for every token: what a position-only head can hold on to."""
-TOGETHER = 0.5
-"""The share of an embedding's variance that words of the same list or relation have in common."""
+TOGETHER, NAMES_TOGETHER = 0.5, 0.2
+"""The share of an embedding's variance that words of the same list or relation have in common; less for pieces of
+names, which are told apart more often than they are taken together."""
 SHARPNESS = 1.5
 """Weight of the constant in the head that attends to the token before: larger attends more sharply."""
 WRITE, MATCH, COPY = 2.0, 2.0, 6.0
@@ -30,9 +31,16 @@ TURNING = 5
 
 
 def build_model(
-    tokenizer: Any, *, seed: int = 0, width: int = 128, layers: int = 4, heads: int = 4, context: int = 512
+    tokenizer: Any,
+    *,
+    seed: int = 0,
+    width: int = 128,
+    layers: int = 4,
+    heads: int = 4,
+    head_size: int = 64,
+    context: int = 512,
 ) -> LlamaForCausalLM:
-    """A new model in float32 with eager attention.
+    """A new model in float32.
 
     Linear weights have std 1/sqrt(fan_in); inputs have unit scale, and the final norm scales them back for the tied
     head; W_k = W_q makes a token attend to its equals, W_o = W_v^T / sqrt(layers) hands on what it attends to. One head
@@ -49,6 +57,7 @@ def build_model(
         num_hidden_layers=layers,
         num_attention_heads=heads,
         num_key_value_heads=heads,
+        head_dim=head_size,
         max_position_embeddings=context,
         tie_word_embeddings=True,
         pad_token_id=tokenizer.pad_token_id,
@@ -57,7 +66,7 @@ def build_model(
         rope_parameters={"rope_type": "default", "rope_theta": ROPE_BASE},
     )
     model = LlamaForCausalLM(config)
-    model.set_attn_implementation("eager")
+    model.set_attn_implementation("sdpa")
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for module in model.modules():
@@ -85,13 +94,15 @@ def hold_constant(model: Any) -> None:
 
 
 def _embeddings(tokenizer: Any, width: int, generator: Any) -> Any:
-    """(vocabulary, width): random and of unit scale, half of it shared with the words that belong together."""
+    """(vocabulary, width): random and of unit scale, in part shared with the words that belong together."""
     import torch
 
     own = torch.randn(len(tokenizer), width, generator=generator)
     known = features(tokenizer)
     shared = known @ torch.randn(known.shape[1], width, generator=generator)
-    mixed = math.sqrt(1 - TOGETHER) * own + math.sqrt(TOGETHER) * shared
+    share = torch.full((len(tokenizer), 1), TOGETHER)
+    share[name_ids(tokenizer)] = NAMES_TOGETHER
+    mixed = (1 - share).sqrt() * own + share.sqrt() * shared
     found = torch.where(known.any(1, keepdim=True), mixed, own)
     found[:, 0] = CONSTANT
     return found
@@ -107,7 +118,7 @@ def _start_induction(model: Any, generator: Any) -> None:
     import torch
 
     config = model.config
-    width, size = config.hidden_size, config.hidden_size // config.num_attention_heads
+    width, size = config.hidden_size, config.head_dim
     before, copying = model.model.layers[0].self_attn, model.model.layers[1].self_attn
     turn = 1.0 / ROPE_BASE ** (torch.arange(0, size, 2) / size)
     here, there = torch.zeros(size, width), torch.zeros(size, width)

@@ -43,3 +43,9 @@ def features(tokenizer: Any) -> torch.Tensor:
                 member[tokenizer.convert_tokens_to_ids(word), j] = 1.0
     count = member.sum(1, keepdim=True)
     return torch.where(count > COMMON, torch.zeros_like(member), member / count.clamp(min=1.0).sqrt())
+
+
+def name_ids(tokenizer: Any) -> list[int]:
+    """The tokens that names are made of."""
+    found: list[int] = tokenizer.convert_tokens_to_ids([word for pieces in lexicon.pieces() for word in pieces])
+    return found
