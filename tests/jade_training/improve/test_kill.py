@@ -1,0 +1,95 @@
+"""`jade improve` killed with -9 at random moments: it goes on, and no transition is lost or doubled."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ITERATIONS, QUESTIONS, RUNS = 4, 6, 3
+COMMAND = (
+    "improve", "microworld:train?n=40&scale=0.1", "--held-out", "microworld:validation?n=8&scale=0.1",
+    "--iterations", str(ITERATIONS), "--questions", str(QUESTIONS), "--runs-per-question", str(RUNS),
+    "--evaluate-every", "2", "--json",
+)  # fmt: skip
+
+
+def start(out: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "jade_graph.cli", *COMMAND, "--out", str(out)]
+    environment = {**os.environ, "JADE_DATA_DIR": str(out.parent / "data"), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
+    )
+
+
+def killed(out: Path, after_s: float) -> bool:
+    """Whether the command was still running when it was killed."""
+    process = start(out)
+    try:
+        process.communicate(timeout=after_s)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        return True
+    return False
+
+
+def check(out: Path, reference: Path) -> None:
+    """The store holds each run once, whole, and what was learned is what an undisturbed run learned."""
+    with sqlite3.connect(out / "runs.sqlite") as db:
+        runs = db.execute("select id, attempt, status from runs").fetchall()
+        doubled = db.execute(
+            "select run_id, attempt, seq from transitions group by run_id, attempt, seq having count(*) > 1"
+        ).fetchall()
+        orphans = db.execute("select count(*) from transitions where run_id not in (select id from runs)").fetchone()
+        held = {
+            run: db.execute(
+                "select seq from transitions where run_id = ? and attempt = ? order by seq", (run, a)
+            ).fetchall()
+            for run, a, _ in runs
+        }
+    assert len(runs) == ITERATIONS * QUESTIONS * RUNS
+    assert {status for _, _, status in runs} <= {"answered", "failed"}
+    assert not doubled
+    assert orphans == (0,)
+    assert all([s for (s,) in seqs] == list(range(len(seqs))) and seqs for seqs in held.values())
+    states = [json.loads((folder / "improve.json").read_text()) for folder in (out, reference)]
+    assert [s["done"] for s in states] == [ITERATIONS, ITERATIONS]
+    for mine, theirs in zip(*(s["history"] for s in states), strict=True):
+        assert mine["score"] == theirs["score"]
+        assert mine["rows"] == theirs["rows"]
+        assert mine["plans"] == theirs["plans"]
+    assert states[0]["evaluations"] == states[1]["evaluations"]
+
+
+def run_with_kills(tmp_path: Path, kills: int, seed: int) -> None:
+    began = time.monotonic()
+    reference = start(tmp_path / "reference" / "run")
+    told, errors = reference.communicate()
+    assert reference.returncode == 0, errors
+    assert json.loads(told)["iterations"] == ITERATIONS
+    whole = time.monotonic() - began
+    out, rng = tmp_path / "killed" / "run", random.Random(seed)
+    hit = sum(killed(out, rng.uniform(0.25, 0.95) * whole) for _ in range(kills))
+    last = start(out)
+    _, errors = last.communicate()
+    assert last.returncode == 0, errors
+    assert hit >= 1
+    check(out, tmp_path / "reference" / "run")
+
+
+def test_one_kill(tmp_path: Path) -> None:
+    run_with_kills(tmp_path, 1, seed=3)
+
+
+@pytest.mark.slow
+def test_ten_kills_at_random_moments(tmp_path: Path) -> None:
+    run_with_kills(tmp_path, 10, seed=7)

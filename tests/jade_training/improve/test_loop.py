@@ -1,0 +1,139 @@
+"""The learning loop over the bundled model: what it leaves behind, and that it goes on where it stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jade_graph import plugins
+from jade_graph.backbones import TINY
+from jade_graph.errors import ConfigError, UsageError
+from jade_graph.microworld import make_questions, make_world
+from jade_graph.microworld.search import WordSearch
+from jade_graph.microworld.world import Difficulty
+from jade_graph.store import RunStore
+from jade_training.improve.loop import Data, Improver
+from jade_training.improve.settings import ImproveSettings
+from jade_training.improve.sources import require_apart
+from jade_training.ppo import PPOConfig
+
+SMALL = ImproveSettings(
+    iterations=3, questions=4, runs_per_question=2, evaluate_every=2, ppo=PPOConfig(estimator="rloo", minibatches=2)
+)
+
+
+def data(split: Any, n: int) -> Data:
+    world = make_world(split, 0, Difficulty(scale=0.1))
+    return Data(f"microworld:{split}?n={n}", make_questions(world, n), WordSearch(world.passages))
+
+
+@pytest.fixture(scope="module")
+def sets() -> tuple[Data, Data]:
+    return data("train", 9), data("validation", 6)
+
+
+@pytest.fixture(scope="module")
+def whole(sets: tuple[Data, Data], tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return asyncio.run(Improver(tmp_path_factory.mktemp("whole") / "run", TINY, *sets, SMALL).run())
+
+
+def numbers(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Metrics that do not depend on the clock or the machine."""
+    timed = ("seconds", "tokens_per_s", "memory_gib")
+    return [{k: v for k, v in h.items() if k not in timed} for h in history]
+
+
+def test_what_a_run_leaves_behind(whole: Any) -> None:
+    assert whole.iterations == len(whole.history) == 3
+    assert sorted(whole.evaluations) == [0, 2, 3]
+    assert whole.stopped is None
+    assert (whole.last / "model.safetensors").is_file()
+    assert (whole.folder / "iterations" / "002" / "export" / "transitions.parquet").is_file()
+    checkpoints = [p.parent.name for p in whole.folder.glob("iterations/*/checkpoint")]
+    assert checkpoints == ["002"]
+    with RunStore(whole.folder / "runs.sqlite") as store:
+        runs = list(store.iter_runs())
+    assert len(runs) == 3 * 4 * 2
+    assert {r.backbone_version for r in runs} == {"run-000", "run-001", "run-002"}
+    lines = [json.loads(line) for line in (whole.folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["iteration"] for line in lines] == [0, 1, 2]
+    assert all(line["rows"] > 0 for line in lines)
+
+
+def test_a_run_that_was_cut_off_ends_with_the_same_numbers(
+    whole: Any, sets: tuple[Data, Data], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cut off after the rollout of the second iteration is recorded and before it counts."""
+    out = tmp_path / "run"
+
+    class CutError(Exception):
+        pass
+
+    def cut(self: Improver, trainer: Any, i: int, metrics: Any) -> None:
+        if i == 1:
+            raise CutError
+        original(self, trainer, i, metrics)
+
+    original = Improver._commit
+    monkeypatch.setattr(Improver, "_commit", cut)
+    with pytest.raises(CutError):
+        asyncio.run(Improver(out, TINY, *sets, SMALL).run())
+    monkeypatch.setattr(Improver, "_commit", original)
+    again = asyncio.run(Improver(out, TINY, *sets, SMALL).run())
+    assert numbers(again.history) == numbers(whole.history)
+    assert again.evaluations == whole.evaluations
+    with RunStore(out / "runs.sqlite") as store:
+        assert len(list(store.iter_runs())) == 3 * 4 * 2
+
+
+def test_a_finished_run_is_read_back(whole: Any, sets: tuple[Data, Data]) -> None:
+    again = asyncio.run(Improver(whole.folder, TINY, *sets, SMALL).run())
+    assert again.history == whole.history
+    assert again.best == whole.best
+
+
+def test_other_settings_are_refused(whole: Any, sets: tuple[Data, Data]) -> None:
+    with pytest.raises(ConfigError, match=r"IMPROVE_CHANGED.*settings"):
+        Improver(whole.folder, TINY, *sets, replace(SMALL, call_cost=0.5))
+
+
+def test_nothing_to_learn(sets: tuple[Data, Data], tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="NOTHING_TO_TRAIN"):
+        Improver(tmp_path, TINY, *sets, replace(SMALL, preset="vanilla-rag"))
+    with pytest.raises(UsageError, match="DATASET_EMPTY"):
+        Improver(tmp_path, TINY, replace(sets[0], questions=()), sets[1], SMALL)
+
+
+def test_only_trainable_roles_learn_and_the_others_stay_with_the_start(sets: tuple[Data, Data], tmp_path: Path) -> None:
+    jade = plugins.load("jade.presets", "jade")
+    planner = replace(jade, trainable=frozenset({"PL"}))
+    settings = replace(SMALL, iterations=1)
+    found = asyncio.run(Improver(tmp_path / "run", TINY, *sets, settings, preset=planner).run())
+    with RunStore(tmp_path / "run" / "runs.sqlite") as store:
+        actions = [t for run in store.iter_runs() for t in run.transitions if t.role not in ("PL", "R")]
+    assert actions
+    assert {t.sampling["temperature"] for t in actions} == {0.0}
+    assert not any(t.agent_trainable for t in actions)
+    assert not any(t.backbone_version.startswith("run-") for t in actions)
+    assert found.history[0]["rows"] >= 8
+
+
+def test_held_out_means_held_out(sets: tuple[Data, Data]) -> None:
+    require_apart(*sets)
+    with pytest.raises(UsageError, match=r"NOT_HELD_OUT.*split 'train'"):
+        require_apart(sets[0], data("train", 3))
+    mine, other = replace(sets[0], name="a.jsonl"), replace(sets[0], name="b.jsonl")
+    with pytest.raises(UsageError, match=r"NOT_HELD_OUT.*9 questions are in both"):
+        require_apart(mine, other)
+
+
+def test_cost_rises_between_its_bounds() -> None:
+    settings = replace(SMALL, iterations=11, call_cost=0.1, cost_from=0.2, cost_to=0.6)
+    assert [round(settings.cost(i), 3) for i in (0, 2, 4, 6, 10)] == [0.0, 0.0, 0.05, 0.1, 0.1]
+    with pytest.raises(ConfigError, match="compares runs of one question"):
+        replace(SMALL, runs_per_question=1)

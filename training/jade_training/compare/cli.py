@@ -1,0 +1,151 @@
+"""`jade compare`: joint against decoupled, static and no learning.
+
+Invariant: thin. The command parses its options, runs the arms, and writes what the report says.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from jade_graph.cli.command import Cli, command, single
+
+if TYPE_CHECKING:
+    from jade_training.improve.loop import Progress
+
+app = single()
+
+
+@command(app, "compare")
+def compare(
+    cli: Cli,
+    out: Annotated[Path, typer.Option(help="Folder of the comparison; the same goes on where it stopped.")] = Path(
+        "compared"
+    ),
+    quick: Annotated[bool, typer.Option(help="One seed, fewer arms and updates, no sweep.")] = False,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Learning runs of each arm.")] = None,
+    arms: Annotated[str | None, typer.Option(help='Some of them, by semicolons: "start;joint;static R,AG".')] = None,
+    iterations: Annotated[int | None, typer.Option(min=1, help="Updates of each learning run.")] = None,
+    backbone: Annotated[str | None, typer.Option(help="The start: tiny, a folder, or a hub id.")] = None,
+    train: Annotated[str, typer.Option(help="Questions to learn from.")] = "microworld:train?n=2000",
+    dev: Annotated[str, typer.Option(help="Questions to pick weights with.")] = "microworld:validation?n=140",
+    test: Annotated[str, typer.Option(help="Questions to report on.")] = "microworld:test?n=400",
+    sweep: Annotated[bool, typer.Option(help="Sweep the cost coefficient, too.")] = True,
+    fresh: Annotated[bool, typer.Option(help="Begin again: what is in the folder is thrown away.")] = False,
+) -> None:
+    """Learn each arm from the same start under the same budget and report, with intervals, which claims hold.
+
+    Arms: no learning; planner only; executors only; all roles on each fixed graph; joint. Killed at any time, the same
+    command goes on where it stopped.
+    """
+    from dataclasses import replace
+
+    from jade_graph.sync import run_sync
+    from jade_training.compare import plots, report
+    from jade_training.compare.arms import all_arms, chosen, fixed_graph
+    from jade_training.compare.run import CompareSettings, Comparison, Result
+    from jade_training.improve.settings import ImproveSettings
+    from jade_training.improve.sources import data_of, folder_of, require_apart
+
+    cli.put("backbone", backbone)
+    wanted = chosen(arms, quick=quick)
+    improve = ImproveSettings(iterations=iterations or (QUICK_ITERATIONS if quick else ImproveSettings().iterations))
+    settings = CompareSettings(tuple(range(seeds or (1 if quick else 3))), improve)
+    if quick or not sweep:
+        settings = replace(settings, costs=())
+    data = [data_of(cli.config, spec) for spec in (train, dev, test)]
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        require_apart(data[one], data[other])
+    start = folder_of(cli.settings.backbone)
+    if fresh:
+        shutil.rmtree(out, ignore_errors=True)
+    learning = sum(arm.learns for arm in wanted) * len(settings.seeds) + len(settings.costs)
+    with cli.out.progress(f"{len(wanted)} arms") as tick:
+        finished = set[str]()
+
+        def tell(what: str, p: Progress | None) -> None:
+            if p is None:
+                cli.out.log(what)
+                return
+            inside = (p.iteration + (p.done / p.of if p.of and p.phase == "rollout" else 0.0)) / p.iterations
+            tick(int(100 * (len(finished) + inside)), 100 * learning, f"{what}: {p.phase} {p.iteration + 1}")
+            if p.phase == "done" and p.iteration + 1 == p.iterations:
+                finished.add(what)
+
+        work = Comparison(out, start, data[0], data[1], data[2], settings, tell)
+
+        async def everything() -> tuple[list[Result], dict[float, Result]]:
+            found = await work.run(wanted)
+            jade = all_arms()["joint"].preset
+            for plan in ("QR,R,AG", "QR,R,DS,AG"):
+                found.append(await work.measured(f"start {plan}", fixed_graph(jade, plan), start))
+            swept = await work.sweep(all_arms()["joint"]) if settings.costs else {}
+            return found, swept
+
+        results, swept = run_sync(everything())
+    told = report.compared(wanted, results, swept)
+    ceiling = run_sync(_ceiling(test))
+    command_line = "jade compare" + (" --quick" if quick else "") + (f" --seeds {seeds}" if seeds else "")
+    text = report.markdown(told, work.facts, command_line, ceiling)
+    (out / "report.md").write_text(text, encoding="utf-8")
+    plots.curves(results, out / "curves.png")
+    plots.front(told["arms"], out / "front.png")
+    told = {**told, "ceiling": ceiling, "facts": work.facts, "report": str(out / "report.md")}
+    (out / "report.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    cli.out.result(told, lambda: _show(told))
+
+
+QUICK_ITERATIONS = 12
+
+
+async def _ceiling(test: str) -> float | None:
+    """F1 of the oracle that routes each question to its right plan; None where there is no oracle."""
+    if not test.startswith("microworld:"):
+        return None
+    from jade_graph.backbones.scripted import ScriptedBackbone
+    from jade_graph.engine import JadeGraph
+    from jade_graph.evaluation import evaluate
+    from jade_graph.microworld import OraclePolicy, parse
+    from jade_graph.microworld.search import WordSearch
+
+    world, questions, _ = parse(test.removeprefix("microworld:"))
+    oracle = ScriptedBackbone(OraclePolicy(world, questions), version="microworld-oracle")
+    rows = await evaluate(JadeGraph(oracle, retriever=WordSearch(world.passages)), questions)
+    return sum(r.f1 or 0.0 for r in rows) / len(rows)
+
+
+def _show(told: dict[str, Any]) -> list[Any]:
+    from rich.text import Text
+
+    from jade_graph.console import table
+
+    kinds = sorted({kind for a in told["arms"].values() for kind in a["f1_by_kind"]})
+    lines = []
+    for name, a in told["arms"].items():
+        low, high = a["f1"]["ci95"]
+        lines.append(
+            (
+                name, f"{a['f1']['mean']:.3f} ±{(high - low) / 2:.3f}",
+                *(f"{a['f1_by_kind'].get(k, 0.0):.2f}" for k in kinds), f"{a['calls']['mean']:.1f}",
+                f"{a['routing_bits']:.2f}", f"{a['illegal_rate']['mean']:.1%}", f"{a['minutes']:.1f}",
+            )
+        )  # fmt: skip
+    columns = ("arm", "F1", *kinds, "calls", "bits", "illegal", "min")
+    shown: list[Any] = [table(columns, lines, title="F1 on the test world, greedy", right=" ".join(columns[1:]))]
+    for claim in told["claims"]:
+        f1 = claim["f1"]
+        mark = "holds" if claim["holds"] else "does not hold"
+        shown.append(
+            Text(
+                f"joint - {claim['against']}: {f1['difference']:+.3f} F1 "
+                f"({f1['ci95'][0]:+.3f} to {f1['ci95'][1]:+.3f}); aim {claim['aim']:.2f}: {mark}"
+            )
+        )
+    if told["ceiling"] is not None:
+        shown.append(Text(f"oracle {told['ceiling']:.3f}", style="dim"))
+    shown.append(Text(f"report {told['report']}"))
+    return shown

@@ -1,0 +1,214 @@
+"""Runs the arms and measures what they came to, resumable at every arm, seed and iteration.
+
+Invariant: an arm's result is a file, written when it is complete; the same call reads it back instead of learning
+again. Weights are picked on the development world; the test world is seen once by each picked set of weights.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from jade_graph.backbones.hf import HFBackbone
+from jade_graph.engine import JadeGraph
+from jade_graph.errors import ConfigError
+from jade_graph.evaluation import Row, evaluate, load_rows, save_rows
+from jade_graph.manifest import manifest
+from jade_graph.types import Preset, Sampling
+from jade_training.compare.arms import Arm
+from jade_training.improve.holding import microworld_replay
+from jade_training.improve.loop import Data, Improver, Progress, evaluation_figures
+from jade_training.improve.settings import ImproveSettings
+
+Tell = Callable[[str, Progress | None], None]
+
+
+@dataclass(frozen=True, slots=True)
+class CompareSettings:
+    """What all arms share.
+
+    Attributes:
+        seeds: learning runs of each arm.
+        improve: of each learning run; its preset and seed are the arm's and the seed's own.
+        costs: call costs of the sweep with the joint arm (first seed); none: no sweep.
+    """
+
+    seeds: tuple[int, ...] = (0, 1, 2)
+    improve: ImproveSettings = field(default_factory=ImproveSettings)
+    costs: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3, 0.5)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "improve": self.improve.as_dict()}
+
+
+@dataclass(slots=True)
+class Result:
+    """One arm with one seed: figures on the test world, and how it was learned."""
+
+    arm: str
+    seed: int
+    rows: list[Row]
+    figures: dict[str, Any]
+    health: dict[str, float]
+    history: list[dict[str, Any]]
+    evaluations: dict[str, dict[str, Any]]
+    gradient_tokens: float
+    minutes: float
+    best: str
+    stopped: str | None = None
+
+    @property
+    def trained(self) -> bool:
+        return bool(self.history)
+
+
+class Comparison:
+    """All arms over one set of data.
+
+    Args:
+        out: folder; arms/NAME/SEED hold the learning runs, results/ what they came to.
+        start: Hugging Face folder.
+        train, dev, test: questions to learn from, to pick weights with, and to report.
+
+    Raises:
+        ConfigError: COMPARE_CHANGED, the folder holds a comparison with other settings.
+    """
+
+    def __init__(
+        self, out: Path, start: Path, train: Data, dev: Data, test: Data, settings: CompareSettings, tell: Tell
+    ) -> None:
+        self.out, self.start = out, start
+        self.train, self.dev, self.test = train, dev, test
+        self.settings, self.tell = settings, tell
+        served = HFBackbone.load(start)
+        self.version, tokenizer = served.version, served.tokenizer
+        self.replay = microworld_replay(tokenizer) if train.name.startswith("microworld") else []
+        self.facts = {
+            "start": self.version, "train": train.name, "dev": dev.name, "test": test.name,
+            "settings": {k: v for k, v in settings.as_dict().items() if k not in ("seeds", "costs")},
+        }  # fmt: skip
+        path = out / "compare.json"
+        if path.exists():
+            known = json.loads(path.read_text(encoding="utf-8"))["facts"]
+            if known != json.loads(json.dumps(self.facts)):
+                raise ConfigError(
+                    f"{str(out)!r} holds a comparison with other settings.",
+                    code="COMPARE_CHANGED",
+                    hint="another --out folder, or --fresh to begin again",
+                )
+        out.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"facts": self.facts}, indent=1) + "\n", encoding="utf-8")
+
+    async def run(self, arms: Sequence[Arm]) -> list[Result]:
+        """Every arm with every seed; what does not learn is measured once."""
+        found: list[Result] = []
+        for seed in self.settings.seeds:
+            for arm in arms:
+                if arm.learns:
+                    found.append(await self.learned(arm, seed))
+                elif seed == self.settings.seeds[0]:
+                    found.append(await self.measured(arm.name, arm.preset, self.start))
+        return found
+
+    async def sweep(self, joint: Arm) -> dict[float, Result]:
+        """The joint arm under rising call costs, with the first seed."""
+        found: dict[float, Result] = {}
+        for cost in self.settings.costs:
+            arm = replace(joint, name=f"joint cost {cost:g}")
+            found[cost] = await self.learned(arm, self.settings.seeds[0], alpha=cost)
+        return found
+
+    async def learned(self, arm: Arm, seed: int, *, alpha: float | None = None) -> Result:
+        """Learn and measure, or read back."""
+        name = f"{_slug(arm.name)}-{seed}"
+        if (known := self._read(name)) is not None:
+            return known
+        settings = replace(self.settings.improve, seed=seed, preset=arm.preset.name)
+        if alpha is not None:
+            settings = replace(settings, alpha=alpha, call_cost=0.0)
+        began = time.monotonic()
+        improver = Improver(
+            self.out / "arms" / name, self.start, self.train, self.dev, settings,
+            preset=arm.preset, replay=self.replay, progress=lambda p: self.tell(f"{arm.name}, seed {seed}", p),
+        )  # fmt: skip
+        improved = await improver.run()
+        minutes = (time.monotonic() - began) / 60
+        result = await self._tested(arm.name, seed, arm.preset, improved.best)
+        result.history = improved.history
+        result.evaluations = {str(k): v for k, v in improved.evaluations.items()}
+        result.gradient_tokens = sum(h.get("gradient_tokens", 0.0) for h in improved.history)
+        result.minutes = minutes
+        result.stopped = improved.stopped.message if improved.stopped else None
+        return self._keep(name, result)
+
+    async def measured(self, name: str, preset: Preset, model: Path) -> Result:
+        """A model as it is, without learning."""
+        slug = _slug(name)
+        known = self._read(slug)
+        return known if known is not None else self._keep(slug, await self._tested(name, 0, preset, model))
+
+    async def _tested(self, name: str, seed: int, preset: Preset, model: Path) -> Result:
+        self.tell(f"{name}: on the test world", None)
+        backbone = HFBackbone.load(model, dtype="float32")
+        frozen = HFBackbone.load(self.start, dtype="float32") if preset.trainable is not None else None
+        graph = JadeGraph(
+            backbone,
+            preset=preset,
+            retriever=self.test.retriever,
+            frozen_backbone=frozen,
+            k=self.settings.improve.k,
+            sampling=Sampling(temperature=0.0),
+        )
+        try:
+            rows = await evaluate(graph, self.test.questions, concurrency=self.settings.improve.concurrency)
+            health = _health(backbone)
+        finally:
+            await graph.aclose()
+        figures = evaluation_figures(rows) | {"plans_by_kind": plans_by_kind(rows)}
+        return Result(name, seed, rows, figures, health, [], {}, 0.0, 0.0, str(model.name))
+
+    # --- on disk ------------------------------------------------------------------------------------------------------
+    def _keep(self, name: str, result: Result) -> Result:
+        folder = self.out / "results"
+        facts = manifest(seeds=[result.seed], compare=self.facts, arm=result.arm)
+        save_rows(folder / f"{name}.jsonl", result.rows, facts)
+        told = {k: v for k, v in asdict(result).items() if k != "rows"}
+        fresh = folder / f"{name}.json.new"
+        fresh.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+        fresh.replace(folder / f"{name}.json")
+        return result
+
+    def _read(self, name: str) -> Result | None:
+        path = self.out / "results" / f"{name}.json"
+        if not path.exists():
+            return None
+        rows, _ = load_rows(path.with_suffix(".jsonl"))
+        return Result(rows=rows, **json.loads(path.read_text(encoding="utf-8")))
+
+
+def plans_by_kind(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
+    """Share of each root plan by kind of question, largest first."""
+    found: dict[str, dict[str, float]] = {}
+    for kind in sorted({r.type for r in rows}):
+        mine = [r.plan for r in rows if r.type == kind]
+        shares = {plan: mine.count(plan) / len(mine) for plan in set(mine)}
+        found[kind] = dict(sorted(shares.items(), key=lambda item: (-item[1], item[0])))
+    return found
+
+
+def _health(backbone: HFBackbone) -> dict[str, float]:
+    """Exact match of each role on a fixed bank of prompts; empty for models that are not of microworld."""
+    if backbone.profile != "compact":
+        return {}
+    from jade_training.pretrain.health import health, health_set
+
+    shown = health_set(split="test", seed=11, sets=20, short=100)
+    return {role: value for role, value in health(backbone.model, backbone.tokenizer, shown).items() if " " not in role}
+
+
+def _slug(name: str) -> str:
+    return name.lower().replace(" ", "-").replace(",", "-").replace(".", "_")

@@ -1,0 +1,153 @@
+"""`jade improve`: learn from runs, iteration by iteration.
+
+Invariant: thin. The command parses its options, calls `Improver`, and prints what came out.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from jade_graph.cli.command import Cli, command, single
+from jade_graph.cli.indexing import indexing
+
+if TYPE_CHECKING:
+    from jade_training.improve.loop import Improved, Progress
+
+app = single()
+
+
+@command(app, "improve")
+def improve(
+    cli: Cli,
+    dataset: Annotated[str, typer.Argument(help="Questions to learn from.")] = "microworld:train?n=2000",
+    held_out: Annotated[str, typer.Option(help="Questions to be measured on.")] = "microworld:validation?n=140",
+    out: Annotated[Path, typer.Option(help="Folder of the learning run; the same goes on where it stopped.")] = Path(
+        "improved"
+    ),
+    preset: Annotated[str | None, typer.Option(help="Method; its trainable roles learn.")] = None,
+    backbone: Annotated[str | None, typer.Option(help="tiny, a folder, or a hub id.")] = None,
+    corpus: Annotated[str | None, typer.Option(help="Corpus to search; default: the data sets' own passages.")] = None,
+    iterations: Annotated[int, typer.Option(min=1, help="Rounds of rollout and update.")] = 25,
+    questions: Annotated[int, typer.Option(min=1, help="Questions an iteration.")] = 48,
+    runs_per_question: Annotated[int, typer.Option(min=1, metavar="G", help="Runs of each question.")] = 4,
+    learning_rate: Annotated[float | None, typer.Option(min=0.0, help="Of AdamW, falling linearly.")] = None,
+    estimator: Annotated[
+        str | None, typer.Option(help="Advantages: rloo, grpo or gae (a value head).")
+    ] = None,
+    call_cost: Annotated[float, typer.Option(min=0.0, help="Cost of a model call, in units of F1.")] = 0.03,
+    explore: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of root plans drawn uniformly.")] = 0.35,
+    evaluate_every: Annotated[int, typer.Option(min=1, help="Iterations between evaluations.")] = 5,
+    seed: Annotated[int | None, typer.Option(help="Of questions, sampling and mini-batches.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many questions of each data set.")] = None,
+    mlflow: Annotated[bool, typer.Option(help="Log metrics to MLflow (MLFLOW_TRACKING_URI).")] = False,
+    fresh: Annotated[bool, typer.Option(help="Begin again: what is in the folder is thrown away.")] = False,
+) -> None:
+    """Roll out, train, evaluate, again and again; stop with a reason when learning collapses.
+
+    Killed at any time, the same command goes on where it stopped.
+    """
+    from dataclasses import replace
+
+    from jade_graph.sync import run_sync
+    from jade_training.improve.holding import microworld_replay
+    from jade_training.improve.loop import Improver
+    from jade_training.improve.settings import PPO, ImproveSettings
+    from jade_training.improve.sources import MICROWORLD, data_of, folder_of, require_apart
+    from jade_training.improve.tracking import tracked
+
+    for name, value in (("preset", preset), ("backbone", backbone), ("corpus", corpus), ("seed", seed)):
+        cli.put(name, value)
+    chosen: dict[str, Any] = {"learning_rate": learning_rate, "estimator": estimator}
+    settings = ImproveSettings(
+        preset=cli.settings.preset,
+        iterations=iterations,
+        questions=questions,
+        runs_per_question=runs_per_question,
+        explore=explore,
+        call_cost=call_cost,
+        evaluate_every=evaluate_every,
+        seed=cli.settings.seed,
+        k=cli.settings.k,
+        ppo=replace(PPO, **{k: v for k, v in chosen.items() if v is not None}),
+    )
+    with indexing(cli) as progress:
+        train = data_of(cli.config, dataset, limit=limit, progress=progress)
+        measured = data_of(cli.config, held_out, limit=limit, progress=progress)
+    require_apart(train, measured)
+    start = folder_of(cli.settings.backbone)
+    if fresh:
+        shutil.rmtree(out, ignore_errors=True)
+    replay = []
+    if dataset.startswith(MICROWORLD):
+        from jade_graph.backbones.codec import Codec
+
+        replay = microworld_replay(Codec.from_folder(start).tokenizer, seed=settings.seed)
+    with cli.out.progress(f"{settings.preset} on {train.name}") as tick, tracked(mlflow, out.name) as log:
+
+        def tell(p: Progress) -> None:
+            inside = p.done / p.of if p.of else 0.0
+            parts = {"evaluate": 0.9 + 0.1 * inside, "train": 0.7, "rollout": 0.7 * inside, "done": 1.0}
+            tick(int(100 * (p.iteration + parts[p.phase])), 100 * p.iterations, f"{p.phase} {p.iteration + 1}")
+            if p.phase == "done":
+                log(p.metrics, p.iteration)
+                cli.out.log(_line(p))
+
+        improver = Improver(out, start, train, measured, settings, replay=replay, progress=tell)
+        result = run_sync(improver.run())
+    cli.out.result(as_dict(result), lambda: show(result))
+
+
+def _line(p: Progress) -> str:
+    m = p.metrics
+    plans = "  ".join(f"{plan} {n}" for plan, n in list(m["plans"].items())[:3])
+    return (
+        f"{p.iteration + 1:3d}/{p.iterations}  F1 {m['score'] or 0.0:.3f}  calls {m['calls']:.1f}  "
+        f"illegal {1 - m['legal']:.1%}  routing {m['routing_bits']:.2f} bits  {plans}"
+    )
+
+
+def as_dict(result: Improved) -> dict[str, Any]:
+    return {
+        "folder": str(result.folder),
+        "iterations": result.iterations,
+        "stopped": None if result.stopped is None else {"code": result.stopped.code, "why": result.stopped.message},
+        "best": str(result.best),
+        "best_iteration": result.best_iteration,
+        "last": str(result.last),
+        "evaluations": {str(i): e for i, e in sorted(result.evaluations.items())},
+        "history": result.history,
+        "seconds": round(result.seconds, 1),
+    }
+
+
+def show(result: Improved) -> list[Any]:
+    """The evaluations as a table, and what to do next."""
+    from rich.text import Text
+
+    from jade_graph.console import table
+
+    kinds = sorted({kind for e in result.evaluations.values() for kind in e["f1_by_kind"]})
+    lines = []
+    for i, e in sorted(result.evaluations.items()):
+        low, high = e["f1_ci95"]
+        top = next(iter(e["plans"].items()))
+        mark = "start" if i == 0 else f"{i} *" if i == result.best_iteration else str(i)
+        lines.append(
+            (
+                mark, f"{e['f1']:.3f} ±{(high - low) / 2:.3f}", *(f"{e['f1_by_kind'].get(k, 0.0):.2f}" for k in kinds),
+                f"{e['calls']:.1f}", f"{e['illegal_rate']:.1%}", f"{e['routing_bits']:.2f}", f"{top[0]} {top[1]:.0%}",
+            )
+        )  # fmt: skip
+    columns = ("iteration", "F1", *kinds, "calls", "illegal", "bits", "first plan")
+    out: list[Any] = [table(columns, lines, title="greedy, on held-out questions", right=" ".join(columns[1:-1]))]
+    if result.stopped is not None:
+        out.append(Text(f"Stopped after {result.iterations}: {result.stopped.code}: {result.stopped.message}", "red"))
+    out.append(Text(f"best    {result.best}"))
+    out.append(
+        Text(f"Next: jade eval microworld:test --backbone {result.best}, jade rollout .. --backbone {result.best}")
+    )
+    return out

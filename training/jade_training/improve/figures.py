@@ -1,0 +1,69 @@
+"""What the runs of a rollout look like: how they went, what was planned, and whether the planner routes.
+
+Invariant: pure functions of runs; nothing here is trained on.
+"""
+
+from __future__ import annotations
+
+import math
+import resource
+import sys
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from jade_graph.metrics import token_f1
+from jade_graph.types import Question, Run
+
+
+def entropy_bits(items: Iterable[str]) -> float:
+    """Shannon entropy of the empirical distribution, in bits."""
+    counts = Counter(items)
+    total = sum(counts.values())
+    return -sum(n / total * math.log2(n / total) for n in counts.values()) if total else 0.0
+
+
+def routing_bits(pairs: Sequence[tuple[str, str]]) -> float:
+    """Mutual information of (kind of question, plan), in bits: 0 for a planner that writes one plan for all.
+
+    The plug-in estimate, with the Miller-Madow correction, not below 0: chance alone gives a positive plug-in value.
+    """
+    if not pairs:
+        return 0.0
+    joint, kinds, plans = Counter(pairs), {k for k, _ in pairs}, {p for _, p in pairs}
+    plug_in = (
+        entropy_bits(k for k, _ in pairs)
+        + entropy_bits(p for _, p in pairs)
+        - entropy_bits("\x1f".join(x) for x in pairs)
+    )
+    bias = (len(joint) - len(kinds) - len(plans) + 1) / (2 * len(pairs) * math.log(2))
+    return max(0.0, plug_in - bias)
+
+
+def rollout_figures(runs: Sequence[Run], questions: Mapping[str, Question]) -> dict[str, Any]:
+    """Means over runs. `score` is F1 without costs; plans are those that the planner drew itself, unforced."""
+    scores = [f1 for r in runs if (f1 := token_f1(r.answer, questions[r.question_id].answers)) is not None]
+    actions = sum(r.counters.calls for r in runs)
+    drawn = [
+        (questions[r.question_id].type or "all", r.plan)
+        for r in runs
+        if r.transitions and not r.transitions[0].sampling.get("forced")
+    ]
+    n = max(1, len(runs))
+    return {
+        "score": sum(scores) / len(scores) if scores else None,
+        "calls": actions / n,
+        "retrievals": sum(r.counters.retrievals for r in runs) / n,
+        "legal": 1.0 - sum(r.illegal_actions for r in runs) / max(1, actions),
+        "failed": sum(r.status == "failed" for r in runs) / n,
+        "plan_entropy": entropy_bits(plan for _, plan in drawn),
+        "routing_bits": routing_bits(drawn),
+        "plans": dict(Counter(plan for _, plan in drawn).most_common()),
+        "memory_gib": memory_gib(),
+    }
+
+
+def memory_gib() -> float:
+    """The most memory that this process had resident so far."""
+    unit = 2**30 if sys.platform == "darwin" else 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit

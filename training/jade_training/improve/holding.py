@@ -1,0 +1,26 @@
+"""What keeps roles that the policy seldom visits from rotting: demonstrations of theirs, replayed while it learns.
+
+Invariant: nothing that is scored is taught here. Reading (AG, DS) is left to learning; demonstrations are of worlds of
+the split "train", with the tokens that the engine would produce.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jade_training.forward import Pair
+
+HELD = ("QR", "QDS", "QDP", "AS")
+"""Roles whose skill is complete at the start, and which nothing rewards while the planner does not call them."""
+
+
+def microworld_replay(tokenizer: Any, *, count: int = 400, seed: int = 0, roles: tuple[str, ...] = HELD) -> list[Pair]:
+    """(prompt ids, action ids) of demonstrations, evenly of each role; seeded."""
+    from jade_training.pretrain.batches import encode
+    from jade_training.pretrain.demonstrations import Demonstrator
+
+    demonstrator = Demonstrator(1_000_003 + seed)
+    shown = [demonstrator.short(roles[i % len(roles)]) for i in range(count)]
+    rows = encode(tokenizer, shown)
+    return [(tuple(row.prefix + prompt), tuple(action)) for row in rows for prompt, action in row.parts]

@@ -1,0 +1,341 @@
+"""The loop: rollout -> export -> train -> evaluate, resumable at every boundary.
+
+Invariant: an iteration counts when its checkpoint and metrics are on disk; one that was cut off is taken up from its
+recorded runs and ends with the same numbers. Every rollout is of one backbone version, which names the run's weights:
+`<name>-<iteration>`. Weights that a collapse made are never called good.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jade_graph import plugins
+from jade_graph.backbones.codec import Codec
+from jade_graph.backbones.hf import HFBackbone
+from jade_graph.engine import JadeGraph
+from jade_graph.errors import ConfigError, UsageError
+from jade_graph.evaluation import Row, evaluate, save_rows, summarize
+from jade_graph.export import export_runs, read_export
+from jade_graph.manifest import manifest
+from jade_graph.rewards import score_run
+from jade_graph.rollouts import collect
+from jade_graph.store import RunStore
+from jade_graph.types import Preset, Question, Retriever, Run, Sampling
+from jade_training.improve.figures import rollout_figures, routing_bits
+from jade_training.improve.settings import ImproveSettings
+from jade_training.improve.watchdog import Thresholds, Verdict, judge
+from jade_training.trainer import PPOTrainer
+
+if TYPE_CHECKING:
+    from jade_training.forward import Pair
+
+STATE, METRICS = "improve.json", "metrics.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """Questions with where to search for their answers. `name` is recorded."""
+
+    name: str
+    questions: Sequence[Question]
+    retriever: Retriever | None
+
+
+@dataclass(slots=True)
+class Progress:
+    """What is going on: `done` of `of` units of a `phase` ("rollout", "train", "evaluate") of an iteration."""
+
+    iteration: int
+    iterations: int
+    phase: str
+    done: int = 0
+    of: int = 0
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Improved:
+    """What a learning run came to. `best` and `last` are Hugging Face folders; `stopped` says why it ended early."""
+
+    folder: Path
+    iterations: int
+    history: list[dict[str, Any]]
+    evaluations: dict[int, dict[str, Any]]
+    best: Path
+    best_iteration: int
+    last: Path
+    stopped: Verdict | None
+    seconds: float
+
+
+class Improver:
+    """One learning run in a folder. `run` goes on from wherever an earlier process stopped.
+
+    Args:
+        out: its folder: runs.sqlite, iterations/NNN (export, checkpoint, metrics), models/, improve.json.
+        model: a Hugging Face folder, the start; it also serves the roles that are not trained.
+        train, held_out: questions to learn from, and to be measured on.
+        replay, bank: demonstrations and prompts that hold roles which the policy seldom visits (see `PPOTrainer`).
+        thresholds: of the watchdog.
+        keep: checkpoints that are kept beside the best and the last.
+
+    Raises:
+        ConfigError: IMPROVE_CHANGED, the folder holds a run with other settings, data or start.
+    """
+
+    def __init__(
+        self,
+        out: Path | str,
+        model: Path | str,
+        train: Data,
+        held_out: Data,
+        settings: ImproveSettings | None = None,
+        *,
+        preset: Preset | None = None,
+        replay: Sequence[Pair] = (),
+        bank: Sequence[Pair] = (),
+        thresholds: Thresholds | None = None,
+        progress: Callable[[Progress], None] | None = None,
+        keep: int = 1,
+    ) -> None:
+        self.out, self.source = Path(out), Path(model)
+        self.train, self.held_out = train, held_out
+        self.settings = settings or ImproveSettings()
+        self.preset: Preset = preset or plugins.load("jade.presets", self.settings.preset)
+        if self.preset.trainable is not None and not self.preset.trainable:
+            raise UsageError(
+                f"the preset {self.preset.name!r} trains no role.", code="NOTHING_TO_TRAIN", hint="--preset jade"
+            )
+        if not train.questions or not held_out.questions:
+            raise UsageError("there are no questions to learn from.", code="DATASET_EMPTY", hint="a larger --limit")
+        self.replay, self.bank = replay, bank
+        self.thresholds, self.tell, self.keep = thresholds, progress or (lambda _: None), keep
+        self.out.mkdir(parents=True, exist_ok=True)
+        self.facts = {
+            "settings": self.settings.as_dict(),
+            "preset": self.preset.name,
+            "trainable": sorted(self.preset.trainable) if self.preset.trainable is not None else None,
+            "plan": self.preset.plan,
+            "model": HFBackbone.load(self.source).version,
+            "train": train.name,
+            "held_out": held_out.name,
+        }
+        self.done, self.history, self.evaluations = self._resume()
+
+    # --- the loop -----------------------------------------------------------------------------------------------------
+    async def run(self) -> Improved:
+        """Iterate to the end, or until the watchdog stops it."""
+        began = time.monotonic()
+        s = self.settings
+        ppo = replace(s.ppo, seed=s.seed, updates=s.iterations)
+        trainer = PPOTrainer(self.source, ppo, roles=self.preset.trainable, replay=self.replay, bank=self.bank)
+        if self.done:
+            trainer.load_checkpoint(self._iteration(self.done - 1) / "checkpoint")
+        codec = Codec.from_folder(self.source)
+        frozen = None if self.preset.trainable is None else HFBackbone.load(self.source, dtype="float32")
+        verdict = judge(self.history, self.thresholds)
+        try:
+            with RunStore(self.out / "runs.sqlite") as store:
+                if 0 not in self.evaluations and not self.done:
+                    await self._evaluate(trainer, codec, frozen, 0)
+                while self.done < s.iterations and verdict is None:
+                    i = self.done
+                    runs = await self._rollout(trainer, codec, frozen, store, i)
+                    metrics = self._train(trainer, runs, i)
+                    if (i + 1) % s.evaluate_every == 0 or i + 1 == s.iterations:
+                        await self._evaluate(trainer, codec, frozen, i + 1)
+                    self._commit(trainer, i, metrics)
+                    verdict = judge(self.history, self.thresholds)
+        finally:
+            if frozen is not None:
+                await frozen.aclose()
+        return self._ended(trainer, verdict, time.monotonic() - began)
+
+    async def _rollout(
+        self, trainer: PPOTrainer, codec: Codec, frozen: HFBackbone | None, store: RunStore, i: int
+    ) -> list[Run]:
+        s = self.settings
+        asked = self._questions(i)
+        total, done = len(asked) * s.runs_per_question, 0
+
+        def count(run: Run) -> None:
+            nonlocal done
+            del run
+            done += 1
+            self.tell(Progress(i, s.iterations, "rollout", done, total))
+
+        backbone = self._served(trainer, codec, i)
+        graph = self._graph(backbone, frozen, self.train.retriever, store)
+        try:
+            rollout = await collect(
+                graph,
+                asked,
+                rollout_id=f"{self.out.name}-{i:03d}",
+                runs_per_question=s.runs_per_question,
+                seed=s.seed,
+                concurrency=s.concurrency,
+                sampling={"temperature": s.temperature},
+                explore=s.explore if self.preset.plan is None else 0.0,
+                progress=count,
+                store=store,
+            )
+        finally:
+            await backbone.aclose()
+        folder = self._iteration(i) / "export"
+        export_runs(rollout, folder, self._manifest(i, graph), force=True)
+        return read_export(folder).runs
+
+    def _train(self, trainer: PPOTrainer, runs: Sequence[Run], i: int) -> dict[str, Any]:
+        self.tell(Progress(i, self.settings.iterations, "train", 0, len(runs)))
+        by_id = {q.id: q for q in self._questions(i)}
+        spec = self.settings.rewards(self.preset, i)
+        runs = sorted(runs, key=lambda r: r.id)
+        scored = {run.id: score_run(run, by_id[run.question_id], spec) for run in runs}
+        metrics: dict[str, Any] = trainer.update(runs, scored, version=self._version(i), step=i)
+        return {"iteration": i, **metrics, **rollout_figures(runs, by_id), "call_cost": spec.call_cost}
+
+    async def _evaluate(self, trainer: PPOTrainer, codec: Codec, frozen: HFBackbone | None, at: int) -> None:
+        backbone = self._served(trainer, codec, at)
+        graph = self._graph(backbone, frozen, self.held_out.retriever, None, greedy=True)
+        done, total = 0, len(self.held_out.questions)
+
+        def count(run: Run) -> None:
+            nonlocal done
+            del run
+            done += 1
+            self.tell(Progress(at, self.settings.iterations, "evaluate", done, total))
+
+        try:
+            rows = await evaluate(graph, self.held_out.questions, concurrency=self.settings.concurrency, progress=count)
+        finally:
+            await backbone.aclose()
+        save_rows(self.out / "evaluations" / f"{at:03d}.jsonl", rows, self._manifest(at, graph))
+        self.evaluations[at] = evaluation_figures(rows)
+
+    # --- parts --------------------------------------------------------------------------------------------------------
+    def _questions(self, i: int) -> list[Question]:
+        """Those of an iteration: the data set is gone through in a new order each time it is exhausted."""
+        n, found = len(self.train.questions), list[Question]()
+        first = i * self.settings.questions
+        for at in range(first, first + self.settings.questions):
+            order = random.Random(f"improve {self.settings.seed} {at // n}").sample(range(n), n)
+            found.append(self.train.questions[order[at % n]])
+        return list({q.id: q for q in found}.values())
+
+    def _version(self, i: int) -> str:
+        return f"{self.out.name}-{i:03d}"
+
+    def _served(self, trainer: PPOTrainer, codec: Codec, i: int) -> HFBackbone:
+        return HFBackbone.from_model(trainer.model, codec, version=self._version(i))
+
+    def _graph(
+        self,
+        backbone: HFBackbone,
+        frozen: HFBackbone | None,
+        retriever: Retriever | None,
+        store: RunStore | None,
+        *,
+        greedy: bool = False,
+    ) -> JadeGraph:
+        return JadeGraph(
+            backbone,
+            preset=self.preset,
+            retriever=retriever,
+            frozen_backbone=frozen,
+            k=self.settings.k,
+            sampling=Sampling(temperature=0.0 if greedy else self.settings.temperature),
+            recorder=store,
+        )
+
+    def _manifest(self, i: int, graph: JadeGraph) -> dict[str, Any]:
+        corpus = graph.retriever.corpus_id if graph.retriever else None
+        version = graph.backbone.version
+        return manifest(
+            seeds=[self.settings.seed], improve=self.facts, iteration=i, corpus_id=corpus, k=graph.k,
+            backbone_version=version, graph_hash=graph.graph_hash, preset=self.preset.name,
+        )  # fmt: skip
+
+    # --- on disk ------------------------------------------------------------------------------------------------------
+    def _iteration(self, i: int) -> Path:
+        return self.out / "iterations" / f"{i:03d}"
+
+    def _resume(self) -> tuple[int, list[dict[str, Any]], dict[int, dict[str, Any]]]:
+        path = self.out / STATE
+        if not path.exists():
+            return 0, [], {}
+        state = json.loads(path.read_text(encoding="utf-8"))
+        facts = json.loads(json.dumps(self.facts))
+        if state["facts"] != facts:
+            differ = [k for k, v in facts.items() if state["facts"].get(k) != v]
+            raise ConfigError(
+                f"{str(self.out)!r} holds a learning run with other {', '.join(differ)}.",
+                code="IMPROVE_CHANGED",
+                hint="another --out folder, or --fresh to begin again",
+            )
+        return state["done"], state["history"], {int(k): v for k, v in state["evaluations"].items()}
+
+    def _commit(self, trainer: PPOTrainer, i: int, metrics: dict[str, Any]) -> None:
+        """Checkpoint first, then the state that names it: a kill between the two repeats the iteration."""
+        trainer.save_checkpoint(self._iteration(i) / "checkpoint")
+        self.history.append(metrics)
+        self.done = i + 1
+        if i + 1 in self.evaluations:
+            trainer.export(self.out / "models" / f"{i + 1:03d}")
+        self._save()
+        lines = "".join(json.dumps(m) + "\n" for m in self.history)
+        _write(self.out / METRICS, lines)
+        wanted = {i - j for j in range(self.keep)}
+        for folder in sorted((self.out / "iterations").iterdir()):
+            if int(folder.name) not in wanted:
+                shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+        self.tell(Progress(i, self.settings.iterations, "done", 1, 1, metrics))
+
+    def _save(self) -> None:
+        state = {
+            "facts": self.facts,
+            "done": self.done,
+            "history": self.history,
+            "evaluations": {str(k): v for k, v in self.evaluations.items()},
+        }
+        _write(self.out / STATE, json.dumps(state, indent=1) + "\n")
+
+    def _ended(self, trainer: PPOTrainer, verdict: Verdict | None, seconds: float) -> Improved:
+        """Weights of the evaluations are on disk: the best of them is the last good version."""
+        scored = {i: e["f1"] for i, e in self.evaluations.items() if e.get("f1") is not None}
+        best = max(scored, key=lambda i: (scored[i], i)) if scored else self.done
+        folders = {i: self.out / "models" / f"{i:03d}" for i in scored if i} | {0: self.source}
+        last = folders.get(self.done) or trainer.export(self.out / "models" / f"{self.done:03d}")
+        self._save()
+        return Improved(
+            self.out, self.done, self.history, self.evaluations, folders.get(best, last), best, last, verdict, seconds
+        )
+
+
+def evaluation_figures(rows: Sequence[Row]) -> dict[str, Any]:
+    """Means of a greedy evaluation, F1 by kind of question, plans, and bits between kind and plan."""
+    whole = summarize(rows)
+    names = ("n", "f1", "em", "f1_style_stripped", "calls", "retrievals", "tokens", "illegal_rate", "failed_rate")
+    kinds = sorted({r.type for r in rows})
+    by_kind = {kind: [r.f1 for r in rows if r.type == kind and r.f1 is not None] for kind in kinds}
+    return {
+        **{name: whole[name] for name in names},
+        "f1_ci95": whole["ci95"].get("f1"),
+        "plans": whole["plans"],
+        "f1_by_kind": {kind: sum(values) / len(values) for kind, values in by_kind.items() if values},
+        "routing_bits": routing_bits([(r.type, r.plan) for r in rows]),
+    }
+
+
+def _write(path: Path, text: str) -> None:
+    """Whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(path.name + ".new")
+    fresh.write_text(text, encoding="utf-8")
+    fresh.replace(path)

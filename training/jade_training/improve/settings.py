@@ -1,0 +1,108 @@
+"""What decides a learning run, and what it costs to act as it proceeds.
+
+Invariant: two learning runs with equal settings, data and starting weights make the same weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from jade_graph.errors import ConfigError
+from jade_graph.rewards import RewardSpec
+from jade_graph.types import Preset
+from jade_training.ppo import PPOConfig
+
+# Chosen on worlds of the split "validation" (docs/learning.md says how), never on those that are reported.
+PPO = PPOConfig(
+    estimator="rloo",
+    learning_rate=5e-4,
+    schedule="linear",
+    updates=25,
+    minibatches=4,
+    kl_coef=0.01,
+    kl_estimator="k3",
+    entropy_coef={"PL": 0.03},
+    ratio={"PL": "sequence"},
+    role_weights={"PL": 4.0},
+    replay_coef=0.1,
+    replay_rows=24,
+    target_kl=0.2,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ImproveSettings:
+    """Everything that decides a learning run beside its data.
+
+    Attributes:
+        preset: whose trainable roles learn; the others are served by the starting weights, greedily.
+        iterations: updates in all.
+        questions, runs_per_question: of each rollout.
+        explore: share of runs whose root plan is drawn uniformly, so that a plan that became rare is still tried.
+        temperature: of the trainable roles in rollouts.
+        call_cost: what a call of the language model costs, in units of F1; it rises linearly from nothing between the
+            iterations `cost_from` and `cost_to` (shares of all), because a plan that takes many calls cannot pay before
+            its executors work.
+        format_penalty: of an illegal action, to its own role; None: the preset's.
+        alpha, beta: turn and retrieval cost of the paper; None: the preset's.
+        evaluate_every: iterations between evaluations; the last is always evaluated.
+        seed: of questions, sampling and mini-batches.
+        k: passages a retrieval brings.
+        concurrency: runs at once; the backbone batches what they ask.
+        ppo: of every update. Its seed and number of updates are this run's own.
+    """
+
+    preset: str = "jade"
+    iterations: int = 25
+    questions: int = 48
+    runs_per_question: int = 4
+    explore: float = 0.35
+    temperature: float = 1.0
+    call_cost: float = 0.03
+    cost_from: float = 0.2
+    cost_to: float = 0.6
+    format_penalty: float | None = -0.3
+    alpha: float | None = None
+    beta: float | None = None
+    evaluate_every: int = 5
+    seed: int = 0
+    k: int = 5
+    concurrency: int = 64
+    ppo: PPOConfig = field(default_factory=lambda: PPO)
+
+    def __post_init__(self) -> None:
+        """Raises `ConfigError` CONFIG_VALUE."""
+        if isinstance(self.ppo, Mapping):
+            object.__setattr__(self, "ppo", PPOConfig(**self.ppo))
+        for name in ("iterations", "questions", "runs_per_question", "evaluate_every", "k", "concurrency"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"improve: {name} is {getattr(self, name)!r}, below 1.", code="CONFIG_VALUE")
+        if self.ppo.estimator != "gae" and self.runs_per_question < 2:
+            raise ConfigError(
+                f"the estimator {self.ppo.estimator!r} compares runs of one question, and there is one of each.",
+                code="CONFIG_VALUE",
+                hint="--runs-per-question 4, or the estimator gae",
+            )
+
+    def cost(self, iteration: int) -> float:
+        """What a call costs in an iteration."""
+        done = iteration / max(1, self.iterations - 1)
+        if self.cost_to <= self.cost_from:
+            return self.call_cost if done >= self.cost_to else 0.0
+        return self.call_cost * min(1.0, max(0.0, (done - self.cost_from) / (self.cost_to - self.cost_from)))
+
+    def rewards(self, preset: Preset, iteration: int) -> RewardSpec:
+        """What is paid for in an iteration."""
+        given = {
+            "alpha": self.alpha,
+            "beta": self.beta,
+            "penalties": None if self.format_penalty is None else {"*": self.format_penalty},
+        }
+        return RewardSpec.of_preset(
+            preset, call_cost=self.cost(iteration), **{k: v for k, v in given.items() if v is not None}
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "ppo": self.ppo.as_dict()}

@@ -1,0 +1,65 @@
+"""Where a learning run takes questions, passages and the starting weights from.
+
+Invariant: questions to learn from and to be measured on share no id, and microworlds no entity: a spec of the same
+split for both is refused.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jade_graph.assembly import open_retriever_for
+from jade_graph.backbones import TINY, folders
+from jade_graph.data import load_dataset
+from jade_graph.errors import UsageError
+from jade_graph.microworld.search import WordSearch
+from jade_training.improve.loop import Data
+
+if TYPE_CHECKING:
+    from jade_graph.assembly import Progress
+    from jade_graph.config import Config
+
+MICROWORLD = "microworld:"
+
+
+def data_of(
+    config: Config, spec: str, *, limit: int | None = None, split: str | None = None, progress: Progress | None = None
+) -> Data:
+    """A data set with where to search: its own passages, or the corpus that somebody named.
+
+    Microworlds are searched by words: names decide there, and thousands of passages need no encoder.
+    """
+    data = load_dataset(spec, limit=limit, split=split)
+    if spec.startswith(MICROWORLD) and config.origin("corpus") == "default":
+        return Data(data.name, data.questions, WordSearch(data.passages))
+    return Data(data.name, data.questions, open_retriever_for(config, data, progress))
+
+
+def require_apart(train: Data, held_out: Data) -> None:
+    """Refuse to measure on what is learned from. Raises `UsageError` NOT_HELD_OUT."""
+    both = {q.question for q in train.questions} & {q.question for q in held_out.questions}
+    worlds = [d.name.removeprefix(MICROWORLD).partition("?")[0] for d in (train, held_out)]
+    alike = all(d.name.startswith(MICROWORLD) for d in (train, held_out)) and worlds[0] == worlds[1]
+    if both or alike:
+        what = f"both are worlds of the split {worlds[0]!r}" if alike else f"{len(both)} questions are in both"
+        raise UsageError(
+            f"{held_out.name!r} is not held out from {train.name!r}: {what}.",
+            code="NOT_HELD_OUT",
+            hint="--held-out microworld:validation?n=140, or another file or split",
+        )
+
+
+def folder_of(backbone: str) -> Path:
+    """The folder of a local model: learning needs its weights. Raises `BackboneError` BACKBONE_NOT_FOUND."""
+    if backbone == "tiny":
+        return TINY
+    scheme, mark, rest = backbone.partition(":")
+    if mark and scheme not in ("hf",):
+        raise UsageError(
+            f"{backbone!r} cannot be trained: its weights are not in this process.",
+            code="BACKBONE_NOT_LOCAL",
+            hint="a folder or hub id with safetensors, or tiny",
+        )
+    found: Any = folders.find_folder(rest if mark else backbone)
+    return Path(found)
