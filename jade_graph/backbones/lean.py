@@ -19,6 +19,7 @@ from jade_graph.backbones.prefixes import shared_stems
 from jade_graph.backbones.sampler import move_rows
 from jade_graph.backbones.weights import SMALL_MODEL
 
+_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head")
 _KNOWN = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
 # Rotary tables that do not depend on the length of the input.
 _FIXED_ROPE = ("default", "linear", "llama3", "yarn")
@@ -135,8 +136,18 @@ def _eligible(model: Any) -> bool:
         and rope in _FIXED_ROPE
         and not getattr(config, "sliding_window", None)
         and all(kind == "full_attention" for kind in getattr(config, "layer_types", None) or ())
-        and all(type(m) is torch.nn.Linear for m in model.modules() if isinstance(m, torch.nn.Linear))
+        and _plain(model)
     )
+
+
+def _plain(model: Any) -> bool:
+    """Whether every projection is a stock linear layer.
+
+    One that is wrapped (an adapter, say) shows the weight beneath and agrees with it until it has learned something.
+    """
+    named = (m for name, m in model.named_modules() if name.rpartition(".")[2] in _PROJECTIONS)
+    linear = (m for m in model.modules() if isinstance(m, torch.nn.Linear))
+    return all(type(m) is torch.nn.Linear for m in (*named, *linear))
 
 
 class LeanSession:

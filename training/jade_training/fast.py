@@ -38,12 +38,7 @@ class FastTrunk:
     def of(cls, model: Any, *, bf16: bool = False) -> FastTrunk | None:
         """`model`, if it is a small float32 Llama-shaped one on the CPU; else None."""
         lean = LeanModel.of(model)
-        if lean is None:
-            return None
-        # An adapter shows the weight that it wraps, and agrees with it until it has learned something.
-        names = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head")
-        stock = [type(m) is torch.nn.Linear for n, m in model.named_modules() if n.rpartition(".")[2] in names]
-        return cls(lean, bf16) if all(stock) else None
+        return None if lean is None else cls(lean, bf16)
 
     def __call__(self, packed: Packed) -> tuple[Tensor, Tensor]:
         """Final hidden states (N, width) before each action token, and at the last prompt token of each row (R, width).

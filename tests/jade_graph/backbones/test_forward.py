@@ -143,6 +143,19 @@ def test_lean_reads_the_weights_as_they_are() -> None:
     assert_equals_plain_forward(model, ragged(), lambda prompts, new: LeanSession(lean, prompts, new, 4096))
 
 
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # peft asks by an old name
+@pytest.mark.parametrize("targets", [["q_proj"], ["down_proj"], ["lm_head"]])
+def test_lean_refuses_adapters_even_while_they_change_nothing(targets: list[str]) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    model = build("llama")
+    wrapped = get_peft_model(model, LoraConfig(r=2, target_modules=targets))
+    assert any("lora" in name for name, _ in model.named_modules())
+    assert LeanModel.of(model) is None
+    assert LeanModel.of(wrapped) is None
+    assert LeanModel.of(wrapped.merge_and_unload()) is not None
+
+
 def test_lean_is_not_offered_where_it_would_be_wrong() -> None:
     assert LeanModel.of(build("gemma3, sliding window")) is None
     assert LeanModel.of(build("gpt2, learned positions")) is None
