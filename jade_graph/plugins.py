@@ -23,6 +23,7 @@ GROUPS = (
     "jade.benchmarks",
     "jade.commands",
     "jade.rewards",
+    "jade.demos",
 )
 
 

@@ -1,6 +1,7 @@
-"""`jade demo`: the main job end to end on the bundled model: index a world, answer held-out questions, show figures.
+"""`jade demo`: the main job end to end on the bundled model: index a world, answer questions, learn, answer them again.
 
-Invariant: every figure shown is measured in this call, on questions about a world that the bundled model never saw.
+Invariant: every figure shown is measured in this call, on questions about a world that the bundled model never saw,
+before and after learning. Learning is another package's (entry-point group `jade.demos`).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import typer
 
 from jade_graph.cli.command import Cli, command, single
 from jade_graph.cli.indexing import indexing
+from jade_graph.errors import PluginError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,16 +23,22 @@ if TYPE_CHECKING:
 
 app = single()
 PRESETS = ("vanilla-rag", "mmoa-rag", "jade")
-SHOWN_KIND = "2hop"
+BEFORE, AFTER = "jade-tiny", "jade-tiny, trained"
 
 
 @command(app)
 def demo(
     cli: Cli,
     per_kind: Annotated[int, typer.Option(min=1, help="Questions of each kind.")] = 20,
-    seed: Annotated[int, typer.Option(help="Seed of the test world.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the worlds, and of learning.")] = 0,
+    iterations: Annotated[
+        int | None, typer.Option(min=0, help="Rounds of rollout and update; 0: do not learn.")
+    ] = None,
 ) -> None:
-    """Index an invented world, answer held-out questions with jade-tiny and with the oracle, show one run as a tree."""
+    """Index an invented world, answer held-out questions, learn for some minutes, answer them again.
+
+    Shows figures before and after, what an oracle reaches, and one question whose answer turned right as two trees.
+    """
     from jade_graph.assembly import open_backbone
     from jade_graph.backbones.scripted import ScriptedBackbone
     from jade_graph.evaluation import report
@@ -47,12 +55,14 @@ def demo(
     cli.out.log(f"2. {len(questions)} held-out questions of {len(KINDS)} kinds, three methods, two backbones")
     oracle = OraclePolicy(world, questions)
     arms: dict[tuple[str, str], list[Row]] = {}
-    for name in ("jade-tiny", "oracle"):
-        backbone: Backbone = open_backbone(cli.settings, "tiny") if name == "jade-tiny" else ScriptedBackbone(oracle)
-        for preset in PRESETS:
-            arms[name, preset] = _answer(cli, preset, name, backbone, retriever, questions)
-    shown = _pick(arms["jade-tiny", "jade"])
-    run = _load(cli, shown.run_id)
+    for preset in PRESETS:
+        arms[BEFORE, preset] = _answer(cli, preset, BEFORE, open_backbone(cli.settings, "tiny"), retriever, questions)
+    learned = _learn(cli, seed, iterations)
+    if learned is not None:
+        trained = open_backbone(cli.settings, learned["model"])
+        arms[AFTER, "jade"] = _answer(cli, "jade", AFTER, trained, retriever, questions)
+    arms["oracle", "jade"] = _answer(cli, "jade", "oracle", ScriptedBackbone(oracle), retriever, questions)
+    runs = [_load(cli, row.run_id) for row in _pick(arms[BEFORE, "jade"], arms.get((AFTER, "jade")))]
     seconds = time.monotonic() - began
     facts = manifest(world=world.parameters, questions=len(questions), seed=seed, corpus_id=retriever.corpus_id)
     result = {
@@ -60,11 +70,13 @@ def demo(
             f"{name}/{preset}": {k: v for k, v in report(rows, {}, seed=seed).items() if k != "manifest"}
             for (name, preset), rows in arms.items()
         },
-        "run_id": run.id,
+        "run_ids": [run.id for run in runs],
+        "learned": learned,
         "seconds": round(seconds, 1),
         "manifest": facts,
     }
-    cli.out.result(result, lambda: _show(arms, run, {q.id: q for q in questions}[run.question_id], seconds))
+    question = next(q for q in questions if q.id == runs[0].question_id)
+    cli.out.result(result, lambda: _show(arms, runs, question, learned, seconds))
 
 
 def _index(cli: Cli, world: Any, seed: int) -> Retriever:
@@ -102,10 +114,35 @@ def _answer(
                 session.store.close()
 
 
-def _pick(rows: Sequence[Row]) -> Row:
-    """The run to show: a decomposed one, solved if there is one."""
-    split = [r for r in rows if r.plan in ("QDS", "QDP")] or list(rows)
-    return max(split, key=lambda r: ((r.em or 0.0), r.type == SHOWN_KIND, r.question_id))
+def _learn(cli: Cli, seed: int, iterations: int | None) -> dict[str, Any] | None:
+    """What learning came to; None where it was not asked for, or its packages are not installed."""
+    from jade_graph import plugins
+
+    if iterations == 0 or "learning" not in plugins.names("jade.demos"):
+        return None
+    out = cli.settings.data_path / f"demo-learning-{seed}"
+    options = {} if iterations is None else {"iterations": iterations}
+    try:
+        learn = plugins.load("jade.demos", "learning")
+    except PluginError as error:
+        cli.out.warn(f'no learning: {error} Install it with: pip install "jade-graph[train]"')
+        return None
+    cli.out.log("3. learning from its own runs, on another world, all roles at once")
+    with cli.out.progress("learning") as tick:
+        found: dict[str, Any] = learn(out, seed=seed, tell=tick, **options)
+    return found
+
+
+def _pick(before: Sequence[Row], after: Sequence[Row] | None) -> list[Row]:
+    """The runs to show: of one question before and after, turned right and decomposed if there is such a one."""
+    if after is None:
+        return [max(before, key=lambda r: (r.plan in ("QDS", "QDP"), r.em or 0.0, r.question_id))]
+
+    def gain(pair: tuple[Row, Row]) -> tuple[float, bool, bool, str]:
+        was, now = pair
+        return (now.em or 0.0) - (was.em or 0.0), now.plan in ("QDS", "QDP"), now.type == "2hop", now.question_id
+
+    return list(max(zip(before, after, strict=True), key=gain))
 
 
 def _load(cli: Cli, run_id: str) -> Any:
@@ -115,7 +152,13 @@ def _load(cli: Cli, run_id: str) -> Any:
         return store.get(run_id)
 
 
-def _show(arms: dict[tuple[str, str], list[Row]], run: Any, question: Question, seconds: float) -> list[Any]:
+def _show(
+    arms: dict[tuple[str, str], list[Row]],
+    runs: Sequence[Any],
+    question: Question,
+    learned: dict[str, Any] | None,
+    seconds: float,
+) -> list[Any]:
     from rich.text import Text
 
     from jade_graph.console import table
@@ -136,13 +179,18 @@ def _show(arms: dict[tuple[str, str], list[Row]], run: Any, question: Question, 
         )  # fmt: skip
     columns = ("backbone", "preset", "F1", *KINDS, "calls", "searches", "illegal")
     title = "F1 on questions about an unseen world, by kind of question"
+    shown: list[Any] = [table(columns, lines, title=title, right=" ".join(columns[2:]))]
+    if learned is not None:
+        told = f"{learned['runs']:,} runs of another world, {learned['iterations']} updates, {learned['seconds']:.0f} s"
+        shown.append(Text(f"Trained on {told}.", style="dim"))
+    for run, when in zip(runs, ("before", "after"), strict=False):
+        label = f"One question, {when} learning:" if learned is not None else "One run of jade with jade-tiny:"
+        shown += [Text(""), Text(label, style="bold"), run_tree(run, documents=False)]
+    following = ["jade runs list", f"jade runs show {runs[-1].id[:8]}"]
+    following.append(f'jade ask "..." --backbone {learned["model"]}' if learned else "jade index PATH --corpus NAME")
     return [
-        table(columns, lines, title=title, right=" ".join(columns[2:])),
-        Text("One run of jade with jade-tiny:", style="bold"),
-        run_tree(run, documents=False),
+        *shown,
         Text(f"gold    {' or '.join(question.answers)}", style="dim"),
         Text(""),
-        Text(
-            f"Done in {seconds:.0f} s. Next: jade runs list, jade runs show {run.id[:8]}, jade index PATH --corpus NAME"
-        ),
+        Text(f"Done in {seconds:.0f} s. Next: {', '.join(following)}"),
     ]

@@ -1,0 +1,135 @@
+"""The report over results made up here: what it claims follows from the rows alone."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jade_graph.errors import UsageError
+from jade_graph.evaluation import Row
+from jade_training.compare import plots, report
+from jade_training.compare.arms import QUICK, all_arms, chosen
+from jade_training.compare.run import Result, plans_by_kind
+from jade_training.compare.statistics import by_question, difference, summary
+
+FACTS: dict[str, Any] = {
+    "start": "tiny@1", "train": "a", "dev": "b", "test": "c",
+    "settings": {"improve": {"iterations": 3, "questions": 4, "runs_per_question": 2}},
+}  # fmt: skip
+
+
+def row(question: str, kind: str, f1: float, plan: str = "R,AG", calls: float = 2.0) -> Row:
+    return Row(
+        question, kind, "r", plan, "x", "answered", None, f1, float(f1 == 1), f1, None, None, calls, 1, 9, 1, 0, 0
+    )
+
+
+def result(arm: str, seed: int, p: float, *, calls: float = 2.0, n: int = 80) -> Result:
+    """An arm that is right with probability `p`."""
+    rng = random.Random(f"{arm} {seed}")
+    kinds = ("1hop", "edition")
+    rows = [row(f"w-{kinds[i % 2]}-{i}", kinds[i % 2], float(rng.random() < p), calls=calls) for i in range(n)]
+    f1 = sum(r.f1 or 0.0 for r in rows) / n
+    figures = {
+        "f1": f1,
+        "routing_bits": 0.5,
+        "plans": {"R,AG": 1.0},
+        "calls": calls,
+        "plans_by_kind": plans_by_kind(rows),
+    }
+    curve = {"0": {"f1": 0.1}, "3": {"f1": f1}}
+    return Result(arm, seed, rows, figures, {"AG": 0.5}, [{"iteration": 0}], curve, 100.0, 1.0, "m")
+
+
+@pytest.fixture(scope="module")
+def results() -> list[Result]:
+    shares = {
+        "start": 0.2,
+        "decoupled": 0.4,
+        "static R,AG": 0.3,
+        "static QR,R,AG": 0.35,
+        "static QR,R,DS,AG": 0.5,
+        "joint": 0.9,
+    }
+    found = [result(arm, seed, p) for arm, p in shares.items() for seed in (0, 1)]
+    return [*found, result("start QR,R,AG", 0, 0.3), result("start QR,R,DS,AG", 0, 0.1)]
+
+
+def test_figures_are_means_over_seeds_per_question() -> None:
+    one, two = (
+        Result("a", seed, [row("q", "1hop", f1)], {}, {}, [], {}, 0, 0, "m") for seed, f1 in ((0, 1.0), (1, 0.0))
+    )
+    assert by_question([one, two], "f1") == {"q": 0.5}
+
+
+def test_differences_are_paired_and_signed(results: list[Result]) -> None:
+    joint = [r for r in results if r.arm == "joint"]
+    other = [r for r in results if r.arm == "decoupled"]
+    found = difference(joint, other)
+    assert found["difference"] == pytest.approx(summary(joint)["f1"]["mean"] - summary(other)["f1"]["mean"])
+    assert found["ci95"][0] > 0
+    assert difference(other, joint)["difference"] == pytest.approx(-found["difference"])
+    assert difference(joint, joint)["difference"] == 0.0
+
+
+def test_claims_hold_where_they_hold(results: list[Result]) -> None:
+    arms = list(all_arms().values())
+    told = report.compared(arms, results, {})
+    assert {c["against"]: c["holds"] for c in told["claims"]} == {
+        "decoupled": True,
+        "start": True,
+        "static QR,R,DS,AG": True,
+    }
+    assert [c["against"] for c in told["claims"] if c["best_fixed"]] == ["static QR,R,DS,AG"]
+    worse = [
+        result("joint", 0, 0.3) if r.arm == "joint" and r.seed == 0 else r
+        for r in results
+        if (r.arm, r.seed) != ("joint", 1)
+    ]
+    assert not any(c["holds"] for c in report.compared(arms, worse, {})["claims"] if c["against"] != "start")
+
+
+def test_the_selector_harms_when_frozen_and_helps_when_trained(results: list[Result]) -> None:
+    told = report.compared(list(all_arms().values()), results, {})["ds"]
+    assert told["frozen"]["difference"] < 0 < told["trained"]["difference"]
+    assert told["trained"]["edition"] > 0
+
+
+def test_the_report_says_what_was_found(results: list[Result], tmp_path: Path) -> None:
+    arms = list(all_arms().values())
+    told = report.compared(arms, results, {0.1: result("joint cost 0.1", 0, 0.4)})
+    text = report.markdown(told, FACTS, "jade compare", 1.0)
+    for name in ("**joint**", "decoupled", "static QR,R,DS,AG"):
+        assert f"| {name} |" in text
+    assert "Holds" in text
+    assert "executors frozen: -" in text
+    assert "## The cost coefficient" in text
+    assert "`jade compare`" in text
+    plots.curves(results, tmp_path / "curves.png")
+    plots.front(told["arms"], tmp_path / "front.png")
+    assert all((tmp_path / name).stat().st_size > 5000 for name in ("curves.png", "front.png"))
+
+
+def test_arms_differ_in_the_preset_alone() -> None:
+    arms = all_arms()
+    assert arms["decoupled"].preset.trainable == {"PL"}
+    assert arms["joint"].preset.trainable is None
+    assert "PL" not in (arms["executors"].preset.trainable or ())
+    assert all(arm.preset.plan for arm in arms.values() if arm.fixed)
+    assert [arm.name for arm in chosen(None, quick=True)] == list(QUICK)
+    assert [arm.name for arm in chosen("joint; static R,AG", quick=False)] == ["static R,AG", "joint"]
+    with pytest.raises(UsageError, match=r"UNKNOWN_ARM.*'jont'"):
+        chosen("jont", quick=False)
+
+
+def test_plans_by_kind_are_shares() -> None:
+    rows = [
+        row("1", "1hop", 1, "R,AG"),
+        row("2", "1hop", 1, "QDS"),
+        row("3", "1hop", 1, "R,AG"),
+        row("4", "2hop", 1, "QDS"),
+    ]
+    assert plans_by_kind(rows) == {"1hop": {"R,AG": 2 / 3, "QDS": 1 / 3}, "2hop": {"QDS": 1.0}}
