@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
-from jade_graph.context import RunContext
+from jade_graph.context import DeadlineError, LimitError, RunContext, generate, in_time
 from jade_graph.errors import BackboneError, JadeError, RetrievalError
 from jade_graph.plans import workflow
 from jade_graph.types import (
@@ -35,27 +35,6 @@ from jade_graph.types import (
 )
 
 RETRIEVAL_TRIES = 3
-
-T = TypeVar("T")
-
-
-class LimitError(Exception):
-    """The run has no tokens left for an action."""
-
-
-class DeadlineError(Exception):
-    """The run's own deadline passed: told apart from a time-out that a library raises."""
-
-
-async def in_time(ctx: RunContext, work: Awaitable[T]) -> T:
-    """Await within the run's one deadline. Raises `DeadlineError`, or whatever the work raises."""
-    try:
-        async with asyncio.timeout(max(ctx.remaining_s, 0)) as clock:
-            return await work
-    except TimeoutError as error:
-        if clock.expired():
-            raise DeadlineError from error
-        raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +66,6 @@ class Actor:
     k: int
     sampling: Sampling
     constrained: bool
-    graph_hash: str
     action_tokens: int | None = None
 
     def served(self, role: str) -> Served:
@@ -112,14 +90,8 @@ class Actor:
         try:
             messages, ids, cut = fit(role, view, backbone, sampling.max_new_tokens)
             sampling, explored = self._sampling(ctx, role, view, where, served, room=ctx.tokens_left - len(ids))
-            before = ctx.spend(calls=1, prompt_tokens=len(ids))
-            ctx.reserved += sampling.max_new_tokens
-            try:
-                hint = Ask(role.code, view, ctx.run.question_id, where.target.id)
-                done = await in_time(ctx, backbone.generate(ids, sampling, hint=hint))
-            finally:
-                ctx.reserved -= sampling.max_new_tokens
-            ctx.spend(action_tokens=len(done.token_ids))
+            hint = Ask(role.code, view, ctx.run.question_id, where.target.id)
+            done = await generate(ctx, backbone, ids, sampling, hint)
             parsed = read(role, done.text, view)
             effect = checked(role.effect(parsed.value, view), role, view)
             value = jsonable(parsed.value)
@@ -136,7 +108,7 @@ class Actor:
             error, effect = "ROLE_ERROR", None
             ctx.die(error, f"role {role.code!r} raised {type(failure).__name__}: {failure}")
         ctx.record(
-            self._row(
+            row(
                 ctx,
                 where,
                 role.code,
@@ -145,21 +117,12 @@ class Actor:
                 seq=seq,
                 agent_trainable=served.trainable,
                 plan=str(parsed.value) if role.kind == "planner" and effect is not None else where.plan,
-                prompt_messages=messages,
-                prompt_token_ids=tuple(ids),
-                action_text=done.text if done else "",
-                action_token_ids=done.token_ids if done else (),
-                old_logprobs=done.logprobs if done else (),
-                sampling=_sampling_record(sampling) | explored,
-                finish_reason=done.finish_reason if done else "error",
-                truncated=done is not None and done.finish_reason == "length",
+                **exchange(backbone, messages, ids, sampling, done, explored),
                 prompt_cut=cut,
                 parsed=value,
                 valid=error is None and parsed.violation is None,
                 violation=parsed.violation if isinstance(parsed.violation, str) else None,
                 fallback_used=parsed.fallback_used,
-                queue_ms=done.queue_ms if done else 0.0,
-                backbone_version=done.model_version if done else backbone.version,
                 error=error,
             )
         )
@@ -238,7 +201,7 @@ class Actor:
         queries = tuple(view.memory.get("queries") or (view.question,))
         documents = tuple((effect.memory if effect else {}).get("documents") or ())
         ctx.record(
-            self._row(
+            row(
                 ctx,
                 where,
                 tool.code,
@@ -265,29 +228,6 @@ class Actor:
         )
         return effect
 
-    def _row(
-        self, ctx: RunContext, where: Where, code: str, began: float, before: Counters, **action: Any
-    ) -> Transition:
-        """A transition: what every action has, and what this one adds."""
-        return Transition(
-            run_id=ctx.run.id,
-            question_id=ctx.run.question_id,
-            attempt=ctx.run.attempt,
-            round=where.round,
-            step=where.step,
-            depth=where.target.depth,
-            node=code,
-            trace_node=where.target.id,
-            role=code,
-            counters_before=_counts(before),
-            counters_after=_counts(ctx.counters),
-            started_ms=began,
-            latency_ms=ctx.elapsed_ms() - began,
-            graph_hash=self.graph_hash,
-            corpus_id=ctx.run.corpus_id,
-            **action,
-        )
-
     async def _retried(self, tool: Tool, view: View) -> Effect:
         for left in reversed(range(RETRIEVAL_TRIES)):
             try:
@@ -297,6 +237,61 @@ class Actor:
                     raise
                 await asyncio.sleep(0.05 * (RETRIEVAL_TRIES - left))
         raise AssertionError("unreachable: the last try returns or raises")
+
+
+def row(ctx: RunContext, where: Where, code: str, began: float, before: Counters, **action: Any) -> Transition:
+    """A transition: what every action has, and what this one adds. `node` is the role's code unless it is given."""
+    return Transition(
+        run_id=ctx.run.id,
+        question_id=ctx.run.question_id,
+        attempt=ctx.run.attempt,
+        round=where.round,
+        step=where.step,
+        depth=where.target.depth,
+        node=action.pop("node", code),
+        trace_node=where.target.id,
+        role=code,
+        counters_before=asdict(before),
+        counters_after=asdict(ctx.counters),
+        started_ms=began,
+        latency_ms=ctx.elapsed_ms() - began,
+        graph_hash=ctx.run.graph_hash,
+        corpus_id=ctx.run.corpus_id,
+        **action,
+    )
+
+
+def exchange(
+    backbone: Backbone,
+    messages: tuple[Message, ...],
+    ids: list[int],
+    sampling: Sampling,
+    done: Completion | None,
+    more: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The fields of a transition that say what went into the model and what came out (None: nothing did), exactly.
+
+    `more` is further facts about how the action was drawn.
+    """
+    drawn = {
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "seed": sampling.seed,
+        "max_new_tokens": sampling.max_new_tokens,
+        "constrained": sampling.choices is not None,
+    }
+    return {
+        "prompt_messages": messages,
+        "prompt_token_ids": tuple(ids),
+        "action_text": done.text if done else "",
+        "action_token_ids": done.token_ids if done else (),
+        "old_logprobs": done.logprobs if done else (),
+        "sampling": {**drawn, **more},
+        "finish_reason": done.finish_reason if done else "error",
+        "truncated": done is not None and done.finish_reason == "length",
+        "queue_ms": done.queue_ms if done else 0.0,
+        "backbone_version": done.model_version if done else backbone.version,
+    }
 
 
 def read(role: Role, text: str, view: View) -> Parsed:
@@ -379,17 +374,3 @@ def jsonable(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(k): jsonable(v) for k, v in value.items()}
     return value if value is None or isinstance(value, str | int | float | bool) else repr(value)
-
-
-def _sampling_record(sampling: Sampling) -> dict[str, Any]:
-    return {
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
-        "seed": sampling.seed,
-        "max_new_tokens": sampling.max_new_tokens,
-        "constrained": sampling.choices is not None,
-    }
-
-
-def _counts(c: Counters) -> dict[str, int]:
-    return asdict(c)

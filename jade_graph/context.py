@@ -6,16 +6,29 @@ branches cannot overdraw together; the deadline is set once and every wait is bo
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
-from jade_graph.types import Counters, Limits, Run, TraceNode, Transition
+from jade_graph.errors import StoreError, UsageError
+from jade_graph.types import Ask, Backbone, Completion, Counters, Limits, Question, Run, Sampling, TraceNode, Transition
 
 logger = logging.getLogger("jade_graph")
+
+T = TypeVar("T")
+
+
+class LimitError(Exception):
+    """The run has no tokens left for an action."""
+
+
+class DeadlineError(Exception):
+    """The run's own deadline passed: told apart from a time-out that a library raises."""
 
 
 class Recorder(Protocol):
@@ -102,6 +115,30 @@ class RunContext:
         if self.fatal is None:
             self.fatal, self.fatal_message = code, message
 
+    def open(self) -> None:
+        """Hand the run to the recorder. A store that fails costs the record, not the run, which says so."""
+        if self.recorder is None:
+            return
+        try:
+            self.recorder.run_started(self.run)
+        except StoreError as error:
+            self.recorder, self.run.record_error = None, str(error)
+
+    def close(self) -> None:
+        """Put what was done into the run, which has its status by now, and hand it to the recorder and the watcher."""
+        run = self.run
+        run.transitions = tuple(sorted(self.transitions, key=lambda t: t.seq))
+        if run.transitions:
+            run.transitions[-1].done = True
+        run.counters = self.counters
+        run.wall_ms = self.elapsed_ms()
+        if self.recorder is not None:
+            try:
+                self.recorder.run_finished(run)
+            except StoreError as error:
+                run.record_error = str(error)
+        self.tell(Event("end", run.id, run=run))
+
     def record(self, transition: Transition) -> None:
         self.transitions.append(transition)
         if self.recorder is not None:
@@ -123,3 +160,56 @@ class RunContext:
         except Exception:
             self.on_event = None
             logger.exception("on_event raised; it will not be called again for run %s", self.run.id)
+
+
+async def in_time(ctx: RunContext, work: Awaitable[T]) -> T:
+    """Await within the run's one deadline. Raises `DeadlineError`, or whatever the work raises."""
+    try:
+        async with asyncio.timeout(max(ctx.remaining_s, 0)) as clock:
+            return await work
+    except TimeoutError as error:
+        if clock.expired():
+            raise DeadlineError from error
+        raise
+
+
+async def generate(
+    ctx: RunContext, backbone: Backbone, ids: list[int], sampling: Sampling, hint: Ask | None = None
+) -> Completion:
+    """One request on the run's account: reserved while it is out, counted when it is done.
+
+    Raises `DeadlineError`, or what the backbone raises.
+    """
+    ctx.spend(calls=1, prompt_tokens=len(ids))
+    ctx.reserved += sampling.max_new_tokens
+    try:
+        done = await in_time(ctx, backbone.generate(ids, sampling, hint=hint))
+    finally:
+        ctx.reserved -= sampling.max_new_tokens
+    ctx.spend(action_tokens=len(done.token_ids))
+    return done
+
+
+async def flushed(recorder: Recorder | None, run: Run) -> None:
+    """Wait until the run is durable. A store that fails costs the record, not the answer: the run says so."""
+    if recorder is None:
+        return
+    try:
+        await recorder.flushed(run.id)
+    except StoreError as error:
+        logger.error("run %s is answered and not recorded: %s", run.id, error)
+        run.record_error = str(error)
+
+
+def as_question(question: str | Question) -> Question:
+    """The question as UTF-8 can hold it: a lone surrogate, legal in JSON, becomes "?"."""
+    asked = question if isinstance(question, Question) else Question(id="", question=question)
+    return replace(asked, question=asked.question.encode("utf-8", errors="replace").decode("utf-8"))
+
+
+def require_json(metadata: Mapping[str, Any]) -> None:
+    """Raises `UsageError` BAD_METADATA for what cannot be written as JSON."""
+    try:
+        json.dumps(metadata)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"the metadata cannot be written as JSON: {error}.", code="BAD_METADATA") from error

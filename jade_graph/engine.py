@@ -7,20 +7,18 @@ always ends: `arun` returns a `Run` with an answer or a named error and raises o
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from dataclasses import replace
 from typing import Any
 
 from langgraph.graph.state import CompiledStateGraph
 
 from jade_graph import blackboard, plugins
 from jade_graph.actor import Actor, Served
-from jade_graph.context import Event, Recorder, RunContext
-from jade_graph.errors import StoreError, UsageError, unknown
+from jade_graph.context import Event, Recorder, RunContext, as_question, flushed, require_json
+from jade_graph.errors import UsageError, unknown
 from jade_graph.graph import Workflow, compile_graph
 from jade_graph.parts import Parts, limits_of
 from jade_graph.sync import run_sync
@@ -99,7 +97,6 @@ class JadeGraph:
             k=k,
             sampling=sampling or Sampling(temperature=0.0),
             constrained=constrained,
-            graph_hash=self.graph_hash,
             action_tokens=action_tokens,
         )
         self._flow = Workflow(
@@ -145,7 +142,7 @@ class JadeGraph:
         Raises:
             UsageError: an empty question or an illegal `plan`. Everything later is a failed `Run`, not an exception.
         """
-        asked = _clean(question)
+        asked = as_question(question)
         if not asked.question.strip():
             raise UsageError("the question is empty.", code="EMPTY_QUESTION", hint='jade ask "Who wrote Dune?"')
         plan, overrides = self._checked(plan, sampling)
@@ -164,18 +161,8 @@ class JadeGraph:
         except BaseException as error:  # cancelled: recorded, and on its way
             self._abort(ctx, error)
             raise
-        await self._recorded(ctx.run)
+        await flushed(self.recorder, ctx.run)
         return ctx.run
-
-    async def _recorded(self, run: Run) -> None:
-        """Wait until the run is durable. A store that fails costs the record, not the answer: the run says so."""
-        if self.recorder is None:
-            return
-        try:
-            await self.recorder.flushed(run.id)
-        except StoreError as error:
-            logger.error("run %s is answered and not recorded: %s", run.id, error)
-            run.record_error = str(error)
 
     def _checked(self, plan: str | None, sampling: Mapping[str, Any] | None) -> tuple[str | None, dict[str, float]]:
         overrides = dict(sampling or {})
@@ -225,7 +212,7 @@ class JadeGraph:
         except UsageError as error:
             if error.error_code != "EMPTY_QUESTION":
                 raise
-            asked = _clean(question)
+            asked = as_question(question)
             run = Run(
                 uuid.uuid4().hex, asked.question, asked.id, self.preset.name, seed, "failed", error=error.error_code
             )
@@ -267,19 +254,12 @@ class JadeGraph:
         )
         if run.id in self._contexts:
             raise UsageError(f"run {run.id!r} is running already.", code="RUN_EXISTS", hint="leave run_id out")
-        try:
-            json.dumps(run.metadata)
-        except (TypeError, ValueError) as error:
-            raise UsageError(f"the metadata cannot be written as JSON: {error}.", code="BAD_METADATA") from error
+        require_json(run.metadata)
         ctx = RunContext(run, limits or self.limits, self.recorder)
         while len(self._contexts) >= _MOST_CONTEXTS:  # left behind by graphs driven directly and never finished
             self._contexts.pop(next(iter(self._contexts)))
         self._contexts[run.id] = ctx
-        if self.recorder is not None:
-            try:
-                self.recorder.run_started(run)
-            except StoreError as error:
-                ctx.recorder, run.record_error = None, str(error)
+        ctx.open()
         return ctx
 
     def _context(self, state: Mapping[str, Any]) -> RunContext:
@@ -304,20 +284,9 @@ class JadeGraph:
         return ctx
 
     def _close(self, ctx: RunContext) -> None:
-        run, trace = ctx.run, ctx.trace
-        run.trace = tuple(trace[key] for key in sorted(trace, key=blackboard.path))
-        run.transitions = tuple(sorted(ctx.transitions, key=lambda t: t.seq))
-        if run.transitions:
-            run.transitions[-1].done = True
-        run.counters = ctx.counters
-        run.wall_ms = ctx.elapsed_ms()
-        self._contexts.pop(run.id, None)
-        if ctx.recorder is not None:
-            try:
-                ctx.recorder.run_finished(run)
-            except StoreError as error:
-                run.record_error = str(error)
-        ctx.tell(Event("end", run.id, run=run))
+        ctx.run.trace = tuple(ctx.trace[key] for key in sorted(ctx.trace, key=blackboard.path))
+        self._contexts.pop(ctx.run.id, None)
+        ctx.close()
 
     def _abort(self, ctx: RunContext, error: BaseException) -> None:
         """A cancelled run, or a bug: recorded as failed before the exception goes on its way."""
@@ -327,12 +296,6 @@ class JadeGraph:
         ctx.run.status, ctx.run.error = "failed", "CANCELLED" if cancelled else "INTERNAL"
         ctx.run.error_message = "" if cancelled else f"{type(error).__name__}: {error}"
         self._close(ctx)
-
-
-def _clean(question: str | Question) -> Question:
-    """The question as UTF-8 can hold it: a lone surrogate, legal in JSON, becomes "?"."""
-    asked = question if isinstance(question, Question) else Question(id="", question=question)
-    return replace(asked, question=asked.question.encode("utf-8", errors="replace").decode("utf-8"))
 
 
 __all__ = ["JadeGraph"]

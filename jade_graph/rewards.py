@@ -132,8 +132,12 @@ class Scored:
         return math.fsum([*self.outcome.values(), *(v for terms in self.actions for v in terms.values())])
 
 
-def score_run(run: Run, question: Question, spec: RewardSpec) -> Scored:
+def score_run(
+    run: Run, question: Question, spec: RewardSpec, *, rewards: Mapping[str, RunReward] | None = None
+) -> Scored:
     """Score one run; nothing is run again.
+
+    `rewards` are functions of your own by the names that `spec` gives them; the others are found by entry point.
 
     A failed run scores what its (empty) answer scores. A run that has not ended, or that any named reward cannot score
     (no gold answers, say), is unscored.
@@ -146,16 +150,20 @@ def score_run(run: Run, question: Question, spec: RewardSpec) -> Scored:
         raise UsageError(
             f"run {run.id!r} answers the question {run.question_id!r}, not {question.id!r}.", code="REWARD_QUESTION"
         )
-    return Scored(run.id, _outcome(run, question, spec), tuple(_local(t, spec) for t in run.transitions))
+    outcome = _outcome(run, question, spec, rewards or {})
+    return Scored(run.id, outcome, tuple(_local(t, spec) for t in run.transitions))
 
 
-def _outcome(run: Run, question: Question, spec: RewardSpec) -> Mapping[str, float] | None:
+def _outcome(
+    run: Run, question: Question, spec: RewardSpec, own: Mapping[str, RunReward]
+) -> Mapping[str, float] | None:
     if run.status == "running":
         return None
     weights = {spec.outcome: 1.0, **{name: weight for name, weight in spec.extra.items() if weight}}
     terms: dict[str, float] = {}
     # Every reward is asked even where an earlier one is None: one that is broken must not hide behind it.
-    values = {name: _value(name, plugins.load(GROUP, name), run, question) for name in weights}
+    found = {name: own[name] if name in own else plugins.load(GROUP, name) for name in weights}
+    values = {name: _value(name, reward, run, question) for name, reward in found.items()}
     for name, value in values.items():
         if value is None:
             return None
