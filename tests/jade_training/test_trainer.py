@@ -12,7 +12,7 @@ from jade_graph.backbones.hf import HFBackbone
 from jade_graph.errors import DataError
 from jade_graph.testing.models import make_random_model
 from jade_graph.types import Sampling
-from jade_training.forward import Reader, chunks, distribution, pack
+from jade_training.forward import Reader, chunks, distribution, few_threads, pack
 from jade_training.ppo import Lora, PPOConfig
 from jade_training.testing import Act, make_run
 from jade_training.trainer import PPOTrainer
@@ -217,6 +217,38 @@ def test_chunks_hold_every_row_once_within_the_budget():
     found = chunks(lengths, 200)
     assert sorted(i for chunk in found for i in chunk) == list(range(101))
     assert all(len(c) == 1 or len(c) * max(lengths[i] for i in c) <= 200 for c in found)
+
+
+def test_chunks_keep_padding_small():
+    lengths = [5] * 12 + [200, 210]
+    found = chunks(lengths, 4000)
+    assert sorted(map(sorted, found)) == [list(range(12)), [12, 13]]
+    padding = [len(c) * max(lengths[i] for i in c) - sum(lengths[i] for i in c) for c in found]
+    assert max(padding) <= 4000 // 8
+
+
+def test_a_small_model_learns_on_one_thread_and_gives_the_others_back(folder, recorded):
+    trainer = PPOTrainer(folder, PPOConfig(minibatches=2), device="cpu")
+    seen, step = set(), trainer.training_step
+    trainer.training_step = lambda *given: (seen.add(torch.get_num_threads()), step(*given))[1]
+    torch.set_num_threads(2)
+    trainer.update(*recorded)
+    assert torch.get_num_threads() == 2
+    trainer._step_or_stop = lambda *given: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        trainer.update(*recorded)
+    assert torch.get_num_threads() == 2
+    assert seen == {1}
+
+
+def test_the_number_of_threads_is_left_alone_for_large_models(monkeypatch):
+    model = torch.nn.Linear(3, 4)
+    torch.set_num_threads(2)
+    with few_threads(model):
+        assert torch.get_num_threads() == 1
+    monkeypatch.setattr("jade_training.forward.FEW_THREADS", 16)
+    with few_threads(model):
+        assert torch.get_num_threads() == 2
 
 
 # --- gradients --------------------------------------------------------------------------------------------------------

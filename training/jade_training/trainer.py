@@ -22,7 +22,7 @@ from jade_graph.backbones.weights import choose_device, load_model, quiet
 from jade_graph.errors import ConfigError, DataError
 from jade_training import state
 from jade_training.advantages import estimate
-from jade_training.forward import Pair, Reader, chunks, random_state_kept, without_dropout
+from jade_training.forward import Pair, Reader, chunks, few_threads, random_state_kept, without_dropout
 from jade_training.meter import Writer, describe
 from jade_training.objective import Objective
 from jade_training.ppo import PPOConfig
@@ -149,6 +149,12 @@ class PPOTrainer(BaseTrainer):
                 from these weights at this temperature); TRAIN_NOT_FINITE (loss or gradient). The weights are then
                 those of the last good optimiser step.
         """
+        with few_threads(self.model):
+            return self._update(runs, scored, version, step)
+
+    def _update(
+        self, runs: Sequence[Run], scored: Mapping[str, Scored], version: str | None, step: int | None
+    ) -> dict[str, float]:
         began = time.monotonic()
         every = rows_of(runs, scored, version=version)
         rows = [r for r in every if self.roles is None or r.role in self.roles]
