@@ -6,6 +6,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 STAMP  := $(VENV)/.installed
 DOCS   := $(VENV)/.installed-docs
 LOG    := $(VENV)/install.log
+TRL112 := $(VENV)-trl112
 PYTEST_ARGS ?=
 
 export HF_HUB_DISABLE_TELEMETRY = 1
@@ -13,7 +14,7 @@ export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := setup
-.PHONY: help setup demo test test-all check bench docs docs-serve constraints clean
+.PHONY: help setup demo test test-all check bench bench-ppo docs docs-serve constraints clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +40,19 @@ check: $(STAMP)  ## format, lint, types, import rules, tests
 
 bench: $(STAMP)  ## run every benchmark and print its figures
 	@$(BIN)/jade bench --all
+
+bench-ppo: $(STAMP) $(TRL112)/.installed  ## compare our PPO arithmetic with TRL 1.12.0's, in an environment of its own
+	@$(BIN)/python benchmarks/bench_ppo.py batch $(TRL112)/batch.npz
+	@TRL_EXPERIMENTAL_SILENCE=1 $(TRL112)/bin/python benchmarks/bench_ppo.py trl $(TRL112)/batch.npz $(TRL112)/theirs.npz
+	@$(BIN)/python benchmarks/bench_ppo.py compare $(TRL112)/batch.npz $(TRL112)/theirs.npz
+
+$(TRL112)/.installed: constraints.txt
+	@echo "installing trl 1.12.0 into $(TRL112) (1-2 minutes; the log is $(TRL112)/install.log)"
+	@$(PYTHON) -m venv $(TRL112)
+	@grep '^torch==' constraints.txt > $(TRL112)/torch.txt
+	@$(TRL112)/bin/python -m pip --disable-pip-version-check install -c $(TRL112)/torch.txt torch trl==1.12.0 \
+	  > $(TRL112)/install.log 2>&1 || { tail -n 30 $(TRL112)/install.log >&2; exit 1; }
+	@touch $@
 
 docs: $(DOCS)  ## build the site into site/
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
