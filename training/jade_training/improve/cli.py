@@ -39,7 +39,7 @@ def improve(
         str | None, typer.Option(help="Advantages: rloo, grpo or gae (a value head).")
     ] = None,
     call_cost: Annotated[float, typer.Option(min=0.0, help="Cost of a model call, in units of F1.")] = 0.03,
-    explore: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of root plans drawn uniformly.")] = 0.35,
+    explore: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of root plans drawn uniformly.")] = 0.4,
     evaluate_every: Annotated[int, typer.Option(min=1, help="Iterations between evaluations.")] = 5,
     seed: Annotated[int | None, typer.Option(help="Of questions, sampling and mini-batches.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many questions of each data set.")] = None,

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from jade_graph.errors import ConfigError
+from jade_graph.manifest import cpu_flags
 from jade_graph.rewards import RewardSpec
 from jade_graph.types import Preset
 from jade_training.ppo import PPOConfig
@@ -17,18 +18,20 @@ from jade_training.ppo import PPOConfig
 # Chosen on worlds of the split "validation" (docs/learning.md says how), never on those that are reported.
 PPO = PPOConfig(
     estimator="rloo",
-    learning_rate=5e-4,
+    learning_rate=6e-4,
+    warmup=2,
     schedule="linear",
     updates=25,
     minibatches=4,
     kl_coef=0.01,
     kl_estimator="k3",
-    entropy_coef={"PL": 0.03},
+    entropy_coef={"PL": 0.05},
     ratio={"PL": "sequence"},
-    role_weights={"PL": 4.0},
+    role_weights={"PL": 3.0},
     replay_coef=0.1,
     replay_rows=24,
     target_kl=0.2,
+    bf16=any(flag.endswith("_bf16") for flag in cpu_flags()),
 )
 
 
@@ -58,7 +61,7 @@ class ImproveSettings:
     iterations: int = 25
     questions: int = 48
     runs_per_question: int = 4
-    explore: float = 0.35
+    explore: float = 0.4
     temperature: float = 1.0
     call_cost: float = 0.03
     cost_from: float = 0.2
