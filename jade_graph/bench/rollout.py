@@ -61,7 +61,7 @@ def run(*, model: str = "tiny", quick: bool = False) -> dict[str, float]:
         UsageError: BENCH_MODEL, for a model that is not in this process.
     """
     with one_thread():
-        return asyncio.run(_measure(model, *((2, 32, 2, 6) if quick else (5, 64, 3, 16))))
+        return asyncio.run(_measure(model, *((2, 32, 2, 4) if quick else (5, 64, 3, 16))))
 
 
 @contextmanager
