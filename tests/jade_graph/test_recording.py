@@ -198,6 +198,13 @@ async def test_concurrent_branches_have_numbers_of_their_own_and_seeds_that_do_n
     assert len(set(seeds[0].values())) == 3
 
 
+async def test_a_subgraph_belongs_to_the_run(backbone: ScriptedBackbone) -> None:
+    outer = StateGraph(State).add_node("inner", agent()).add_edge(START, "inner").add_edge("inner", END).compile()
+    async with record_run("2+3", backbone=backbone) as rec:
+        rec.answer = (await outer.ainvoke({"question": "2+3"}))["answer"]
+    assert [t.node for t in rec.run.transitions] == ["route", "reply", "reply"]
+
+
 async def test_equal_requests_are_drawn_differently_and_again_alike(backbone: ScriptedBackbone) -> None:
     async def seeds(seed: int) -> list[int]:
         async with record_run("?", backbone=backbone, seed=seed) as rec:
