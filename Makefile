@@ -12,6 +12,7 @@ PYTEST_ARGS ?=
 export HF_HUB_DISABLE_TELEMETRY = 1
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
+export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := setup
 .PHONY: help setup demo test test-all check bench bench-ppo docs docs-serve constraints clean

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from jade_graph import plugins
 from jade_graph.cli import failures
 from jade_graph.cli.app import BUILTINS
 from jade_graph.config import KEYS
@@ -59,7 +60,7 @@ def test_marked_blocks_run_one_after_the_other_in_an_empty_folder(page, tmp_path
 
 @pytest.mark.parametrize("page", PAGES, ids=relative)
 def test_every_command_in_the_text_exists(page):
-    known = {*BUILTINS}
+    known = {*BUILTINS, *plugins.names("jade.commands")}
     named = {match[1] for match in COMMAND.finditer(read(page))}
     assert not named - known
 

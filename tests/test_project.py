@@ -91,7 +91,7 @@ def test_every_direct_dependency_is_pinned_and_every_pin_is_exact():
     pinned = {name(line) for line in lines}
     extras = PROJECT["project"]["optional-dependencies"]
     wanted = {name(r) for r in [*PROJECT["project"]["dependencies"], *(r for extra in extras.values() for r in extra)]}
-    assert not wanted - pinned
+    assert not wanted - pinned - {"jade-graph"}  # an extra may name the others
     assert "torch==2.13.0" in lines
 
 

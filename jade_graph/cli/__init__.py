@@ -6,11 +6,15 @@ Every command knows --json, --config, --set, --quiet and --verbose, and ends wit
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit code (docs/reference/cli.md)."""
+    # Before torch is loaded: its threads spin while they wait, which on a machine that does anything else makes two
+    # threads many times slower than one.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from jade_graph.cli.app import run
 
     return run(argv)

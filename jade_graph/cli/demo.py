@@ -142,7 +142,8 @@ def _pick(before: Sequence[Row], after: Sequence[Row] | None) -> list[Row]:
         was, now = pair
         return (now.em or 0.0) - (was.em or 0.0), now.plan in ("QDS", "QDP"), now.type == "2hop", now.question_id
 
-    return list(max(zip(before, after, strict=True), key=gain))
+    pairs: list[tuple[Row, Row]] = list(zip(before, after, strict=True))
+    return list(max(pairs, key=gain))
 
 
 def _load(cli: Cli, run_id: str) -> Any:

@@ -35,9 +35,7 @@ def improve(
     questions: Annotated[int, typer.Option(min=1, help="Questions an iteration.")] = 48,
     runs_per_question: Annotated[int, typer.Option(min=1, metavar="G", help="Runs of each question.")] = 4,
     learning_rate: Annotated[float | None, typer.Option(min=0.0, help="Of AdamW, falling linearly.")] = None,
-    estimator: Annotated[
-        str | None, typer.Option(help="Advantages: rloo, grpo or gae (a value head).")
-    ] = None,
+    estimator: Annotated[str | None, typer.Option(help="Advantages: rloo, grpo or gae (a value head).")] = None,
     call_cost: Annotated[float, typer.Option(min=0.0, help="Cost of a model call, in units of F1.")] = 0.03,
     explore: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of root plans drawn uniformly.")] = 0.4,
     evaluate_every: Annotated[int, typer.Option(min=1, help="Iterations between evaluations.")] = 5,
