@@ -143,7 +143,8 @@ def _pick(before: Sequence[Row], after: Sequence[Row] | None) -> list[Row]:
         return (now.em or 0.0) - (was.em or 0.0), now.plan in ("QDS", "QDP"), now.type == "2hop", now.question_id
 
     pairs: list[tuple[Row, Row]] = list(zip(before, after, strict=True))
-    return list(max(pairs, key=gain))
+    was, now = max(pairs, key=gain)
+    return [was, now]
 
 
 def _load(cli: Cli, run_id: str) -> Any:

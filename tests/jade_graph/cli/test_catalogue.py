@@ -11,7 +11,9 @@ from jade_graph.types import Role
 ROOT = Path(__file__).resolve().parents[3]
 SOURCES = [p for folder in ("jade_graph", "nodes", "training") for p in sorted((ROOT / folder).rglob("*.py"))]
 # The modules that write the `error` of a run or of a trace node.
-RUN_ERRORS = [ROOT / "jade_graph" / f"{name}.py" for name in ("actor", "blackboard", "context", "engine", "graph")]
+RUN_ERRORS = [
+    ROOT / "jade_graph" / f"{name}.py" for name in ("actor", "blackboard", "context", "engine", "graph", "recording")
+]
 
 
 def strings(node: ast.AST) -> Iterator[str]:
