@@ -1,8 +1,8 @@
 """The loop: rollout -> export -> train -> evaluate, resumable at every boundary.
 
 Invariant: an iteration counts when its checkpoint and metrics are on disk; one that was cut off is taken up from its
-recorded runs and ends with the same numbers. Every rollout is of one backbone version, which names the run's weights:
-`<name>-<iteration>`. Weights that a collapse made are never called good.
+recorded runs: none is run again, and its update is the same to the last bit. Every rollout is of one backbone version,
+which names the run's weights: `<name>-<iteration>`. Weights that a collapse made are never called good.
 """
 
 from __future__ import annotations
