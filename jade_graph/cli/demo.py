@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 app = single()
 PRESETS = ("vanilla-rag", "mmoa-rag", "jade")
-BEFORE, AFTER = "jade-tiny", "jade-tiny, trained"
+BEFORE, AFTER = "jade-tiny", "trained"
 
 
 @command(app)
