@@ -44,8 +44,8 @@ class ImproveSettings:
         iterations: updates in all.
         questions, runs_per_question: of each rollout.
         explore: share of runs whose root plan is drawn uniformly, so that a plan that became rare is still tried.
-        temperature: of the trainable roles in rollouts, and so of the policy that is trained. Below 1, because a plan of
-            many calls fails when one of them is drawn badly, and the planner is blamed for it.
+        temperature: of the trainable roles in rollouts, and so of the policy that is trained. Below 1: a plan of many
+            calls fails when one of them is drawn badly, and the planner is blamed for it.
         call_cost: what a call of the language model costs, in units of F1; it rises linearly from nothing between the
             iterations `cost_from` and `cost_to` (shares of all), because a plan that takes many calls cannot pay before
             its executors work.
