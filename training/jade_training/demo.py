@@ -6,12 +6,14 @@ neither.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from jade_graph.backbones import TINY
 from jade_graph.backbones.codec import Codec
+from jade_graph.errors import ConfigError
 from jade_graph.microworld import make_questions, make_world
 from jade_graph.microworld.search import WordSearch
 from jade_graph.sync import run_sync
@@ -44,7 +46,17 @@ def learn(
 
     replay = microworld_replay(Codec.from_folder(TINY).tokenizer, seed=seed)
     train, dev = _data("train", TRAIN_QUESTIONS, seed), _data("validation", DEVELOPMENT_QUESTIONS, seed)
-    found = run_sync(Improver(out, TINY, train, dev, settings, replay=replay, progress=progress).run())
+
+    def improver() -> Improver:
+        return Improver(out, TINY, train, dev, settings, replay=replay, progress=progress)
+
+    try:
+        found = run_sync(improver().run())
+    except ConfigError as error:
+        if error.error_code != "IMPROVE_CHANGED":
+            raise
+        shutil.rmtree(out)  # the demo's own folder, of another version of the package
+        found = run_sync(improver().run())
     runs = sum(int(h["runs"]) for h in found.history)
     return {
         "model": str(found.best),
