@@ -23,7 +23,7 @@ def pretrain(
     steps: Annotated[
         int | None, typer.Option(min=1, help="Optimiser steps; default: those of the bundled model.")
     ] = None,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads; the bundled model was made with one.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads; the bundled model was made with two.")] = 2,
     fresh: Annotated[bool, typer.Option(help="Begin again instead of resuming a checkpoint in the folder.")] = False,
     card: Annotated[bool, typer.Option(help="Measure the model and write its card (minutes).")] = True,
 ) -> None:
