@@ -30,7 +30,7 @@ def _builtin(name: str, help: str, panel: str) -> tuple[str, Builtin]:
 RUN, DATA, LOOK = "Ask and measure", "Documents and data", "Look inside"
 BUILTINS: dict[str, Builtin] = dict(
     [
-        _builtin("demo", "Index an invented world and answer questions with the bundled model.", RUN),
+        _builtin("demo", "Answer questions of an invented world, learn, answer them again.", RUN),
         _builtin("ask", "Answer a question and show how.", RUN),
         _builtin("eval", "A method over a data set, with intervals; paired against another.", RUN),
         _builtin("rollout", "Run a data set many times and record every action, to learn from.", RUN),

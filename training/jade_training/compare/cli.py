@@ -1,4 +1,4 @@
-"""`jade compare`: joint against decoupled, static and no learning.
+"""Compare joint learning with decoupled, static and no learning, with intervals.
 
 Invariant: thin. The command parses its options, runs the arms, and writes what the report says.
 """

@@ -1,4 +1,4 @@
-"""`jade improve`: learn from runs, iteration by iteration.
+"""Learn from runs: roll out, train, evaluate, again.
 
 Invariant: thin. The command parses its options, calls `Improver`, and prints what came out.
 """
