@@ -61,7 +61,8 @@ def demo(
     if learned is not None:
         trained = open_backbone(cli.settings, learned["model"])
         arms[AFTER, "jade"] = _answer(cli, "jade", AFTER, trained, retriever, questions)
-    arms["oracle", "jade"] = _answer(cli, "jade", "oracle", ScriptedBackbone(oracle), retriever, questions)
+    for preset in PRESETS:
+        arms["oracle", preset] = _answer(cli, preset, "oracle", ScriptedBackbone(oracle), retriever, questions)
     runs = [_load(cli, row.run_id) for row in _pick(arms[BEFORE, "jade"], arms.get((AFTER, "jade")))]
     seconds = time.monotonic() - began
     facts = manifest(world=world.parameters, questions=len(questions), seed=seed, corpus_id=retriever.corpus_id)

@@ -92,6 +92,15 @@ def test_claims_hold_where_they_hold(results: list[Result]) -> None:
     assert not any(c["holds"] for c in report.compared(arms, worse, {})["claims"] if c["against"] != "start")
 
 
+def test_the_json_names_the_best_fixed_graph(results: list[Result]) -> None:
+    told = report.compared(list(all_arms().values()), results, {})
+    short = report.summarized({**told, "ceiling": 1.0, "report": "r", "manifest": {}})
+    assert set(short["arms"]) == {"none", "decoupled", "joint", "static"}
+    assert short["arms"]["static"]["graph"] == "QR,R,DS,AG"
+    assert set(short["static"]) == {"R,AG", "QR,R,AG", "QR,R,DS,AG"}
+    assert short["differences"]["decoupled"]["f1"]["difference"] > 0
+
+
 def test_the_selector_harms_when_frozen_and_helps_when_trained(results: list[Result]) -> None:
     told = report.compared(list(all_arms().values()), results, {})["ds"]
     assert told["frozen"]["difference"] < 0 < told["trained"]["difference"]

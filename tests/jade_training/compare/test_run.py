@@ -27,9 +27,11 @@ def call(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> Any:
 def test_two_arms(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "compared"
     told = call([*ARGUMENTS, "--out", str(out)], capsys)
-    assert list(told["arms"]) == ["start", "joint"]
+    assert list(told["arms"]) == ["none", "joint"]
+    assert 0 <= told["arms"]["joint"]["ci95"][0] <= told["arms"]["joint"]["f1"] <= told["arms"]["joint"]["ci95"][1]
     assert told["ceiling"] > 0.9
-    assert [c["against"] for c in told["claims"]] == ["start"]
+    assert list(told["differences"]) == ["start"]
+    assert told["manifest"]["compare"]["test"].startswith("microworld:test")
     assert set(told["ds"]) == {"frozen"}
     assert (out / "report.md").read_text().startswith("# Joint learning, compared")
     assert {p.name for p in out.glob("*.png")} == {"curves.png", "front.png"}

@@ -44,6 +44,7 @@ def compare(
     """
     from dataclasses import replace
 
+    from jade_graph.manifest import manifest
     from jade_graph.sync import run_sync
     from jade_training.compare import plots, report
     from jade_training.compare.arms import all_arms, chosen, fixed_graph
@@ -95,8 +96,9 @@ def compare(
     plots.curves(results, out / "curves.png")
     plots.front(told["arms"], out / "front.png")
     told = {**told, "ceiling": ceiling, "facts": work.facts, "report": str(out / "report.md")}
+    told["manifest"] = manifest(seeds=settings.seeds, compare=work.facts, command=command_line)
     (out / "report.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-    cli.out.result(told, lambda: _show(told))
+    cli.out.result(report.summarized(told), lambda: _show(told))
 
 
 QUICK_ITERATIONS = 12

@@ -33,6 +33,33 @@ def compared(arms: Sequence[Arm], results: Sequence[Result], sweep: Mapping[floa
     return out
 
 
+def summarized(told: Mapping[str, Any]) -> dict[str, Any]:
+    """What `jade compare --json` prints: `arms` by role in the comparison, with `static` the best fixed graph.
+
+    Returns:
+        `arms` {none, decoupled, static, executors, joint: {f1, ci95, calls, ..}}, those that ran; `static` {graph:
+        the same} of every fixed graph; `differences` joint minus each; `manifest`; and the report's other parts.
+    """
+
+    def flat(name: str) -> dict[str, Any]:
+        a = told["arms"][name]
+        means = {figure: value["mean"] for figure, value in a.items() if isinstance(value, Mapping) and "mean" in value}
+        rest = {k: a[k] for k in ("f1_by_kind", "f1_by_seed", "routing_bits", "minutes", "gradient_tokens", "plans")}
+        return {**means, "ci95": a["f1"]["ci95"], **rest}
+
+    fixed = {name.removeprefix("static "): flat(name) for name in told["arms"] if name.startswith("static ")}
+    names = {"none": START, "decoupled": DECOUPLED, "executors": "executors", "joint": JOINT}
+    arms = {short: flat(name) for short, name in names.items() if name in told["arms"]}
+    if fixed:
+        best = max(fixed, key=lambda graph: fixed[graph]["f1"])
+        arms["static"] = {"graph": best, **fixed[best]}
+    differences = {
+        c["against"]: {k: c[k] for k in ("f1", "f1_style_stripped", "calls", "holds")} for c in told["claims"]
+    }
+    rest = {k: told[k] for k in ("ds", "sweep", "ceiling", "report", "manifest")}
+    return {"arms": arms, "static": fixed, "differences": differences, **rest}
+
+
 def _claims(
     arms: Sequence[Arm], groups: Mapping[str, list[Result]], told: Mapping[str, dict[str, Any]]
 ) -> list[dict[str, Any]]:
