@@ -5,7 +5,6 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from jade_graph.errors import DataError
-from jade_graph.testing.models import make_random_model
 from jade_training import trl_
 from jade_training.pretrain.demonstrations import Demonstrator
 from jade_training.pretrain.tokenizer import build_tokenizer
@@ -15,17 +14,7 @@ from jade_training.testing import Act, make_run
 EXAMPLES = [([5 + i, 6, 7] + [8] * (i % 3), [20 + i, 21, 1][: 2 + i % 2]) for i in range(12)]
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return make_random_model(tmp_path_factory.mktemp("model"), width=16, heads=2)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def nll(model, prompt, action):

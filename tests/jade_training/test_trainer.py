@@ -18,18 +18,7 @@ from jade_training.testing import Act, make_run
 from jade_training.trainer import PPOTrainer
 from jade_training.trl_ import _Base
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return make_random_model(tmp_path_factory.mktemp("model"), width=16, heads=2)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def load(folder):

@@ -54,7 +54,7 @@ QUICK = ("start", "decoupled", "static R,AG", "static QR,R,DS,AG", "static QDS",
 
 
 def chosen(names: str | None, *, quick: bool) -> list[Arm]:
-    """Arms by comma-separated names ("static R,AG" holds a comma: separate with semicolons then).
+    """Arms by their names, separated by semicolons ("static R,AG" holds a comma); None: the usual ones.
 
     Raises:
         UsageError: UNKNOWN_ARM.

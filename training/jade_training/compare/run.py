@@ -13,15 +13,17 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from jade_graph.backbones.codec import Codec
+from jade_graph.backbones.folders import content_version
 from jade_graph.backbones.hf import HFBackbone
 from jade_graph.engine import JadeGraph
 from jade_graph.errors import ConfigError
-from jade_graph.evaluation import Row, evaluate, load_rows, save_rows
+from jade_graph.evaluation import Row, evaluate, load_rows, plan_shares, save_rows
 from jade_graph.manifest import manifest
 from jade_graph.types import Preset, Sampling
 from jade_training.compare.arms import Arm
 from jade_training.improve.holding import microworld_replay
-from jade_training.improve.loop import Data, Improver, Progress, evaluation_figures
+from jade_training.improve.loop import Data, Improver, Progress, evaluation_figures, write_whole
 from jade_training.improve.settings import ImproveSettings
 
 Tell = Callable[[str, Progress | None], None]
@@ -84,9 +86,9 @@ class Comparison:
         self.out, self.start = out, start
         self.train, self.dev, self.test = train, dev, test
         self.settings, self.tell = settings, tell
-        served = HFBackbone.load(start)
-        self.version, tokenizer = served.version, served.tokenizer
-        self.replay = microworld_replay(tokenizer) if train.name.startswith("microworld") else []
+        self.version = content_version(start)
+        learns_microworld = train.name.startswith("microworld")
+        self.replay = microworld_replay(Codec.from_folder(start).tokenizer) if learns_microworld else []
         self.facts = {
             "start": self.version, "train": train.name, "dev": dev.name, "test": test.name,
             "settings": {k: v for k, v in settings.as_dict().items() if k not in ("seeds", "costs")},
@@ -177,9 +179,7 @@ class Comparison:
         facts = manifest(seeds=[result.seed], compare=self.facts, arm=result.arm)
         save_rows(folder / f"{name}.jsonl", result.rows, facts)
         told = {k: v for k, v in asdict(result).items() if k != "rows"}
-        fresh = folder / f"{name}.json.new"
-        fresh.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-        fresh.replace(folder / f"{name}.json")
+        write_whole(folder / f"{name}.json", json.dumps(told, indent=1) + "\n")
         return result
 
     def _read(self, name: str) -> Result | None:
@@ -192,12 +192,7 @@ class Comparison:
 
 def plans_by_kind(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
     """Share of each root plan by kind of question, largest first."""
-    found: dict[str, dict[str, float]] = {}
-    for kind in sorted({r.type for r in rows}):
-        mine = [r.plan for r in rows if r.type == kind]
-        shares = {plan: mine.count(plan) / len(mine) for plan in set(mine)}
-        found[kind] = dict(sorted(shares.items(), key=lambda item: (-item[1], item[0])))
-    return found
+    return {kind: plan_shares([r for r in rows if r.type == kind]) for kind in sorted({r.type for r in rows})}
 
 
 def _health(backbone: HFBackbone) -> dict[str, float]:

@@ -17,10 +17,8 @@ HELD = ("QR", "QDS", "QDP", "AS")
 
 def microworld_replay(tokenizer: Any, *, count: int = 400, seed: int = 0, roles: tuple[str, ...] = HELD) -> list[Pair]:
     """(prompt ids, action ids) of demonstrations, evenly of each role; seeded."""
-    from jade_training.pretrain.batches import encode
     from jade_training.pretrain.demonstrations import Demonstrator
+    from jade_training.sft import encoded
 
     demonstrator = Demonstrator(1_000_003 + seed)
-    shown = [demonstrator.short(roles[i % len(roles)]) for i in range(count)]
-    rows = encode(tokenizer, shown)
-    return [(tuple(row.prefix + prompt), tuple(action)) for row in rows for prompt, action in row.parts]
+    return encoded(tokenizer, [demonstrator.short(roles[i % len(roles)]) for i in range(count)])

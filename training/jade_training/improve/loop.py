@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from jade_graph import plugins
 from jade_graph.backbones.codec import Codec
+from jade_graph.backbones.folders import content_version
 from jade_graph.backbones.hf import HFBackbone
 from jade_graph.engine import JadeGraph
 from jade_graph.errors import ConfigError, UsageError
@@ -123,7 +124,7 @@ class Improver:
             "preset": self.preset.name,
             "trainable": sorted(self.preset.trainable) if self.preset.trainable is not None else None,
             "plan": self.preset.plan,
-            "model": HFBackbone.load(self.source).version,
+            "model": content_version(self.source),
             "train": train.name,
             "held_out": held_out.name,
         }
@@ -290,7 +291,7 @@ class Improver:
             trainer.export(self.out / "models" / f"{i + 1:03d}")
         self._save()
         lines = "".join(json.dumps(m) + "\n" for m in self.history)
-        _write(self.out / METRICS, lines)
+        write_whole(self.out / METRICS, lines)
         wanted = {i - j for j in range(self.keep)}
         for folder in sorted((self.out / "iterations").iterdir()):
             if int(folder.name) not in wanted:
@@ -304,7 +305,7 @@ class Improver:
             "history": self.history,
             "evaluations": {str(k): v for k, v in self.evaluations.items()},
         }
-        _write(self.out / STATE, json.dumps(state, indent=1) + "\n")
+        write_whole(self.out / STATE, json.dumps(state, indent=1) + "\n")
 
     def _ended(self, trainer: PPOTrainer, verdict: Verdict | None, seconds: float) -> Improved:
         """Weights of the evaluations are on disk: the best of them is the last good version."""
@@ -333,7 +334,7 @@ def evaluation_figures(rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def _write(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
     """Whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(path.name + ".new")
