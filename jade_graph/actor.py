@@ -156,7 +156,7 @@ class Actor:
             self.sampling,
             **ctx.sampling,
             max_new_tokens=min(wanted, room),
-            seed=ctx.seed(where.target.id, where.round, where.step, role.code),
+            seed=ctx.seed(where.target.id, where.round, where.step, role.code, of_plan=_plans_root(role, where)),
             choices=choices,
             forced=forced,
         )
@@ -167,9 +167,9 @@ class Actor:
         self, ctx: RunContext, role: Role, view: View, where: Where, served: Served
     ) -> tuple[tuple[int, ...] | None, dict[str, Any]]:
         """The root's plan where this run explores (None: the planner draws it), and what the record says of that."""
-        if not ctx.explore or role.kind != "planner" or where.target.depth or not served.trainable:
+        if not ctx.explore or not _plans_root(role, where) or not served.trainable:
             return None, {}
-        draw = random.Random(ctx.seed("explore", where.target.id, where.round))
+        draw = random.Random(ctx.seed("explore", where.target.id, where.round, of_plan=True))
         told = {"explore": ctx.explore, "n_plans": len(view.plans), "forced": draw.random() < ctx.explore}
         if not told["forced"]:
             return None, told
@@ -374,3 +374,7 @@ def jsonable(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(k): jsonable(v) for k, v in value.items()}
     return value if value is None or isinstance(value, str | int | float | bool) else repr(value)
+
+
+def _plans_root(role: Role, where: Where) -> bool:
+    return role.kind == "planner" and not where.target.depth

@@ -75,6 +75,7 @@ class RunContext:
     reserved: int = 0
     root_plan: str | None = None
     explore: float = 0.0
+    plan_seed: int | None = None
     sampling: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -85,9 +86,13 @@ class RunContext:
     def elapsed_ms(self) -> float:
         return (time.monotonic() - self.started) * 1000
 
-    def seed(self, *parts: object) -> int:
-        """A 63-bit seed that depends on the run's seed and on where in the run an action stands, not on when."""
-        text = "\x1f".join(map(str, (self.run.seed, self.run.question_id or self.run.question, *parts)))
+    def seed(self, *parts: object, of_plan: bool = False) -> int:
+        """A 63-bit seed that depends on the run's seed and on where in the run an action stands, not on when.
+
+        `of_plan`: for the root's plan, which runs may share (`plan_seed`).
+        """
+        base = self.plan_seed if of_plan and self.plan_seed is not None else self.run.seed
+        text = "\x1f".join(map(str, (base, self.run.question_id or self.run.question, *parts)))
         return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
     def take_seq(self) -> int:

@@ -126,6 +126,7 @@ class JadeGraph:
         sampling: Mapping[str, Any] | None = None,
         plan: str | None = None,
         explore: float = 0.0,
+        plan_seed: int | None = None,
         metadata: Mapping[str, Any] | None = None,
         on_event: Callable[[Event], None] | None = None,
     ) -> Run:
@@ -136,6 +137,8 @@ class JadeGraph:
             explore: the probability with which the root's plan is drawn uniformly from the legal ones instead of from
                 the planner, 0 to 1. The planner's action is recorded all the same, with the log-probabilities that the
                 backbone gives it, and with what a learner needs to weigh it (`sampling["explore"]`, `["n_plans"]`).
+            plan_seed: seed of the root's plan alone (None: `seed`). Runs of one question and policy that share it draw
+                the same plan and carry it out each in its own way.
             sampling: fields of `Sampling` to override for this run, e.g. `{"temperature": 1.0}`.
             on_event: called on the event loop for every transition and change of the trace.
 
@@ -149,7 +152,8 @@ class JadeGraph:
         if not 0.0 <= explore <= 1.0:
             raise UsageError(f"explore is {explore!r}, no probability.", code="BAD_EXPLORE", hint="explore=0.3")
         ctx = self._open(asked, seed, run_id, attempt, limits, metadata)
-        ctx.on_event, ctx.sampling, ctx.root_plan, ctx.explore = on_event, overrides, plan, explore
+        ctx.on_event, ctx.sampling, ctx.root_plan = on_event, overrides, plan
+        ctx.explore, ctx.plan_seed = explore, plan_seed
         state = {"question": asked.question, "question_id": asked.id, "run_id": ctx.run.id, "seed": seed}
         try:
             await self.graph.ainvoke(state, {"recursion_limit": self._steps(ctx.limits)})

@@ -31,6 +31,7 @@ FACTS = (
     "seed",
     "sampling",
     "explore",
+    "runs_per_plan",
     "limits",
     "backbone_version",
     "frozen_backbone_version",
@@ -74,6 +75,8 @@ class Planned:
     question: Question
     replica: int
     seed: int
+    draw: int
+    plan_seed: int
 
 
 def run_id_of(rollout_id: str, question_id: str, replica: int) -> str:
@@ -87,9 +90,16 @@ def seed_of(seed: int, question_id: str, replica: int) -> int:
 
 
 def planned(
-    questions: Sequence[Question], *, rollout_id: str, runs_per_question: int = 1, seed: int = 0
+    questions: Sequence[Question],
+    *,
+    rollout_id: str,
+    runs_per_question: int = 1,
+    seed: int = 0,
+    runs_per_plan: int = 1,
 ) -> list[Planned]:
     """Every run of a rollout, in the order of the questions and then of the replicas.
+
+    Replicas 0 .. runs_per_plan - 1 are of a question's draw 0, the next as many of draw 1, and so on.
 
     Raises:
         UsageError: ROLLOUT_ID, BAD_REPLICAS, EMPTY_QUESTION. DataError: DATASET_EMPTY, DATASET_IDS.
@@ -98,6 +108,8 @@ def planned(
         raise UsageError(f"{rollout_id!r} is no id of a rollout.", code="ROLLOUT_ID", hint="1 to 200 characters")
     if runs_per_question < 1:
         raise UsageError(f"runs_per_question is {runs_per_question}.", code="BAD_REPLICAS", hint="runs_per_question=1")
+    if runs_per_plan < 1:
+        raise UsageError(f"runs_per_plan is {runs_per_plan}.", code="BAD_REPLICAS", hint="runs_per_plan=1")
     if not questions:
         raise DataError("there are no questions to run.", code="DATASET_EMPTY")
     if len({q.id for q in questions}) < len(questions) or any(not q.id for q in questions):
@@ -106,7 +118,14 @@ def planned(
         if not q.question.strip():
             raise UsageError(f"the question {q.id!r} is empty.", code="EMPTY_QUESTION", hint="leave it out")
     return [
-        Planned(run_id_of(rollout_id, q.id, g), q, g, seed_of(seed, q.id, g))
+        Planned(
+            run_id_of(rollout_id, q.id, g),
+            q,
+            g,
+            seed_of(seed, q.id, g),
+            g // runs_per_plan,
+            seed_of(seed, q.id, g // runs_per_plan),
+        )
         for q in questions
         for g in range(runs_per_question)
     ]
@@ -122,6 +141,7 @@ async def collect(
     concurrency: int = 64,
     sampling: Mapping[str, Any] | None = None,
     explore: float = 0.0,
+    runs_per_plan: int = 1,
     progress: Callable[[Run], None] | None = None,
     store: RunStore | None = None,
 ) -> list[Run]:
@@ -133,6 +153,8 @@ async def collect(
             gone on with for more questions or more runs of each.
         sampling: fields of `Sampling` for the trainable roles, on top of temperature 1 and top-p 1.
         explore: handed to `JadeGraph.arun`.
+        runs_per_plan: runs that carry out each plan drawn for a question (see `plan_seed` of `JadeGraph.arun`); they
+            have the same `metadata["draw"]`. 1: every run draws its own.
         progress: called with each run, those read back too.
         store: where the graph records; default: `graph.recorder`, where that is a `RunStore`. Without one, nothing is
             recorded, and nothing can be gone on with.
@@ -147,10 +169,24 @@ async def collect(
         BackboneError: ROLLOUT_VERSION when the backbone's version changes while the rollout runs.
         StoreError: STORE_WRITE when a run could not be recorded.
     """
-    runs = planned(questions, rollout_id=rollout_id, runs_per_question=runs_per_question, seed=seed)
+    runs = planned(
+        questions,
+        rollout_id=rollout_id,
+        runs_per_question=runs_per_question,
+        seed=seed,
+        runs_per_plan=runs_per_plan,
+    )
     found: dict[str, Run] = {}
     stream = recorded(
-        graph, runs, rollout_id, seed=seed, concurrency=concurrency, sampling=sampling, explore=explore, store=store
+        graph,
+        runs,
+        rollout_id,
+        seed=seed,
+        concurrency=concurrency,
+        sampling=sampling,
+        explore=explore,
+        runs_per_plan=runs_per_plan,
+        store=store,
     )
     async with aclosing(stream) as all_runs:
         async for run, _ in all_runs:
@@ -170,13 +206,28 @@ async def tally(
     concurrency: int = 64,
     sampling: Mapping[str, Any] | None = None,
     explore: float = 0.0,
+    runs_per_plan: int = 1,
     progress: Callable[[Run], None] | None = None,
     store: RunStore | None = None,
 ) -> Rollout:
     """`collect` for a rollout that need not fit into memory: runs go to the store, figures come back."""
-    runs = planned(questions, rollout_id=rollout_id, runs_per_question=runs_per_question, seed=seed)
+    runs = planned(
+        questions,
+        rollout_id=rollout_id,
+        runs_per_question=runs_per_question,
+        seed=seed,
+        runs_per_plan=runs_per_plan,
+    )
     stream = recorded(
-        graph, runs, rollout_id, seed=seed, concurrency=concurrency, sampling=sampling, explore=explore, store=store
+        graph,
+        runs,
+        rollout_id,
+        seed=seed,
+        concurrency=concurrency,
+        sampling=sampling,
+        explore=explore,
+        runs_per_plan=runs_per_plan,
+        store=store,
     )
     scores: list[float] = []
     plans: Counter[str] = Counter()
@@ -217,7 +268,12 @@ def f1_of(run: Run) -> float | None:
 
 
 def facts_of(
-    graph: JadeGraph, *, seed: int = 0, sampling: Mapping[str, Any] | None = None, explore: float = 0.0
+    graph: JadeGraph,
+    *,
+    seed: int = 0,
+    sampling: Mapping[str, Any] | None = None,
+    explore: float = 0.0,
+    runs_per_plan: int = 1,
 ) -> dict[str, Any]:
     """What a rollout of this graph must be gone on with: `FACTS` and their values, as JSON can hold them."""
     return {
@@ -225,6 +281,7 @@ def facts_of(
         "seed": seed,
         "sampling": {**SAMPLING, **(sampling or {})},
         "explore": float(explore),
+        "runs_per_plan": runs_per_plan,
         "limits": asdict(graph.limits),
         "backbone_version": graph.backbone.version,
         "frozen_backbone_version": graph.frozen_backbone.version,
@@ -242,6 +299,7 @@ async def recorded(
     concurrency: int = 64,
     sampling: Mapping[str, Any] | None = None,
     explore: float = 0.0,
+    runs_per_plan: int = 1,
     store: RunStore | None = None,
 ) -> AsyncGenerator[tuple[Run, bool], None]:
     """Every run of a rollout as it comes, and whether it was run now: first those read back, then the fresh ones.
@@ -254,7 +312,7 @@ async def recorded(
     graph._checked(None, sampling)
     if not 0.0 <= explore <= 1.0:
         raise UsageError(f"explore is {explore!r}, no probability.", code="BAD_EXPLORE", hint="explore=0.3")
-    facts = facts_of(graph, seed=seed, sampling=sampling, explore=explore)
+    facts = facts_of(graph, seed=seed, sampling=sampling, explore=explore, runs_per_plan=runs_per_plan)
     book = _store(graph, store)
     attempts: dict[str, int] = {}
     if book is not None:
@@ -298,11 +356,18 @@ async def _run(graph: JadeGraph, each: Planned, rollout_id: str, attempt: int, o
     about = {
         "rollout": rollout_id,
         "replica": each.replica,
+        "draw": each.draw,
         "type": each.question.type,
         "answers": list(each.question.answers),
     }
     return await graph.arun(
-        each.question, seed=each.seed, run_id=each.run_id, attempt=attempt, metadata=about, **options
+        each.question,
+        seed=each.seed,
+        plan_seed=each.plan_seed,
+        run_id=each.run_id,
+        attempt=attempt,
+        metadata=about,
+        **options,
     )
 
 

@@ -31,6 +31,7 @@ def rollout(
     ] = None,
     temperature: Annotated[float | None, typer.Option(min=0.0, help="Of the trained roles; default 1.")] = None,
     explore: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of root plans drawn uniformly.")] = 0.0,
+    runs_per_plan: Annotated[int, typer.Option(min=1, help="Runs that carry out each plan drawn.")] = 1,
     concurrency: Annotated[int, typer.Option(min=1, help="Runs at once.")] = 64,
     backbone: Annotated[str | None, typer.Option(help="tiny, a hub id, a folder, or openai:URL#MODEL.")] = None,
     corpus: Annotated[str | None, typer.Option(help="Corpus to search; default: the data set's own passages.")] = None,
@@ -55,7 +56,9 @@ def rollout(
     with indexing(cli) as progress:
         retriever = open_retriever_for(cli.config, data, progress)
     sampling = {"temperature": _temperature(cli, temperature), "top_p": cli.settings.sampling.top_p}
-    settings: dict[str, Any] = {"seed": cli.settings.seed, "sampling": sampling, "explore": explore}
+    settings: dict[str, Any] = {
+        "seed": cli.settings.seed, "sampling": sampling, "explore": explore, "runs_per_plan": runs_per_plan
+    }  # fmt: skip
     if not sampling["temperature"] and runs_per_question > 1:
         cli.out.warn("at temperature 0 all runs of a question are the same.")
     with open_session(cli.config, retriever=retriever) as session:

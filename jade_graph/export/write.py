@@ -102,7 +102,7 @@ def export_store(
     return _write(store.iter_runs(where, rollout=rollout), Path(folder), facts, left_out, force, mixed, progress)
 
 
-_ROLLOUT = ("seed", "sampling", "explore", "limits")
+_ROLLOUT = ("seed", "sampling", "explore", "runs_per_plan", "limits")
 
 
 # --- the folder -------------------------------------------------------------------------------------------------------

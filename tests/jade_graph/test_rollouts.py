@@ -73,7 +73,8 @@ async def test_every_run_has_its_id_seed_and_metadata(made: Any, store: RunStore
     for run in runs:
         g = run.metadata["replica"]
         assert (run.id, run.seed) == (run_id_of("first", run.question_id, g), seed_of(7, run.question_id, g))
-        assert run.metadata == {"rollout": "first", "replica": g, "type": "bridge", "answers": ["Ann Lee"]}
+        told = {"rollout": "first", "replica": g, "draw": g, "type": "bridge", "answers": ["Ann Lee"]}
+        assert run.metadata == told
         assert run.transitions
         assert store.get(run.id) == run
         assert f1_of(run) == 1.0
@@ -96,6 +97,24 @@ async def test_exploration_reaches_the_runs_only_when_asked_for(made: Any, monke
         await collect(graph, QUESTIONS, rollout_id="r")
     await collect(graph, QUESTIONS, rollout_id="without")
     assert given == [0.25] * 3 + [None] * 3
+
+
+async def test_runs_of_one_draw_share_the_plan_and_part_after_it(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = made()
+    runs = await collect(graph, QUESTIONS, rollout_id="r", runs_per_question=8, runs_per_plan=4, explore=1.0)
+    for question in QUESTIONS:
+        own = [r for r in runs if r.question_id == question.id]
+        assert [r.metadata["draw"] for r in own] == [0] * 4 + [1] * 4
+        for draw in (0, 1):
+            assert len({r.plan for r in own if r.metadata["draw"] == draw}) == 1
+        assert len({r.seed for r in own}) == 8
+        seeds = {t.sampling["seed"] for r in own for t in r.transitions if t.role == "AG" and r.metadata["draw"] == 0}
+        assert len(seeds) >= 4
+    assert len({r.plan for r in runs}) > 1
+    with pytest.raises(UsageError, match="runs_per_plan was 4 and is 1"):
+        await collect(graph, QUESTIONS, rollout_id="r", explore=1.0)
+    with pytest.raises(UsageError, match="BAD_REPLICAS"):
+        await collect(graph, QUESTIONS, rollout_id="z", runs_per_plan=0)
 
 
 # --- going on ---------------------------------------------------------------------------------------------------------

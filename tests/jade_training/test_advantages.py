@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jade_training.advantages import estimate, gae, grouped, row_weights, whiten
+from jade_training.advantages import branched, estimate, gae, grouped, row_weights, whiten
 from jade_training.ppo import PPOConfig
-from jade_training.rows import rows_of
+from jade_training.rows import Row, rows_of
 from jade_training.testing import Act, make_run
 
 numbers = st.lists(st.tuples(st.floats(-2, 2), st.floats(-2, 2)), min_size=1, max_size=6)
@@ -61,7 +61,7 @@ def test_estimate_uses_the_values_of_its_own_run():
     assert found.returns == pytest.approx(found.raw + np.array(list(values.values())))
 
 
-@pytest.mark.parametrize("estimator", ["gae", "rloo", "grpo"])
+@pytest.mark.parametrize("estimator", ["gae", "rloo", "grpo", "tree"])
 def test_the_order_of_runs_and_rows_changes_nothing(estimator):
     runs, scored, rows = made(GROUP, {"a": {"format": -1.0}})
     values = {(r.run_id, r.seq): 0.3 for r in rows}
@@ -91,6 +91,60 @@ def test_leave_one_out_and_group_normalised():
     deviation = np.std([1.0, 0.0, 0.5])
     by_run = {"a": 0.5 / deviation, "b": -0.5 / deviation, "c": -0.5}
     assert grouped(rows, "grpo") == pytest.approx([by_run[r.run_id] for r in rows])
+
+
+def branch(run, draw, plan, outcome, question="q"):
+    """The plan of a run, and what answered under it."""
+    shared = {"outcome": outcome, "plan": plan, "draw": draw}
+    return [
+        Row(run, question, 0, "PL", (1,), (2,), (-1.0,), plans=True, **shared),
+        Row(run, question, 1, "AG", (1,), (2,), (-1.0,), **shared),
+    ]
+
+
+def test_plans_are_compared_with_plans_and_answers_with_answers_under_the_same_plan():
+    rows = [
+        *branch("a", "0", "R,AG", 1.0), *branch("b", "0", "R,AG", 0.0),
+        *branch("c", "1", "AG", 0.0), *branch("d", "1", "AG", 0.0),
+        *branch("e", "2", "R,AG", 1.0), *branch("f", "0", "AG", 1.0, question="z"),
+    ]  # fmt: skip
+    found = branched(rows)
+    plan, answer = found[0::2], found[1::2]
+    worth = {"0": 0.5, "1": 0.0, "2": 1.0}
+    assert plan[:5] == pytest.approx([0.5 - 0.5, 0.5 - 0.5, 0.0 - 0.75, 0.0 - 0.75, worth["2"] - 0.25])
+    assert answer[:5] == pytest.approx([1 - 0.5, 0 - 1.0, 0.0, 0.0, 1 - 0.5])  # a bad plan is not AG's fault
+    assert found[-2:].tolist() == [0.0, 0.0]  # nothing to compare with
+    shuffled = list(range(len(rows)))
+    random.Random(3).shuffle(shuffled)
+    assert branched([rows[i] for i in shuffled]).tolist() == found[shuffled].tolist()
+
+
+def test_branched_advantages_give_the_exact_policy_gradient_on_average():
+    """A planner with two plans and an executor with two actions under each: all outcomes are enumerated."""
+    plan_p = np.array([0.3, 0.7])
+    act_p = np.array([[0.6, 0.4], [0.2, 0.8]])
+    reward = np.array([[1.0, 0.0], [0.3, 0.5]])
+    worth = (act_p * reward).sum(1)
+    exact_plan = plan_p * (worth - plan_p @ worth)  # d E[R] / d logits of the plans
+    exact_act = plan_p[:, None] * act_p * (reward - worth[:, None])
+    rng = np.random.default_rng(0)
+    plan_sum, act_sum, n = np.zeros(2), np.zeros((2, 2)), 4000
+    for _ in range(n):
+        rows, chosen = [], []
+        for draw in range(2):
+            a = int(rng.random() > plan_p[0])
+            for run in range(2):
+                x = int(rng.random() > act_p[a, 0])
+                rows += branch(f"{draw}{run}", str(draw), str(a), reward[a, x])
+                chosen.append((a, x))
+        found = branched(rows)
+        for i, (a, x) in enumerate(chosen):
+            plan_sum += found[2 * i] * (np.eye(2)[a] - plan_p)
+            act_sum[a] += found[2 * i + 1] * (np.eye(2)[x] - act_p[a])
+    assert plan_sum / n / 4 == pytest.approx(exact_plan, abs=0.012)
+    # A plan that only one run follows teaches its executor nothing; never the wrong thing.
+    assert np.sign(act_sum).tolist() == np.sign(exact_act).tolist()
+    assert act_sum / n / 4 == pytest.approx(exact_act, abs=0.02)
 
 
 def test_a_lonely_run_is_compared_with_the_batch_and_equal_outcomes_give_0():

@@ -61,7 +61,7 @@ def estimate(
     if config.estimator == "gae":
         raw, returns = from_values(rows, runs, scored, config, values or {})
     else:
-        raw = grouped(rows, "grpo" if config.estimator == "grpo" else "rloo")
+        raw = branched(rows) if config.estimator == "tree" else grouped(rows, config.estimator)
         returns = raw.copy()
     if penalties is not None:
         raw = raw + penalties
@@ -121,6 +121,34 @@ def grouped(rows: Sequence[Row], kind: str) -> Array:
         for run in group
     }
     return np.array([base[r.run_id] + r.local for r in rows], dtype=np.float64)
+
+
+def branched(rows: Sequence[Row]) -> Array:
+    """Advantages (R,) from the runs that part at the action: the plan against the question's other plans, what carries
+    it out against the other runs of the same plan.
+
+    A plan is worth the mean outcome of the runs that carry it out (one draw), and is compared with the mean of the
+    other draws' worths, whatever they drew. A later action is compared with the mean outcome of the question's other
+    runs with the same plan: a bad plan is not blamed on those who carried it out well, nor the reverse. Where there is
+    nothing to compare with, 0. Both are leave-one-out baselines, which do not depend on the action (Kool et al. 2019;
+    branches as in Tree-GRPO, Ji et al. 2025), so the policy gradient stays unbiased. A row's own terms are added.
+    """
+    runs: dict[str, dict[str, tuple[str, str, float]]] = defaultdict(dict)
+    for row in rows:
+        runs[row.question_id][row.run_id] = (row.draw, row.plan, row.outcome)
+    standing: dict[tuple[str, bool], float] = {}
+    for group in runs.values():
+        draws: dict[str, dict[str, float]] = defaultdict(dict)
+        plans: dict[str, dict[str, float]] = defaultdict(dict)
+        for run in sorted(group):  # sorted: the same sums in whatever order the rows came
+            draw, plan, outcome = group[run]
+            draws[draw][run] = outcome
+            plans[plan][run] = outcome
+        worths = {draw: float(np.mean(list(outcomes.values()))) for draw, outcomes in sorted(draws.items())}
+        for run, (draw, plan, _) in group.items():
+            standing[run, True] = _standing(draw, worths, "rloo")
+            standing[run, False] = _standing(run, plans[plan], "rloo")
+    return np.array([standing[r.run_id, r.plans] + r.local for r in rows], dtype=np.float64)
 
 
 def _standing(run: str, group: Mapping[str, float], kind: str) -> float:

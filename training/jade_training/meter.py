@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from jade_graph.rewards import Scored
     from jade_graph.types import Run
 
-_SUMS = ("tokens", "ratio", "clipped", "kl", "drift", "reference", "policy", "value", "replay", "bank", "read")
+_SUMS = ("tokens", "ratio", "clipped", "kl", "drift", "reference", "policy", "value", "plans", "replay", "bank", "read")
 
 
 class Meter:
@@ -91,7 +91,7 @@ class Meter:
         self._spread = found if self._spread is None else self._spread + found
 
     def held(self, kind: str, loss: Tensor, read: int) -> None:
-        """Take the loss of a micro-batch of "replay" or "bank" pairs."""
+        """Take the loss of a micro-batch of "plans", "replay" or "bank" pairs."""
         self._add(**{kind: loss, "read": torch.tensor(float(read), device=loss.device)})
 
     def sums(self) -> list[Tensor]:
@@ -132,6 +132,7 @@ class Meter:
             "value_loss": t["value"] / steps,
             "replay_nll": t["replay"] / steps,
             "bank_kl": t["bank"] / steps,
+            "plan_kl": t["plans"] / steps,
             "grad_norm": float(np.mean(self.norms)) if self.norms else 0.0,
             "steps": float(self.steps),
             "stopped_early": float(self.stopped),

@@ -18,6 +18,7 @@ from jade_training import ppo
 from jade_training.advantages import Estimate
 from jade_training.forward import Packed, Pair, Reader, chunks, distribution, pack
 from jade_training.meter import Meter
+from jade_training.plans import Comparison, preference_loss
 from jade_training.ppo import PPOConfig
 from jade_training.rows import Row
 from jade_training.value import ValueHead
@@ -53,6 +54,7 @@ class Objective:
         self.replay, self.bank = list(replay), list(bank)
         self.meter = Meter()
         self.rows: list[Row] = []
+        self.plans: list[Comparison] = []
         self._reference = reference
         self._bank_reference: dict[int, Tensor] = {}
         self._numbers: dict[str, Tensor] = {}
@@ -71,13 +73,15 @@ class Objective:
         self._numbers = self._tensors(self.rows, found, values)
 
     def loss(self, kind: str, at: Sequence[int], count: int, tokens: int) -> Tensor:
-        """The share that some "rows", "replay" or "bank" pairs have in the loss of a mini-batch.
+        """The share that some "rows", "plans", "replay" or "bank" pairs have in the loss of a mini-batch.
 
         Args:
             at: which of them.
             count, tokens: how many of the kind, and how many action tokens of rows, the whole mini-batch has.
         """
-        return self._ppo_loss(at, count, tokens) if kind == "rows" else self._held_loss(kind, at, count)
+        if kind == "rows":
+            return self._ppo_loss(at, count, tokens)
+        return self._plan_loss(at, count) if kind == "plans" else self._held_loss(kind, at, count)
 
     def _tensors(self, rows: Sequence[Row], found: Estimate, values: Values | None) -> Any:
         """What the losses need, one number a row."""
@@ -186,6 +190,12 @@ class Objective:
             read=sum(r.length for r in rows),
         )
         return loss
+
+    def _plan_loss(self, at: Sequence[int], count: int) -> Tensor:
+        batch, eta = [self.plans[i] for i in at], self.config.plan_temperature
+        loss = preference_loss(self.reader, batch, eta or 1.0, self.device, self.config.plan_nll) / count
+        self.meter.held("plans", loss.detach(), sum(c.length for c in batch))
+        return self.config.plan_coef * loss
 
     def _held_loss(self, kind: str, at: Sequence[int], count: int) -> Tensor:
         """What holds roles to what they knew: demonstrations, or the reference's distribution on fixed prompts."""

@@ -18,7 +18,7 @@ from jade_graph.errors import ConfigError
 if TYPE_CHECKING:
     from torch import Tensor
 
-Estimator = Literal["gae", "rloo", "grpo"]
+Estimator = Literal["gae", "rloo", "grpo", "tree"]
 Whitening = Literal["none", "batch", "per_role"]
 KLEstimator = Literal["k1", "k2", "k3"]
 Ratio = Literal["token", "sequence"]
@@ -46,7 +46,13 @@ class PPOConfig:
 
     Attributes:
         estimator: how advantages are made: "gae" from values (Schulman et al. 2016), "rloo" and "grpo" from the other
-            runs of the same question (they need several, and no value head).
+            runs of the same question (they need several, and no value head), "tree" from those that part at the action:
+            plans are compared with plans, and what carries out a plan with other runs of it.
+        plan_temperature: not None: the actions that draw a root's plan give no rows; the planner learns from comparing
+            the plans tried for a question instead, and this is eta of `jade_training.plans`, in units of reward.
+        plan_coef, plan_memory, plan_questions: weight of that loss, for how many updates a comparison is remembered,
+            and how many a mini-batch.
+        plan_nll: weight of the better plans' own likelihood in that loss; it keeps plans legal.
         credit: which reward each action of a run is given: a mode of `jade_graph.credit` ("gae" only).
         inherit_penalties: whether earlier actions of a run share the format penalties of later ones ("gae" only).
         gamma, lam: discount and GAE's lambda [1, 1]: 1, 1 is the Monte-Carlo return minus the value.
@@ -83,6 +89,11 @@ class PPOConfig:
     """
 
     estimator: Estimator = "gae"
+    plan_temperature: float | None = None
+    plan_coef: float = 1.0
+    plan_memory: int = 6
+    plan_questions: int = 36
+    plan_nll: float = 0.2
     credit: str = "terminal_gae"
     inherit_penalties: bool = False
     gamma: float = 1.0
@@ -128,7 +139,7 @@ class PPOConfig:
             targets = lora.pop("targets", None)
             object.__setattr__(self, "lora", Lora(**lora, targets=tuple(targets) if targets else None))
         allowed = {
-            "estimator": ("gae", "rloo", "grpo"),
+            "estimator": ("gae", "rloo", "grpo", "tree"),
             "whitening": ("none", "batch", "per_role"),
             "kl_estimator": ("k1", "k2", "k3"),
             "normalisation": ("row", "token"),
@@ -141,7 +152,7 @@ class PPOConfig:
         for value in ratios:
             if value not in ("token", "sequence"):
                 raise _wrong("ratio", value, "token or sequence")
-        for name in ("epochs", "minibatches", "micro_tokens", "replay_rows", "bank_rows"):
+        for name in ("epochs", "minibatches", "micro_tokens", "replay_rows", "bank_rows", "plan_memory", "plan_questions"):
             if getattr(self, name) < 1:
                 raise _wrong(name, getattr(self, name), "1 or more")
         for name in ("learning_rate", "clip", "max_grad_norm"):

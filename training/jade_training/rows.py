@@ -19,6 +19,8 @@ from jade_graph.types import Run, Transition
 if TYPE_CHECKING:
     from jade_graph.rewards import Scored
 
+PLANNER = "PL"
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -37,6 +39,9 @@ class Row:
             plans were explored.
         version: of the weights that sampled it.
         weight: on the row's loss.
+        plan, draw: what the run's root was planned to do, and which of the question's draws that was: runs with the
+            same draw carry out one plan, drawn once (`runs_per_plan` of a rollout).
+        plans: whether this is the action that drew the plan.
     """
 
     run_id: str
@@ -53,6 +58,9 @@ class Row:
     behaviour: float = 0.0
     version: str = ""
     weight: float = 1.0
+    plan: str = ""
+    draw: str = ""
+    plans: bool = False
 
     @property
     def length(self) -> int:
@@ -92,10 +100,12 @@ def rows_of(
                 hint="score the run again",
             )
         outcome = math.fsum(score.outcome.values())
+        drew = next((t.seq for t in run.transitions if t.role == PLANNER), None)
+        draw = str(run.metadata.get("draw", run.id))
         for t, own in zip(run.transitions, score.actions, strict=True):
             if learns(t) and (roles is None or t.role in roles):
                 _check(t, version)
-                found.append(_row(t, outcome, own))
+                found.append(_row(t, outcome, own, plan=run.plan or "", draw=draw, plans=t.seq == drew))
     return sorted(found, key=lambda r: (r.run_id, r.seq))
 
 
@@ -116,7 +126,7 @@ def behaviour_of(t: Transition) -> float:
     return high + math.log1p(math.exp(low - high))
 
 
-def _row(t: Transition, outcome: float, own: Mapping[str, float]) -> Row:
+def _row(t: Transition, outcome: float, own: Mapping[str, float], *, plan: str, draw: str, plans: bool) -> Row:
     return Row(
         run_id=t.run_id,
         question_id=t.question_id,
@@ -131,6 +141,9 @@ def _row(t: Transition, outcome: float, own: Mapping[str, float]) -> Row:
         local=math.fsum(own.values()),
         behaviour=behaviour_of(t),
         version=t.backbone_version,
+        plan=plan,
+        draw=draw,
+        plans=plans,
     )
 
 

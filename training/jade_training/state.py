@@ -18,6 +18,7 @@ from torch import Tensor
 
 from jade_graph.backbones.weights import quiet
 from jade_graph.errors import DataError
+from jade_training.plans import Comparison
 
 if TYPE_CHECKING:
     from jade_training.trainer import PPOTrainer
@@ -45,6 +46,7 @@ def save(folder: Path, trainer: PPOTrainer) -> None:
         "updates": trainer.updates,
         "rng": trainer.rng.bit_generator.state,
         "settings": trainer.settings.as_dict(),
+        "comparisons": [c.as_dict() for c in trainer.comparisons],
     }
     (fresh / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     shutil.rmtree(old, ignore_errors=True)
@@ -89,6 +91,7 @@ def load(folder: Path, trainer: PPOTrainer) -> None:
             trainer.optimizer.state[p] = {key: value.to(p.device) for key, value in own.items()}
     trainer.updates = int(about["updates"])
     trainer.rng.bit_generator.state = about["rng"]
+    trainer.comparisons = [Comparison.from_dict(c) for c in about["comparisons"]]
 
 
 def export(folder: Path, trainer: PPOTrainer, dtype: str) -> Path:

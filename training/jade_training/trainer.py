@@ -25,8 +25,9 @@ from jade_training.advantages import estimate
 from jade_training.forward import Pair, Reader, chunks, few_threads, random_state_kept, without_dropout
 from jade_training.meter import Writer, describe
 from jade_training.objective import Objective
+from jade_training.plans import Comparison, comparisons
 from jade_training.ppo import PPOConfig
-from jade_training.rows import rows_of
+from jade_training.rows import PLANNER, rows_of
 from jade_training.trl_ import BaseTrainer, arguments
 from jade_training.value import ValueHead
 
@@ -117,6 +118,7 @@ class PPOTrainer(BaseTrainer):
             device=self.device,
         )
         self.updates = 0
+        self.comparisons: list[Comparison] = []
         self.rng = np.random.default_rng(self.settings.seed)
         self.optimizer, self.lr_scheduler = self._optimizer()
         self._writer = Writer(Path(out) if out is not None else None, mlflow=mlflow)
@@ -158,7 +160,12 @@ class PPOTrainer(BaseTrainer):
         began = time.monotonic()
         every = rows_of(runs, scored, version=version)
         rows = [r for r in every if self.roles is None or r.role in self.roles]
-        if not rows:
+        plans: list[Comparison] = []
+        if self.settings.plan_temperature is not None:
+            recent = [c for c in self.comparisons if c.update > self.updates - self.settings.plan_memory]
+            plans = [*recent, *comparisons(rows, self.updates)]
+            rows = [r for r in rows if r.role != PLANNER]
+        if not rows and not plans:
             raise DataError(
                 f"{len(runs)} runs give no row to train on.",
                 code="ROWS_EMPTY",
@@ -171,6 +178,7 @@ class PPOTrainer(BaseTrainer):
         penalties = objective.begin(rows)
         found = estimate(rows, runs, scored, self.settings, values=values, penalties=penalties)
         objective.credit(found, values)
+        objective.plans = self.comparisons = plans
         self.train_dataset = self._minibatches(len(rows))
         self.train()
         self.updates += 1
@@ -193,10 +201,11 @@ class PPOTrainer(BaseTrainer):
         for _ in range(c.epochs):
             order = self.rng.permutation(rows)
             count = -(-len(order) // c.minibatch_rows) if c.minibatch_rows else c.minibatches
-            for part in np.array_split(order, min(count, len(order))):
+            for part in np.array_split(order, min(count, len(order)) or count):
                 replay = self._drawn(len(self.objective.replay), c.replay_rows if c.replay_coef else 0)
                 bank = self._drawn(len(self.objective.bank), c.bank_rows if c.bank_kl_coef else 0)
-                found.append({"rows": part.tolist(), "replay": replay, "bank": bank})
+                plans = self._drawn(len(self.objective.plans), c.plan_questions)
+                found.append({"rows": part.tolist(), "plans": plans, "replay": replay, "bank": bank})
         return found
 
     def _drawn(self, size: int, count: int) -> list[int]:
@@ -210,6 +219,7 @@ class PPOTrainer(BaseTrainer):
         o = self.objective
         lengths = {
             "rows": [r.length for r in o.rows],
+            "plans": [c.length for c in o.plans],
             "replay": [len(p) + len(a) for p, a in o.replay],
             "bank": [len(p) + len(a) for p, a in o.bank],
         }

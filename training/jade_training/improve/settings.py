@@ -17,17 +17,17 @@ from jade_training.ppo import PPOConfig
 
 # Chosen on worlds of the split "validation" (docs/learning.md says how), never on those that are reported.
 PPO = PPOConfig(
-    estimator="rloo",
+    estimator="tree",
     learning_rate=6e-4,
     warmup=2,
     schedule="linear",
     updates=25,
-    minibatches=4,
+    minibatches=6,
+    plan_temperature=0.1,
+    plan_coef=2.0,
+    plan_questions=48,
     kl_coef=0.01,
     kl_estimator="k3",
-    entropy_coef={"PL": 0.05},
-    ratio={"PL": "sequence"},
-    role_weights={"PL": 3.0},
     replay_coef=0.1,
     replay_rows=24,
     target_kl=0.2,
@@ -43,6 +43,7 @@ class ImproveSettings:
         preset: whose trainable roles learn; the others are served by the starting weights, greedily.
         iterations: updates in all.
         questions, runs_per_question: of each rollout.
+        runs_per_plan: runs that carry out each plan drawn for a question, where both planner and executors learn.
         explore: share of runs whose root plan is drawn uniformly, so that a plan that became rare is still tried.
         temperature: of the trainable roles in rollouts, and so of the policy that is trained. Below 1: a plan of many
             calls fails when one of them is drawn badly, and the planner is blamed for it.
@@ -60,8 +61,9 @@ class ImproveSettings:
 
     preset: str = "jade"
     iterations: int = 25
-    questions: int = 48
-    runs_per_question: int = 4
+    questions: int = 24
+    runs_per_question: int = 8
+    runs_per_plan: int = 2
     explore: float = 0.4
     temperature: float = 0.6
     call_cost: float = 0.03
@@ -80,7 +82,7 @@ class ImproveSettings:
         """Raises `ConfigError` CONFIG_VALUE."""
         if isinstance(self.ppo, Mapping):
             object.__setattr__(self, "ppo", PPOConfig(**self.ppo))
-        for name in ("iterations", "questions", "runs_per_question", "evaluate_every", "k", "concurrency"):
+        for name in ("iterations", "questions", "runs_per_question", "runs_per_plan", "evaluate_every", "k", "concurrency"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"improve: {name} is {getattr(self, name)!r}, below 1.", code="CONFIG_VALUE")
         if self.ppo.estimator != "gae" and self.runs_per_question < 2:

@@ -61,6 +61,8 @@ class Curriculum:
     short: int = 36
     asks: int = 16
     steps_per_world: int = 20
+    hasty: float = 0.0
+    hasty_steps: int = 0
     _world: tuple[int, Demonstrator] | None = field(default=None, repr=False)
 
     def rows_of(self, step: int) -> list[Row]:
@@ -71,6 +73,7 @@ class Curriculum:
             return marker_rows(rng, self.tokenizer, MARKER_ROWS)
         demonstrator = self._demonstrator(step // self.steps_per_world)
         demonstrator.rng = rng
+        demonstrator.hasty = self.hasty if step >= self.steps - self.hasty_steps else 0.0
         most = self.distractors(step)
         shown = [demonstrator.short() for _ in range(self.short)]
         for _ in range(self.long):

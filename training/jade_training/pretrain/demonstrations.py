@@ -16,6 +16,7 @@ from jade_graph.microworld import frames
 from jade_graph.microworld.frames import Fact, Frame, Match
 from jade_graph.microworld.lexicon import Split
 from jade_graph.microworld.oracle import OraclePolicy
+from jade_graph.microworld.relations import RELATIONS
 from jade_graph.microworld.questions import KINDS, SHARES, Kind, make_question, question_about
 from jade_graph.microworld.world import Difficulty, Entity, World, make_world
 from jade_graph.plans import workflow
@@ -65,6 +66,9 @@ SUB_PLANS: Mapping[str, float] = {
 SEARCHED = 0.6
 """The share of document sets that a search brings, best first; the others are put together, in any order."""
 
+HASTY_ABOUT = frozenset(sorted(RELATIONS)[::2])
+"""Relations about which a hasty reader believes the last passage: every other one."""
+
 WORLD = Difficulty()
 
 
@@ -86,7 +90,10 @@ class Demonstration:
 class Demonstrator:
     """Draws demonstrations from one world. Deterministic in the seed, `rng` and the calls made."""
 
-    def __init__(self, seed: int, *, split: Split = "train", difficulty: Difficulty = WORLD) -> None:
+    def __init__(
+        self, seed: int, *, split: Split = "train", difficulty: Difficulty = WORLD, hasty: float = 0.0
+    ) -> None:
+        self.hasty = hasty
         self.world: World = make_world(split, seed, difficulty)
         self.rng = random.Random(f"demonstrations {seed}")
         self.roles = {code: plugins.load("jade.roles", code) for code in ROLES}
@@ -193,6 +200,10 @@ class Demonstrator:
             m.content for m in self.roles["DS"].render(replace(view, memory={"documents": read}), "compact")
         )
         shown = self._shown(code, view, question, prefix[: prefix.rindex("select :")])
+        if len(read) > 1 and _asks_about(frame) in HASTY_ABOUT and rng.random() < self.hasty:
+            last = len(read) - 1
+            action = f"<id>Document{last}</id>" if code == "DS" else f"<answer>{self.oracle.read(frame, read[last:])}</answer>"
+            return replace(shown, action=action, cites=tuple((last, w) for _, w in self._cites(code, frame, read[last:])))
         return replace(shown, cites=self._cites(code, frame, read))
 
     def _cites(self, code: str, frame: Frame, read: tuple[Passage, ...]) -> tuple[tuple[int, str], ...]:
@@ -276,3 +287,10 @@ class Demonstrator:
             mentions = [e for r in entity.facts for e in world.by_value.get((r, entity.facts[r]), ())]
             return rng.choice(mentions or [entity])
         return rng.choice(world.by_kind[entity.kind])
+
+
+def _asks_about(frame: Frame) -> str:
+    """The relation that a question is about; of several the first in the alphabet."""
+    if isinstance(frame, Match):
+        return min(relation for relation, _ in frame.constraints)
+    return frame.relation if isinstance(frame, Fact) else ""

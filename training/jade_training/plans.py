@@ -1,0 +1,113 @@
+"""What the planner learns from: the plans that were tried for a question, and what each came to.
+
+Invariant: a comparison is made of recorded ids and outcomes alone, and holds whatever distribution drew the plans: no
+probability of the past enters it. So comparisons can be remembered, and rare plans, explored ones, teach as much as
+frequent ones.
+
+For a question x with tried plans j and mean outcomes R_j, the planner that maximises E[R] + eta H(plan) has the
+probabilities q_j ~ exp(R_j / eta) among them (maximum-entropy control: Ziebart 2010, section 5; with a reference policy
+as prior it is eq. 4 of Rafailov et al. 2023). The loss is the cross-entropy between q and the planner's own
+probabilities, renormalised over the tried plans (with given rewards: InfoNCA, Chen et al. 2024, eq. 9). The policy
+gradient weighs a plan by its probability, and no longer sees one that has become rare.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from jade_training.forward import Pair, Reader, distribution, pack
+from jade_training.rows import PLANNER, Row
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One question's plans.
+
+    Attributes:
+        question_id: whose.
+        prompt: token ids (P,) that the planner read.
+        plans: token ids of each distinct plan (K, ragged), K >= 2; with the end token.
+        worth: mean outcome of the runs of each plan (K,), in units of reward.
+        temperature: that plans are drawn at.
+        update: in which it was recorded.
+    """
+
+    question_id: str
+    prompt: tuple[int, ...]
+    plans: tuple[tuple[int, ...], ...]
+    worth: tuple[float, ...]
+    temperature: float
+    update: int
+
+    @property
+    def pairs(self) -> list[Pair]:
+        return [(self.prompt, plan) for plan in self.plans]
+
+    @property
+    def length(self) -> int:
+        """Tokens that a pass reads."""
+        return sum(len(self.prompt) + len(plan) for plan in self.plans)
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON can hold it; `from_dict` reads it back."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, told: dict[str, Any]) -> Comparison:
+        plans = tuple(map(tuple, told["plans"]))
+        return cls(**{**told, "prompt": tuple(told["prompt"]), "plans": plans, "worth": tuple(told["worth"])})
+
+
+def comparisons(rows: Sequence[Row], update: int) -> list[Comparison]:
+    """The comparisons in the planner's rows: of what it wrote for the same prompt in the runs of a question.
+
+    A root has the same prompt in all of them, a sub-question where it was worded alike. One plan alone gives none.
+    """
+    asked: dict[tuple[str, tuple[int, ...]], dict[tuple[int, ...], list[Row]]]
+    asked = defaultdict(lambda: defaultdict(list))
+    for row in sorted((r for r in rows if r.role == PLANNER), key=lambda r: (r.question_id, r.run_id, r.seq)):
+        asked[row.question_id, row.prompt][row.action].append(row)
+    found: list[Comparison] = []
+    for (question, _), tried in asked.items():
+        if len(tried) < 2:
+            continue
+        first = next(iter(tried.values()))[0]
+        worth = tuple(float(np.mean([r.outcome + r.local for r in own])) for own in tried.values())
+        found.append(Comparison(question, first.prompt, tuple(tried), worth, first.temperature, update))
+    return found
+
+
+def preference_loss(
+    reader: Reader, batch: Sequence[Comparison], eta: float, device: torch.device, nll: float = 0.0
+) -> Tensor:
+    """Sum over comparisons of KL(q || p), q ~ exp(worth / eta) and p the policy's, both over the tried plans.
+
+    `nll` times the negative log-likelihood of q's plans is added, per token: p alone is blind to the probability that
+    all tried plans together lose to what is no plan (Pang et al. 2024, eq. 1).
+    """
+    packed = pack([pair for c in batch for pair in c.pairs], device)
+    sizes = torch.tensor([len(c.plans) for c in batch], device=device)
+    owner = torch.repeat_interleave(torch.arange(len(batch), device=device), sizes)
+    temperature = torch.tensor([c.temperature for c in batch], device=device)[owner]
+    logs = distribution(reader(packed)[0], temperature[packed.rows])
+    tokens = logs.gather(-1, packed.targets[:, None]).squeeze(-1)
+    scores = torch.zeros(len(owner), device=device).index_add(0, packed.rows, tokens)
+    worth = torch.tensor([w for c in batch for w in c.worth], device=device)
+    q = _normalised(worth / eta, owner, len(batch))
+    loss = (q.exp() * (q - _normalised(scores, owner, len(batch)))).sum()
+    return loss - nll * (q.exp() * scores / packed.lengths).sum() if nll else loss
+
+
+def _normalised(logits: Tensor, owner: Tensor, groups: int) -> Tensor:
+    """Log-softmax (R,) of logits (R,) within each group."""
+    top = torch.full((groups,), -torch.inf, device=logits.device).scatter_reduce(0, owner, logits.detach(), "amax")
+    shifted = logits - top[owner]
+    total = torch.zeros(groups, device=logits.device).index_add(0, owner, shifted.exp())
+    return shifted - total.log()[owner]
