@@ -52,6 +52,22 @@ class StoreSettings:
 
 
 @dataclass(frozen=True)
+class ServeSettings:
+    """How `jade serve` answers over HTTP."""
+
+    host: str = setting("127.0.0.1", "address to listen on; other than loopback only with a key")
+    port: int = setting(8000, "port to listen on; 0: any free one", at_least=0)
+    keys: str | None = setting(None, "API keys, separated by commas; secret")
+    keys_file: str | None = setting(None, "file of API keys, one a line: KEY, or NAME KEY")
+    presets: str | None = setting(None, "methods to offer, separated by commas; none: all that run on the backbone")
+    versions: int = setting(2, "most registered versions held in memory at once", at_least=1)
+    concurrency: int = setting(64, "most runs at once", at_least=1)
+    queue: int = setting(128, "most requests that wait for a place; more are refused with 429", at_least=0)
+    rate: int = setting(0, "most requests a minute of one key; 0: any number", at_least=0)
+    max_body_kb: int = setting(256, "most kilobytes of a request's body", at_least=1)
+
+
+@dataclass(frozen=True)
 class Settings:
     """Every setting, resolved."""
 
@@ -72,6 +88,7 @@ class Settings:
     sampling: SamplingSettings = SamplingSettings()
     limits: Limits = field(default_factory=Limits)
     store: StoreSettings = StoreSettings()
+    serve: ServeSettings = ServeSettings()
 
     @property
     def data_path(self) -> Path:
@@ -93,7 +110,7 @@ _LIMITS = {
     "deadline_s": "seconds of wall clock that one run may take",
     "decomposition_width": "most sub-questions of one split",
 }
-SECRETS = frozenset({"api_key"})
+SECRETS = frozenset({"api_key", "serve.keys"})
 _PASSWORD = re.compile(r"(?<=://)([^/@\s:]*):([^@\s]*)(?=@)")
 
 
