@@ -68,10 +68,20 @@ class ServeSettings:
 
 
 @dataclass(frozen=True)
+class RegistrySettings:
+    """Where versions of the backbone are registered."""
+
+    url: str | None = setting(None, "MLflow server or database; none: MLFLOW_TRACKING_URI, else mlflow.db in data_dir")
+    model: str = setting("jade-backbone", "name of the registered model")
+
+
+@dataclass(frozen=True)
 class Settings:
     """Every setting, resolved."""
 
-    backbone: str = setting("tiny", "language model of all roles: tiny, a hub id, a folder, or openai:URL#MODEL")
+    backbone: str = setting(
+        "tiny", "language model of all roles: tiny, a hub id, a folder, models:/NAME@ALIAS, or openai:URL#MODEL"
+    )
     frozen_backbone: str | None = setting(None, "model of the roles that a preset does not train; none: the same")
     preset: str = setting("jade", "method to run; jade presets list")
     corpus: str = setting("microworld", "corpus to search; made by jade index")
@@ -88,6 +98,7 @@ class Settings:
     sampling: SamplingSettings = SamplingSettings()
     limits: Limits = field(default_factory=Limits)
     store: StoreSettings = StoreSettings()
+    registry: RegistrySettings = RegistrySettings()
     serve: ServeSettings = ServeSettings()
 
     @property
