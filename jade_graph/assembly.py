@@ -67,24 +67,37 @@ def open_session(
     s = config.settings
     chosen = preset or s.preset
     method: Preset = plugins.load("jade.presets", chosen) if isinstance(chosen, str) else chosen
-    limits = limits_for(config, method)
     searched = retriever or open_retriever(s, progress)
     model = backbone or open_backbone(s)
     frozen = open_backbone(s, s.frozen_backbone) if s.frozen_backbone else None
     store = RunStore(s.store_url) if record else None
-    graph = JadeGraph(
-        model,
-        preset=method,
-        retriever=searched,
+    graph = make_graph(config, method, model, retriever=searched, frozen=frozen, store=store)
+    return Session(graph, model, searched, store)
+
+
+def make_graph(
+    config: Config,
+    preset: Preset,
+    backbone: Backbone,
+    *,
+    retriever: Retriever | None,
+    frozen: Backbone | None = None,
+    store: RunStore | None = None,
+) -> JadeGraph:
+    """A graph over parts that are open already, with the settings' limits, sampling and k."""
+    s = config.settings
+    return JadeGraph(
+        backbone,
+        preset=preset,
+        retriever=retriever,
         frozen_backbone=frozen,
-        limits=limits,
+        limits=limits_for(config, preset),
         sampling=Sampling(temperature=s.sampling.temperature, top_p=s.sampling.top_p),
         action_tokens=s.sampling.max_new_tokens,
         k=s.k,
         constrained=s.constrained,
         recorder=store,
     )
-    return Session(graph, model, searched, store)
 
 
 def limits_for(config: Config, preset: Preset) -> Limits:
