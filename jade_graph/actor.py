@@ -74,8 +74,13 @@ class Actor:
     # --- a language-model role ----------------------------------------------------------------------------------------
     async def act(self, ctx: RunContext, role: Role, view: View, where: Where) -> Effect | None:
         """The effect of the role's action, or None: the action failed and `ctx.fatal` or the transition says why."""
-        served = self.served(role.code)
-        backbone = served.backbone
+        own = self.served(role.code)
+        try:
+            backbone = ctx.leased(own.backbone)
+        except BackboneError as failure:  # nothing was done yet that could be recorded
+            ctx.die(failure.error_code, str(failure))
+            return None
+        served = Served(backbone, own.trainable)
         seq, began, before = ctx.take_seq(), ctx.elapsed_ms(), ctx.counters
         messages: tuple[Message, ...] = ()
         ids: list[int] = []

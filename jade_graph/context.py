@@ -11,12 +11,13 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
 from jade_graph.errors import StoreError, UsageError
 from jade_graph.types import Ask, Backbone, Completion, Counters, Limits, Question, Run, Sampling, TraceNode, Transition
+from jade_graph.versions.pool import Lease, Leasing
 
 logger = logging.getLogger("jade_graph")
 
@@ -76,6 +77,47 @@ class RunContext:
     root_plan: str | None = None
     explore: float = 0.0
     sampling: Mapping[str, Any] = field(default_factory=dict)
+    leases: dict[int, Lease] = field(default_factory=dict)
+
+    def hold(self, *backbones: Backbone, versions: Sequence[str] = ()) -> None:
+        """Lease those of the backbones whose weights may be swapped: what the run then uses to its end.
+
+        Args:
+            versions: what the run leased before, as `self.versions` said; empty: the active ones.
+
+        Raises:
+            BackboneError: VERSION_GONE, BACKBONE_CLOSED.
+        """
+        wanted = list(versions)
+        try:
+            for backbone in backbones:
+                if isinstance(backbone, Leasing) and id(backbone) not in self.leases:
+                    version = wanted.pop(0) if wanted else ""
+                    self.leases[id(backbone)] = backbone.lease(seconds=self.limits.deadline_s, version=version)
+        except BaseException:
+            self.let_go()
+            raise
+
+    def let_go(self) -> None:
+        """Give the leased versions back."""
+        for lease in self.leases.values():
+            lease.release()
+
+    def leased(self, backbone: Backbone) -> Backbone:
+        """The version of this backbone that the run holds; the backbone itself where there is only one.
+
+        Raises `BackboneError` VERSION_GONE where a run that waited too long finds its version given up.
+        """
+        lease = self.leases.get(id(backbone))
+        if lease is None:
+            return backbone
+        lease.renew(max(self.remaining_s, 0.0))
+        return lease.backbone
+
+    @property
+    def versions(self) -> tuple[str, ...]:
+        """The names of the leased versions: what the state keeps, so that a resumed run goes on with the same."""
+        return tuple(lease.version for lease in self.leases.values())
 
     @property
     def remaining_s(self) -> float:
@@ -127,6 +169,7 @@ class RunContext:
     def close(self) -> None:
         """Put what was done into the run, which has its status by now, and hand it to the recorder and the watcher."""
         run = self.run
+        self.let_go()
         run.transitions = tuple(sorted(self.transitions, key=lambda t: t.seq))
         if run.transitions:
             run.transitions[-1].done = True

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from langgraph.graph.state import CompiledStateGraph
@@ -33,6 +33,7 @@ from jade_graph.types import (
     Run,
     Sampling,
 )
+from jade_graph.versions.pool import Leasing
 
 _MOST_CONTEXTS = 4096
 
@@ -113,6 +114,23 @@ class JadeGraph:
             close=self._close,
         )
         self.graph: CompiledStateGraph[Any, Any, Any, Any] = compile_graph(self._flow, checkpointer)
+        self._follow(constrained, action_tokens)
+
+    def _follow(self, constrained: bool, action_tokens: int | None) -> None:
+        """Let backbones whose weights may be swapped begin to follow their alias."""
+        own, frozen = self.backbone, self.frozen_backbone
+        like = {
+            "preset": self.preset,
+            "retriever": self.retriever,
+            "frozen_backbone": None if frozen is own or isinstance(frozen, Leasing) else frozen,
+            "limits": self.limits,
+            "k": self.k,
+            "constrained": constrained,
+            "action_tokens": action_tokens,
+        }
+        for backbone in (own, frozen):
+            if isinstance(backbone, Leasing):
+                backbone.follow(like)
 
     # --- running ------------------------------------------------------------------------------------------------------
     async def arun(
@@ -238,6 +256,7 @@ class JadeGraph:
         attempt: int = 0,
         limits: Limits | None = None,
         metadata: Mapping[str, Any] | None = None,
+        versions: Sequence[str] = (),
     ) -> RunContext:
         run = Run(
             id=run_id or uuid.uuid4().hex,
@@ -246,7 +265,6 @@ class JadeGraph:
             preset=self.preset.name,
             seed=seed,
             attempt=attempt,
-            backbone_version=self.backbone.version,
             graph_hash=self.graph_hash,
             corpus_id=self.retriever.corpus_id if self.retriever else "",
             started_at=time.time(),
@@ -256,8 +274,10 @@ class JadeGraph:
             raise UsageError(f"run {run.id!r} is running already.", code="RUN_EXISTS", hint="leave run_id out")
         require_json(run.metadata)
         ctx = RunContext(run, limits or self.limits, self.recorder)
+        ctx.hold(self.backbone, self.frozen_backbone, versions=versions)
+        run.backbone_version = ctx.leased(self.backbone).version
         while len(self._contexts) >= _MOST_CONTEXTS:  # left behind by graphs driven directly and never finished
-            self._contexts.pop(next(iter(self._contexts)))
+            self._contexts.pop(next(iter(self._contexts))).let_go()
         self._contexts[run.id] = ctx
         ctx.open()
         return ctx
@@ -266,7 +286,8 @@ class JadeGraph:
         """The context of the run that this state belongs to.
 
         The graph may be driven without `arun` (as a LangGraph subgraph, or resumed from a checkpoint in another
-        process): the context is then made anew from what the state holds.
+        process): the context is then made anew from what the state holds, on the version that the run began with.
+        Raises `BackboneError` VERSION_GONE where that is not in memory; the checkpoint stays as it is.
         """
         known = self._contexts.get(state.get("run_id") or "")
         if known is not None:
@@ -276,7 +297,8 @@ class JadeGraph:
         counters: Counters = state.get("counters") or Counters()
         seq = int(state.get("seq") or 0)
         attempt = int(state.get("attempt") or 0) + (1 if seq else 0)
-        ctx = self._open(asked, state.get("seed") or 0, state.get("run_id") or None, attempt)
+        versions = state.get("versions") or ()
+        ctx = self._open(asked, state.get("seed") or 0, state.get("run_id") or None, attempt, versions=versions)
         ctx.counters, ctx.next_seq, ctx.next_round = counters, seq, counters.rounds + counters.sub_questions
         ctx.trace.update(state.get("trace") or {})
         if seq and ctx.recorder is not None:

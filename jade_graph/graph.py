@@ -58,7 +58,8 @@ class Output(TypedDict):
 
 class State(TypedDict):
     """The shared state. Every key has a reducer; `trace` is the blackboard, `traced` the run that it belongs to, `seq`
-    the number of the next action: with the counters, what another process needs to go on from a checkpoint.
+    the number of the next action, `versions` those of the backbone that the run leased: with the counters, what another
+    process needs to go on from a checkpoint.
     """
 
     question: Annotated[str, _last]
@@ -68,6 +69,7 @@ class State(TypedDict):
     attempt: Annotated[int, _last]
     seq: Annotated[int, _most]
     traced: Annotated[str, _last]
+    versions: Annotated[tuple[str, ...], _last]
     trace: Annotated[Mapping[str, TraceNode], blackboard.merge_trace]
     counters: Annotated[Counters, blackboard.latest_counters]
     answer: Annotated[str, _last]
@@ -83,6 +85,7 @@ class Branch(TypedDict):
     seed: int
     attempt: int
     seq: int
+    versions: tuple[str, ...]
     counters: Counters
     root: str
     target: TraceNode
@@ -127,6 +130,7 @@ class Workflow:
             "run_id": fresh,
             "attempt": 0,
             "seq": Overwrite(0),
+            "versions": (),
             "trace": Overwrite({}),
             "counters": Overwrite(Counters()),
             "answer": "",
@@ -151,7 +155,8 @@ class Workflow:
         sends = [self._round(ctx, state, trace, node) for node in choice.start]
         sends += [self._summary(ctx, state, trace, node) for node in choice.summarize]
         goto: list[Send | str] = [*sends, *([FINISH] if choice.finished else [])]
-        update = {"run_id": ctx.run.id, "traced": ctx.run.id, "attempt": ctx.run.attempt, "trace": updates}
+        run = {"run_id": ctx.run.id, "traced": ctx.run.id, "attempt": ctx.run.attempt, "versions": ctx.versions}
+        update: dict[str, Any] = {**run, "trace": updates}
         return Command(update=update | _spent(ctx), goto=goto)
 
     def _branch(
@@ -163,6 +168,7 @@ class Workflow:
             "seed": ctx.run.seed,
             "attempt": ctx.run.attempt,
             "seq": ctx.next_seq,
+            "versions": ctx.versions,
             "counters": ctx.counters,
             "root": state["question"],
             "target": node,

@@ -233,6 +233,9 @@ class Recording:
             raise UsageError(
                 f"run {self.run.id!r} was begun before.", code="RECORDING_OVER", hint="one record_run(..) a question"
             )
+        trainable = self.actor.trainable.backbone
+        self.ctx.hold(trainable, self.actor.frozen.backbone)
+        self.run.backbone_version = self.ctx.leased(trainable).version
         self.actor.open = True
         self.ctx.started, self.run.started_at = time.monotonic(), time.time()
         self.ctx.open()
