@@ -58,6 +58,10 @@ def show(
     documents: Annotated[bool, typer.Option(help="Name the retrieved passages.")] = True,
     width: Annotated[int, typer.Option(min=20, help="Cut texts to about this many characters.")] = 90,
     svg: Annotated[Path | None, typer.Option(metavar="FILE", help="Also save the tree as a picture.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also save it as one page to step through and to send.")
+    ] = None,
+    mermaid: Annotated[bool, typer.Option("--mermaid", help="Print the picture as Mermaid text instead.")] = False,
 ) -> None:
     """Show one run as a tree: plan, sub-questions, documents, answers, tokens, times."""
     from jade_graph.render import run_svg, run_tree
@@ -69,7 +73,26 @@ def show(
     if svg is not None:
         svg.write_text(run_svg(found, documents=documents), encoding="utf-8")
         cli.out.log(f"saved {svg}")
+    if html is not None:
+        from jade_graph.picture import page
+        from jade_graph.picture.spelling import speller
+
+        html.write_text(page(found, pieces=speller(cli.settings, found)), encoding="utf-8")
+        cli.out.log(f"saved {html}")
+    if mermaid:
+        from jade_graph.picture import mermaid as drawn
+
+        text = drawn(found)
+        cli.out.result({"run": found.id, "mermaid": text}, lambda: _exactly(text))
+        return
     cli.out.result(_plain(found), lambda: run_tree(found, documents=documents, width=width))
+
+
+def _exactly(text: str) -> Any:
+    """Text that a terminal neither wraps nor colours."""
+    from rich.text import Text
+
+    return Text(text.rstrip("\n"), no_wrap=True, overflow="ignore")
 
 
 def _recorded(cli: Cli) -> bool:
