@@ -4,6 +4,6 @@ Invariant: importing this package loads neither mlflow nor torch; both are impor
 """
 
 from jade_graph.registry.registry import Registry
-from jade_graph.registry.versions import CHALLENGER, CHAMPION, MODEL, ModelVersion, Promotion
+from jade_graph.registry.versions import ANY, CHALLENGER, CHAMPION, MODEL, ModelVersion, Promotion
 
-__all__ = ["CHALLENGER", "CHAMPION", "MODEL", "ModelVersion", "Promotion", "Registry"]
+__all__ = ["ANY", "CHALLENGER", "CHAMPION", "MODEL", "ModelVersion", "Promotion", "Registry"]
