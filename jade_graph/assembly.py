@@ -56,6 +56,7 @@ def open_session(
     retriever: Retriever | None = None,
     record: bool = True,
     progress: Progress | None = None,
+    follow: bool = True,
 ) -> Session:
     """The graph that the settings describe.
 
@@ -63,13 +64,15 @@ def open_session(
         preset, backbone, retriever: take these instead of the settings'.
         record: write runs to the store.
         progress: called while a missing microworld corpus is built.
+        follow: keep a backbone `models:/NAME@ALIAS` at its alias while the graph runs; False: what measures something
+            takes the version that the alias points at now, to the end.
     """
     s = config.settings
     chosen = preset or s.preset
     method: Preset = plugins.load("jade.presets", chosen) if isinstance(chosen, str) else chosen
     searched = retriever or open_retriever(s, progress)
-    model = backbone or open_backbone(s)
-    frozen = open_backbone(s, s.frozen_backbone) if s.frozen_backbone else None
+    model = backbone or open_backbone(s, follow=follow)
+    frozen = open_backbone(s, s.frozen_backbone, follow=follow) if s.frozen_backbone else None
     store = RunStore(s.store_url) if record else None
     graph = make_graph(config, method, model, retriever=searched, frozen=frozen, store=store)
     return Session(graph, model, searched, store)
@@ -105,17 +108,45 @@ def limits_for(config: Config, preset: Preset) -> Limits:
     return limits_of(preset, **config.chosen("limits"))
 
 
-def open_backbone(settings: Settings, spec: str | None = None) -> Backbone:
-    """The model that the settings name, with the options that its kind takes."""
+def open_backbone(settings: Settings, spec: str | None = None, *, follow: bool = False) -> Backbone:
+    """The model that the settings name, with the options that its kind takes.
+
+    Args:
+        follow: let a registered one follow its alias once a graph is built on it.
+    """
     name = spec or settings.backbone
     options: dict[str, Any] = {}
-    if not _scheme(name) or _scheme(name) == "hf":
+    if not _scheme(name) or _scheme(name) in ("hf", "models"):
         auto = {"device": settings.device, "dtype": settings.dtype}
         options = {key: None if value == "auto" else value for key, value in auto.items()}
         options["max_batch"] = settings.batch_size
+        if _scheme(name) == "models":
+            options |= _registered(settings, follow)
     elif _scheme(name) == "openai" and settings.api_key:
         options = {"api_key": settings.api_key}
     return load_backbone(name, **options)
+
+
+def _registered(settings: Settings, follow: bool) -> dict[str, Any]:
+    """What a registered backbone needs to know beside the model's own options."""
+    from jade_graph.versions import Smoke
+
+    about = settings.reload
+    smoke = Smoke(legal=about.legal, f1=about.f1)
+    if about.smoke is not None and follow:
+        from jade_graph.data import load_dataset
+        from jade_graph.retrieval.memory import MemoryRetriever
+
+        asked = load_dataset(about.smoke)
+        passages = MemoryRetriever(asked.passages) if asked.passages else None
+        smoke = Smoke(tuple(asked.questions), passages, about.legal, about.f1)
+    return {
+        "registry": settings.registry.url,
+        "data_dir": settings.data_path,
+        "follow": follow,
+        "poll_s": about.poll_s,
+        "smoke": smoke,
+    }
 
 
 def open_retriever(settings: Settings, progress: Progress | None = None) -> Retriever:

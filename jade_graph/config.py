@@ -76,6 +76,18 @@ class RegistrySettings:
 
 
 @dataclass(frozen=True)
+class ReloadSettings:
+    """How a graph follows an alias of the registry (`backbone = "models:/NAME@ALIAS"`)."""
+
+    poll_s: float = setting(2.0, "seconds between two looks at the alias", at_least=0.01)
+    smoke: str | None = setting(
+        None, "data set of questions that a new version must answer before it serves; none: four built-in ones"
+    )
+    legal: float = setting(0.5, "least share of legal actions over the smoke questions", at_least=0)
+    f1: float = setting(0.0, "least mean F1 over the smoke questions", at_least=0)
+
+
+@dataclass(frozen=True)
 class Settings:
     """Every setting, resolved."""
 
@@ -99,6 +111,7 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
     store: StoreSettings = StoreSettings()
     registry: RegistrySettings = RegistrySettings()
+    reload: ReloadSettings = ReloadSettings()
     serve: ServeSettings = ServeSettings()
 
     @property

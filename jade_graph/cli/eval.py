@@ -94,7 +94,7 @@ def _evaluate(
     from jade_graph.sync import run_sync
 
     config = replace(cli.config, settings=replace(cli.settings, preset=preset))
-    session = open_session(config, retriever=retriever, record=record)
+    session = open_session(config, retriever=retriever, record=record, follow=False)
     with session, cli.out.progress(f"{preset} on {data.name}") as tick:
         done = 0
 

@@ -58,7 +58,7 @@ def rollout(
     settings: dict[str, Any] = {"seed": cli.settings.seed, "sampling": sampling, "explore": explore}
     if not sampling["temperature"] and runs_per_question > 1:
         cli.out.warn("at temperature 0 all runs of a question are the same.")
-    with open_session(cli.config, retriever=retriever) as session:
+    with open_session(cli.config, retriever=retriever, follow=False) as session:
         facts = facts_of(session.graph, **settings)
         name = id or f"{facts['preset']}-{_digest(facts, data.name)}"
         total, done = runs_per_question * len(data), 0

@@ -307,7 +307,9 @@ class Reloader:
         return min(wait, max(_MOST_WAIT_S, self._poll_s))
 
 
-TEMPORARY = frozenset({"SMOKE_SEARCH"})
+TEMPORARY = frozenset(
+    {"SMOKE_SEARCH", "REGISTRY_BUSY", "REGISTRY_FAILED", "REGISTRY_MISSING_PACKAGE", "REGISTRY_UNREACHABLE"}
+)
 """Codes of errors that another try may not meet; whatever is no `JadeError` is taken to be such."""
 
 

@@ -48,11 +48,13 @@ class Counted(ScriptedBackbone):
             return actions.get(ask.role, f"<answer>v{number}</answer>")
 
         super().__init__(policy, version=f"v{number}", latency_s=latency_s)
-        self.house = house
+        self.house, self.number = house, number
         house.open += 1
         house.most = max(house.most, house.open)
 
     async def generate(self, prompt_token_ids: Any, sampling: Sampling, *, hint: Ask | None = None) -> Completion:
+        if (gate := self.house.gates.get(self.number)) is not None:
+            await gate.wait()
         done = await super().generate(prompt_token_ids, sampling, hint=hint)
         if self._closed:
             self.house.closed_under_use += 1
@@ -65,7 +67,7 @@ class Counted(ScriptedBackbone):
 
 
 class House:
-    """Opens backbones; `broken` numbers do not load, `silent` ones answer nothing legal."""
+    """Opens backbones; `broken` numbers do not load, and those with a gate answer when it is opened."""
 
     def __init__(self) -> None:
         self.open = self.most = self.closed_under_use = 0
@@ -73,6 +75,7 @@ class House:
         self.latency_s = 0.0
         self.loading_s = 0.0
         self.broken: set[int] = set()
+        self.gates: dict[int, asyncio.Event] = {}
         self.loaded: list[int] = []
 
     def __call__(self, number: int, folder: Path) -> ScriptedBackbone:
