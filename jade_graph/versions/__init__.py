@@ -8,19 +8,17 @@ from jade_graph.versions.backbone import VersionedBackbone, connect
 from jade_graph.versions.pool import Lease, Leasing, Pool
 from jade_graph.versions.reloader import Alarm, Reloader, ReloadStatus
 from jade_graph.versions.smoke import Smoke
-from jade_graph.versions.source import Reference, VersionSource, parse_reference
+from jade_graph.versions.source import VersionSource
 
 __all__ = [
     "Alarm",
     "Lease",
     "Leasing",
     "Pool",
-    "Reference",
     "ReloadStatus",
     "Reloader",
     "Smoke",
     "VersionSource",
     "VersionedBackbone",
     "connect",
-    "parse_reference",
 ]

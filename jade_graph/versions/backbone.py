@@ -18,7 +18,7 @@ from jade_graph.types import Ask, Backbone, Completion, Message, Sampling
 from jade_graph.versions.pool import Lease, Pool
 from jade_graph.versions.reloader import POLL_S, Loader, Reloader, ReloadStatus
 from jade_graph.versions.smoke import Check, GraphCheck, Smoke
-from jade_graph.versions.source import Reference, VersionSource, parse_reference
+from jade_graph.versions.source import VersionSource
 
 if TYPE_CHECKING:
     from jade_graph.registry import Registry
@@ -163,10 +163,13 @@ def connect(
         options: keyword arguments of `HFBackbone.load`.
 
     Raises:
-        UsageError: VERSION_REFERENCE. BackboneError: VERSION_NO_ALIAS. Whatever registry and model raise.
+        UsageError: VERSION_REFERENCE. BackboneError: VERSION_NO_ALIAS. RegistryError and what loading raises.
     """
-    reference = parse_reference(rest)
-    source = _source(reference, registry, data_dir)
+    from jade_graph.registry.versions import Reference
+
+    reference = Reference.parse(f"models:{rest}")
+    model = str(reference.name)
+    source = _source(model, registry, data_dir)
 
     def load(described: Any, folder: Path) -> Backbone:
         del described
@@ -175,15 +178,13 @@ def connect(
         return HFBackbone.load(folder, **options)
 
     if follow and reference.alias is not None:
-        return VersionedBackbone.open(
-            source, load, model=reference.name, alias=reference.alias, poll_s=poll_s, smoke=smoke
-        )
-    return load(*source.fetch(str(reference)))
+        return VersionedBackbone.open(source, load, model=model, alias=reference.alias, poll_s=poll_s, smoke=smoke)
+    return load(*source.fetch(f"models:{rest}"))
 
 
-def _source(reference: Reference, registry: Registry | VersionSource | str | None, data_dir: Path | None) -> Any:
+def _source(model: str, registry: Registry | VersionSource | str | None, data_dir: Path | None) -> Any:
     if registry is not None and not isinstance(registry, str):
         return registry
     from jade_graph.registry import Registry
 
-    return Registry(registry, model=reference.name, data_dir=data_dir)
+    return Registry(registry, model=model, data_dir=data_dir)

@@ -1,7 +1,8 @@
 """The versions in memory and who uses them.
 
 Invariant: a version is given up only when another one is active and nobody holds it, or, where its place is needed,
-when its holders are past their time; at most `CAPACITY` are held. Every method is short and safe to call from any thread or event loop.
+when its holders are past their time; at most `CAPACITY` are held. Every method is short, and safe from any thread or
+event loop.
 """
 
 from __future__ import annotations

@@ -303,7 +303,7 @@ class Reloader:
             logger.warning("%s: the registry does not answer, version %s serves on: %s", self, self._pool.active, told)
         self._outage = told
         # Up to half as long again, so that servers who failed together do not return together.
-        wait = self._poll_s * 2 ** min(self._outages - 1, 16) * (1 + random.random() / 2)
+        wait = self._poll_s * 2.0 ** min(self._outages - 1, 16) * (1 + random.random() / 2)
         return min(wait, max(_MOST_WAIT_S, self._poll_s))
 
 

@@ -52,7 +52,7 @@ class Smoke:
         """
         from jade_graph.metrics import token_f1
 
-        scores = []
+        scores: list[float] = []
         actions = illegal = 0
         for run in runs:
             for t in run.transitions:
@@ -70,7 +70,7 @@ class Smoke:
             if not run.answer.strip():
                 raise _refused("SMOKE_NO_ANSWER", "the answer is empty", run)
             if golds := run.metadata.get("answers"):
-                scores.append(token_f1(run.answer, golds))
+                scores.append(token_f1(run.answer, golds) or 0.0)
         legal = 1 - illegal / actions if actions else 0.0
         if legal < self.legal:
             raise _refused("SMOKE_ILLEGAL", f"{legal:.0%} of {actions} actions are legal, {self.legal:.0%} are needed")

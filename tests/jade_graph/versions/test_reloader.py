@@ -10,30 +10,9 @@ from typing import Any
 
 import pytest
 
-from jade_graph.errors import BackboneError, UsageError
-from jade_graph.versions import Reference, parse_reference
+from jade_graph.errors import BackboneError
 
 from .conftest import House, Source, until
-
-
-@pytest.mark.parametrize(
-    ("text", "found"),
-    [
-        ("models:/jade-backbone@champion", Reference("jade-backbone", "champion")),
-        ("/jade-backbone/3", Reference("jade-backbone", None, 3)),
-        ("models://own@prod.1", Reference("own", "prod.1")),
-    ],
-)
-def test_references(text: str, found: Reference) -> None:
-    assert parse_reference(text) == found
-    assert parse_reference(str(found)) == found
-
-
-@pytest.mark.parametrize("text", ["jade-backbone", "/jade-backbone", "/a/b", "/a@", "/a@b@c", "/a/3/4", ""])
-def test_what_names_no_version(text: str) -> None:
-    with pytest.raises(UsageError) as caught:
-        parse_reference(text)
-    assert caught.value.error_code == "VERSION_REFERENCE"
 
 
 async def test_promotion_and_rollback(following: Any, source: Source, house: House) -> None:
