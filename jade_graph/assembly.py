@@ -7,16 +7,18 @@ that is cheap and local (the microworld corpus, a data set's own corpus), else i
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from jade_graph import plugins
 from jade_graph.backbones import load_backbone
-from jade_graph.config import Config, Settings
+from jade_graph.config import Config, Settings, load_config
 from jade_graph.engine import JadeGraph
 from jade_graph.errors import RetrievalError, UsageError
+from jade_graph.opening import closing_models
 from jade_graph.parts import limits_of
 from jade_graph.store import RunStore
 from jade_graph.sync import run_sync
@@ -101,6 +103,69 @@ def make_graph(
         constrained=s.constrained,
         recorder=store,
     )
+
+
+def open_graph(
+    config: Config | str | Path | None,
+    *,
+    backbone: Any = None,
+    corpus: Any = None,
+    preset: str | Preset | None = None,
+    record: bool = True,
+    settings: Mapping[str, Any],
+    arguments: Mapping[str, Any],
+) -> JadeGraph:
+    """What `JadeGraph.from_config` describes. Settings that are given here beat those that are found."""
+    named = {"backbone": backbone, "corpus": corpus, "preset": preset}
+    chosen = {**settings, **{key: value for key, value in named.items() if isinstance(value, str)}}
+    if not isinstance(config, Config):
+        config = load_config(config=config, overrides=[f"{key}={_text(value)}" for key, value in chosen.items()])
+    elif chosen:
+        raise UsageError(
+            f"settings are loaded already, and {sorted(chosen)} are to be set too.",
+            code="CONFIG_LOADED",
+            hint="load_config(overrides=[..]), or leave config out",
+        )
+    s = config.settings
+    method: Preset = preset if isinstance(preset, Preset) else plugins.load("jade.presets", s.preset)
+    given = dict(arguments)
+    opened: list[Callable[[], Any]] = []
+    try:
+        if "retriever" not in given:
+            given["retriever"] = open_retriever(s) if corpus is None or isinstance(corpus, str) else corpus
+        mine: list[Backbone] = []
+        opened.append(closing_models(mine))
+        model = open_backbone(s) if backbone is None or isinstance(backbone, str) else backbone
+        mine += [model] if model is not backbone else []
+        if s.frozen_backbone and "frozen_backbone" not in given:
+            given["frozen_backbone"] = open_backbone(s, s.frozen_backbone)
+            mine.append(given["frozen_backbone"])
+        if given.get("backbones"):
+            loaded = {role: open_backbone(s, m) if isinstance(m, str) else m for role, m in given["backbones"].items()}
+            mine += [m for role, m in loaded.items() if isinstance(given["backbones"][role], str)]
+            given["backbones"] = loaded
+        if record and "recorder" not in given:
+            store = RunStore(s.store_url)
+            given["recorder"] = store
+            opened.append(store.close)
+        defaults = {
+            "limits": limits_for(config, method),
+            "sampling": Sampling(temperature=s.sampling.temperature, top_p=s.sampling.top_p),
+            "action_tokens": s.sampling.max_new_tokens,
+            "k": s.k,
+            "constrained": s.constrained,
+        }
+        graph = JadeGraph(model, preset=method, **{**defaults, **given})
+    except BaseException:
+        for shut in opened:
+            shut()
+        raise
+    graph._opened = tuple(opened)
+    return graph
+
+
+def _text(value: Any) -> str:
+    return "none" if value is None else str(value)
 
 
 def limits_for(config: Config, preset: Preset) -> Limits:

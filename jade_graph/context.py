@@ -13,11 +13,14 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from jade_graph.errors import StoreError, UsageError
 from jade_graph.types import Ask, Backbone, Completion, Counters, Limits, Question, Run, Sampling, TraceNode, Transition
 from jade_graph.versions.pool import Lease, Leasing
+
+if TYPE_CHECKING:
+    from jade_graph.replay import Replay
 
 logger = logging.getLogger("jade_graph")
 
@@ -50,13 +53,16 @@ class Recorder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened in a run, for whoever watches it live: a transition, changed trace nodes, or the end."""
+    """Something that happened in a run, for whoever watches it live: a transition, changed trace nodes, the end, or
+    that it is `waiting` for a person (what it asks).
+    """
 
     kind: str
     run_id: str
     transition: Transition | None = None
     nodes: Mapping[str, TraceNode] = field(default_factory=dict)
     run: Run | None = None
+    waiting: tuple[Any, ...] = ()
 
 
 @dataclass(slots=True)
@@ -75,7 +81,9 @@ class RunContext:
     next_round: int = 0
     reserved: int = 0
     root_plan: str | None = None
+    paused_at: float | None = None
     explore: float = 0.0
+    replay: Replay | None = None
     sampling: Mapping[str, Any] = field(default_factory=dict)
     leases: dict[int, Lease] = field(default_factory=dict)
 
@@ -126,6 +134,16 @@ class RunContext:
 
     def elapsed_ms(self) -> float:
         return (time.monotonic() - self.started) * 1000
+
+    def pause(self) -> None:
+        """A person is asked: the deadline waits for the answer, `go_on` starts it again."""
+        if self.paused_at is None:
+            self.paused_at = time.monotonic()
+
+    def go_on(self) -> None:
+        if self.paused_at is not None:
+            self.started += time.monotonic() - self.paused_at
+            self.paused_at = None
 
     def seed(self, *parts: object) -> int:
         """A 63-bit seed that depends on the run's seed and on where in the run an action stands, not on when."""
@@ -216,6 +234,11 @@ async def in_time(ctx: RunContext, work: Awaitable[T]) -> T:
         raise
 
 
+def knows_ids(backbone: Backbone) -> bool:
+    """Whether the backbone's token ids are the model's own: only such actions can train."""
+    return bool(getattr(backbone, "exact_ids", True))
+
+
 async def generate(
     ctx: RunContext, backbone: Backbone, ids: list[int], sampling: Sampling, hint: Ask | None = None
 ) -> Completion:
@@ -229,7 +252,9 @@ async def generate(
         done = await in_time(ctx, backbone.generate(ids, sampling, hint=hint))
     finally:
         ctx.reserved -= sampling.max_new_tokens
-    ctx.spend(action_tokens=len(done.token_ids))
+    told = len(ids) if done.prompt_tokens is None else done.prompt_tokens
+    action = len(done.token_ids) if done.action_tokens is None else done.action_tokens
+    ctx.spend(prompt_tokens=told - len(ids), action_tokens=action)
     return done
 
 
