@@ -114,7 +114,8 @@ class Actor:
                     done = await written(ctx, backbone, ids, sampling, hint, again.text or "")
             parsed = read(role, done.text, view)
             if isinstance(again, Edit) and again.legal and parsed.violation:
-                raise ReplayError(f"{done.text!r} is no legal action of {role.code}: {parsed.violation}.", code="FORK_EDIT")
+                told = f"{done.text!r} is no legal action of {role.code}: {parsed.violation}."
+                raise ReplayError(told, code="FORK_EDIT")
             effect = checked(role.effect(parsed.value, view), role, view)
             value = jsonable(parsed.value)
             if isinstance(again, Again):
@@ -207,13 +208,16 @@ class Actor:
         effect: Effect | None = Effect(memory={"documents": ()})
         error: str | None = None
         before = ctx.counters
+        drawn: Mapping[str, Any] = {}
         if ctx.counters.retrievals >= ctx.limits.retrievals:
             error = "LIMIT_RETRIEVALS"
         else:
             before = ctx.spend(retrievals=1)
             try:
-                effect = self._replayed(ctx, tool, where)
-                if effect is None:
+                again = ctx.replay.take(where.target.id, tool.code) if ctx.replay else None
+                if again is not None and again.documents is not None:
+                    effect, drawn = Effect(memory={"documents": again.documents}), again.drawn
+                else:
                     effect = checked(await in_time(ctx, self._retried(tool, view)), tool, view)
             except DeadlineError:
                 effect, error = None, "LIMIT_DEADLINE"
@@ -241,7 +245,7 @@ class Actor:
                 action_text=",".join(d.id for d in documents),
                 action_token_ids=(),
                 old_logprobs=(),
-                sampling={},
+                sampling=drawn,
                 finish_reason="tool" if error is None else "error",
                 truncated=False,
                 parsed={"queries": list(queries), "documents": jsonable(documents)},
@@ -253,12 +257,6 @@ class Actor:
             )
         )
         return effect
-
-    def _replayed(self, ctx: RunContext, tool: Tool, where: Where) -> Effect | None:
-        """What the record, or a person's edit of it, says that a search brought; None: it is done live."""
-        again = ctx.replay.take(where.target.id, tool.code) if ctx.replay else None
-        documents = None if again is None else again.documents
-        return None if documents is None else Effect(memory={"documents": documents})
 
     async def _retried(self, tool: Tool, view: View) -> Effect:
         for left in reversed(range(RETRIEVAL_TRIES)):

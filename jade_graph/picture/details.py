@@ -104,7 +104,8 @@ def _facts(run: Run, t: Transition) -> list[list[str]]:
         rows += [["prompt", f"{len(t.prompt_token_ids)} tokens"], ["written", f"{len(t.action_token_ids)} tokens"]]
         total = sum(t.old_logprobs)
         rows.append(["log-probability", f"{total:.2f} ({total / len(t.old_logprobs):.3f} a token)"])
-        rows.append(["temperature", f"{t.sampling.get('temperature', 0):g}"])
+        if t.sampling.get("temperature") is not None:
+            rows.append(["temperature", f"{t.sampling['temperature']:g}"])
     rows += [["question", t.trace_node], ["round, step", f"{t.round}, {t.step}"], ["action", str(t.seq)]]
     if t.backbone_version:
         rows.append(["version", t.backbone_version])
@@ -117,7 +118,8 @@ def _facts(run: Run, t: Transition) -> list[list[str]]:
 
 def _written(t: Transition, pieces: Pieces | None) -> dict[str, Any] | None:
     if not t.action_token_ids:
-        return None
+        text = clean(t.action_text)
+        return {"title": "What it wrote", "kind": "text", "text": text} if text and t.finish_reason != "tool" else None
     spelled: Sequence[str] | None = None
     if pieces is not None:
         spelled = list(pieces(t.action_token_ids))

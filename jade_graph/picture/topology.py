@@ -16,6 +16,7 @@ from jade_graph.picture.text import width, xml
 from jade_graph.types import Run, Transition
 
 _W, _H, _X, _Y = 118.0, 48.0, 172.0, 96.0
+TOP = 44.0
 START, END = "start", "end"
 
 
@@ -59,18 +60,20 @@ def topology_svg(run: Run, topology: Topology | None = None) -> str:
     steps = _taken(run)
     edges = _edges(top, splits)
     wide = max(x for x, _ in nodes.values()) + _W + 20
-    tall = max(y for _, y in nodes.values()) + _H + 130
+    arcs = sum(_between(a, b, nodes) for a, b in edges)
+    tall = max(y for _, y in nodes.values()) + _H + 30 + 13 * arcs
     out = [
         f'<svg xmlns="http://www.w3.org/2000/svg" class="jg jg-topo" viewBox="0 0 {wide:g} {tall:g}" width="{wide:g}" '
         f'height="{tall:g}" role="group" aria-label="What the method can do, and what this run did">'
     ]
-    depth = 0
+    depth = {False: 0, True: 0}  # of the arcs below the row of executors, and above that of the splits
     drawn = []
     for a, b in edges:
-        span = _between(a, b, nodes)
-        if span:
-            depth += 1
-        drawn.append((a, b, depth if span else 0, steps[a, b]))
+        level, above = 0, bool(splits) and nodes[a][1] == TOP
+        if _between(a, b, nodes):
+            depth[above] += 1
+            level = -depth[above] if above else depth[above]
+        drawn.append((a, b, level, steps[a, b]))
     for a, b, level, count in sorted(drawn, key=lambda d: d[3] > 0):  # those that were taken on top
         out.append(_edge(nodes[a], nodes[b], level, count))
     for code, (x, y) in nodes.items():
@@ -81,7 +84,7 @@ def topology_svg(run: Run, topology: Topology | None = None) -> str:
 
 def _places(top: Topology, row: Sequence[str], splits: Sequence[str]) -> dict[str, tuple[float, float]]:
     """Corner of each node: the chain of executors in one row, what splits above it."""
-    middle = 30.0 + (_Y if splits else 0)
+    middle = TOP + (_Y if splits else 0)
     x = 20.0
     nodes = {START: (x, middle)}
     x += _X
@@ -89,12 +92,12 @@ def _places(top: Topology, row: Sequence[str], splits: Sequence[str]) -> dict[st
         nodes[top.planner] = (x, middle)
         x += _X
     for i, code in enumerate(splits):
-        nodes[code] = (x + i * _X, 30.0)
+        nodes[code] = (x + i * _X, TOP)
     for code in row:
         nodes[code] = (x, middle)
         x += _X
     if top.summarizer:
-        nodes[top.summarizer] = (x, 30.0)
+        nodes[top.summarizer] = (x, TOP)
     nodes[END] = (x, middle)
     return nodes
 
@@ -135,7 +138,17 @@ def _between(a: str, b: str, nodes: Mapping[str, tuple[float, float]]) -> bool:
 def _edge(a: tuple[float, float], b: tuple[float, float], level: int, count: int) -> str:
     kind = "jg-taken" if count else "jg-unused"
     ax, ay, bx, by = a[0] + _W, a[1] + _H / 2, b[0], b[1] + _H / 2
-    if level:  # an arc below the row, deeper the later it was drawn, so that no two share a line
+    if a[0] == b[0]:  # straight down
+        ax = a[0] + _W / 2
+        line, head = f"M{ax:g} {a[1] + _H:g}V{b[1] - 7:g}", f"M{ax:g} {b[1]:g}l-4.5 -8h9z"
+        at = (ax, (a[1] + _H + b[1]) / 2)
+    elif level < 0:  # an arc above
+        ax, bx, high = a[0] + _W / 2, b[0] + _W / 2 + 14 * (level + 1), a[1] + 6 + 13 * level
+        line = f"M{ax:g} {a[1]:g}V{high + 8:g}Q{ax:g} {high:g} {ax + 8:g} {high:g}H{bx - 8:g}"
+        line += f"Q{bx:g} {high:g} {bx:g} {high + 8:g}V{b[1] - 7:g}"
+        head = f"M{bx:g} {b[1]:g}l-4.5 -8h9z"
+        at = ((ax + bx) / 2, high)
+    elif level:  # an arc below the row, deeper the later it was drawn, so that no two share a line
         ax, bx, low = a[0] + _W - 16 - (level * 11) % 60, b[0] + 14 + (level * 13) % 70, a[1] + _H + 14 + 13 * level
         start, end = a[1] + _H, b[1] + _H
         line = f"M{ax:g} {start:g}V{low - 8:g}Q{ax:g} {low:g} {ax + 8:g} {low:g}H{bx - 8:g}"
