@@ -32,6 +32,7 @@ BUILTINS: dict[str, Builtin] = dict(
     [
         _builtin("demo", "Answer questions of an invented world, learn, answer them again.", RUN),
         _builtin("ask", "Answer a question and show how.", RUN),
+        _builtin("serve", "Answer questions over HTTP, for OpenAI's clients.", RUN),
         _builtin("eval", "A method over a data set, with intervals; paired against another.", RUN),
         _builtin("rollout", "Run a data set many times and record every action, to learn from.", RUN),
         _builtin("bounds", "What decomposition can gain on a data set, without a language model.", RUN),
@@ -41,7 +42,7 @@ BUILTINS: dict[str, Builtin] = dict(
         _builtin("corpora", "List, show or remove corpora.", DATA),
         _builtin("microworld", "The invented world: questions, best plans, training the bundled model.", DATA),
         _builtin("export", "Write recorded runs as Parquet, for the learner, datasets and pandas.", DATA),
-        _builtin("runs", "List recorded runs, or show one as a tree.", LOOK),
+        _builtin("runs", "List recorded runs, show one as a tree, or send them as traces.", LOOK),
         _builtin("explain-credit", "Where the reward of each action of a run came from.", LOOK),
         _builtin("presets", "List the methods, or show one.", LOOK),
         _builtin("config", "Show the settings and where each came from.", LOOK),
