@@ -162,12 +162,13 @@ class JadeGraph(JadeRunnable, ManyRuns, Openable, Forkable):
             "preset": self.preset,
             "retriever": self.retriever,
             "frozen_backbone": None if frozen is own or isinstance(frozen, Leasing) else frozen,
+            "backbones": {role: b for role, b in self.backbones.items() if not isinstance(b, Leasing)},
             "limits": self.limits,
             "k": self.k,
             "constrained": constrained,
             "action_tokens": action_tokens,
         }
-        for backbone in (own, frozen):
+        for backbone in (own, frozen, *self.backbones.values()):
             if isinstance(backbone, Leasing):
                 backbone.follow(like)
 
@@ -339,7 +340,7 @@ class JadeGraph(JadeRunnable, ManyRuns, Openable, Forkable):
             raise UsageError(f"run {run.id!r} is running already.", code="RUN_EXISTS", hint="leave run_id out")
         require_json(run.metadata)
         ctx = RunContext(run, limits or self.limits, self.recorder)
-        ctx.hold(self.backbone, self.frozen_backbone, versions=versions)
+        ctx.hold(self.backbone, self.frozen_backbone, *self.backbones.values(), versions=versions)
         run.backbone_version = ctx.leased(self.backbone).version
         while len(self._contexts) >= _MOST_CONTEXTS:  # left behind by graphs driven directly and never finished
             self._contexts.pop(next(iter(self._contexts))).let_go()

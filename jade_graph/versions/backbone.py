@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -167,6 +168,8 @@ def connect(
     """
     from jade_graph.registry.versions import Reference
 
+    # Left to itself MLflow tries for minutes before it says that a server is away, and would notice its return as late.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     reference = Reference.parse(f"models:{rest}")
     model = str(reference.name)
     source = _source(model, registry, data_dir)

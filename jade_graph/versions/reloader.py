@@ -322,6 +322,8 @@ def blames_version(error: Exception) -> bool:
 
 def _close(backbone: Backbone) -> None:
     """Close a version that nobody uses. What it raises then is of interest to the log alone."""
+    if not threading.main_thread().is_alive():
+        return  # the interpreter is ending: no thread can be started any more, and nothing is left to free
     try:
         run_apart(backbone.aclose())
     except Exception:
