@@ -41,6 +41,7 @@ BUILTINS: dict[str, Builtin] = dict(
         _builtin("search", "Search a corpus and show how each passage ranked.", DATA),
         _builtin("corpora", "List, show or remove corpora.", DATA),
         _builtin("microworld", "The invented world: questions, best plans, training the bundled model.", DATA),
+        _builtin("package-graph", "Backbone, corpus and settings as one MLflow model.", DATA),
         _builtin("export", "Write recorded runs as Parquet, for the learner, datasets and pandas.", DATA),
         _builtin("runs", "List recorded runs, show one as a tree, or send them as traces.", LOOK),
         _builtin("explain-credit", "Where the reward of each action of a run came from.", LOOK),
