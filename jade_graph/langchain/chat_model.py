@@ -83,7 +83,7 @@ class JadeChatModel(BaseChatModel):
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         found = super()._get_ls_params(stop=stop, **kwargs)
-        return {**found, "ls_provider": "jade", "ls_model_name": self.backbone.version}
+        return {**found, "ls_provider": "jade", "ls_model_name": kwargs.get("model") or self.backbone.version}
 
     # --- one answer ---------------------------------------------------------------------------------------------------
     async def _agenerate(

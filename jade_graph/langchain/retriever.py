@@ -14,8 +14,8 @@ from langchain_core.retrievers import BaseRetriever
 from pydantic import ConfigDict
 
 from jade_graph.blackboard import path
-from jade_graph.errors import JadeError, UsageError
-from jade_graph.langchain.runnable import JadeRunnable, document_of, passage_of
+from jade_graph.errors import UsageError
+from jade_graph.langchain.runnable import JadeRunnable, document_of, failure_of, passage_of
 from jade_graph.ranking import interleave
 from jade_graph.sync import run_sync
 from jade_graph.types import Passage, Run
@@ -57,7 +57,7 @@ class JadeRetriever(BaseRetriever):
         if not searched and self.search_anyway and graph.retriever is not None:
             found = await graph.retriever.search(query, wanted or graph.k)
         if not found and run.status == "failed":
-            raise JadeError(run.error_message or "the run failed.", code=run.error or "INTERNAL")
+            raise failure_of(run)
         return [document_of(p) for p in found[:wanted]]
 
     def _get_relevant_documents(

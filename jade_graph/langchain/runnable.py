@@ -208,7 +208,7 @@ class JadeRunnable(Runnable[Any, JadeOutput]):
         for chunk in story.ended(run):
             yield chunk
         if call.raise_on_failure and run.status == "failed":
-            raise JadeError(run.error_message or "the run failed.", code=run.error or "INTERNAL")
+            raise failure_of(run)
 
     # --- as other things ----------------------------------------------------------------------------------------------
     def as_tool(  # type: ignore[override]  # ours has no schema to choose: the argument is a question
@@ -232,6 +232,12 @@ class JadeRunnable(Runnable[Any, JadeOutput]):
             "a JadeGraph holds a model and threads and cannot be pickled: send the settings, and make it there with "
             "JadeGraph.from_config(..)"
         )
+
+
+def failure_of(run: Run) -> JadeError:
+    """The error of a failed run, for those who want one raised."""
+    code = run.error or "INTERNAL"
+    return JadeError(run.error_message.removeprefix(f"[{code}] ") or "the run failed.", code=code)
 
 
 class _Story:
@@ -326,4 +332,14 @@ def documents_of(passages: Sequence[Passage]) -> list[Document]:
     return [document_of(p) for p in passages]
 
 
-__all__ = ["JadeInput", "JadeOutput", "JadeRunnable", "Step", "document_of", "documents_of", "output_of", "step_of"]
+__all__ = [
+    "JadeInput",
+    "JadeOutput",
+    "JadeRunnable",
+    "Step",
+    "document_of",
+    "documents_of",
+    "failure_of",
+    "output_of",
+    "step_of",
+]

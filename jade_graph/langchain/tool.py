@@ -69,7 +69,8 @@ class JadeTool(BaseTool):
 
     def _told(self, out: JadeOutput) -> tuple[str, JadeOutput]:
         if out["status"] == "failed":
-            raise ToolException(f"No answer ({out['error']}): {out['error_message'] or 'the run failed.'}")
+            told = out["error_message"].removeprefix(f"[{out['error']}] ")
+            raise ToolException(f"No answer ({out['error']}): {told or 'the run failed.'}")
         names = [str(d.metadata.get("title") or d.id) for d in out["documents"]]
         listed = list(dict.fromkeys(names))[: self.sources]
         return out["answer"] + (f"\nSources: {'; '.join(listed)}" if listed else ""), out
