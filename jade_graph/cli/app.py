@@ -28,6 +28,7 @@ def _builtin(name: str, help: str, panel: str) -> tuple[str, Builtin]:
 
 
 RUN, DATA, LOOK = "Ask and measure", "Documents and data", "Look inside"
+SHIP = "Versions"
 BUILTINS: dict[str, Builtin] = dict(
     [
         _builtin("demo", "Answer questions of an invented world, learn, answer them again.", RUN),
@@ -37,6 +38,12 @@ BUILTINS: dict[str, Builtin] = dict(
         _builtin("rollout", "Run a data set many times and record every action, to learn from.", RUN),
         _builtin("bounds", "What decomposition can gain on a data set, without a language model.", RUN),
         _builtin("bench", "Run a benchmark and print its figures.", RUN),
+        _builtin("register", "Check a model and register it as a version.", SHIP),
+        _builtin("versions", "List the registered versions.", SHIP),
+        _builtin("promote", "Make a version the champion, if it passes the gate.", SHIP),
+        _builtin("rollback", "Back to the champion before this one.", SHIP),
+        _builtin("history", "Who promoted what when, and why.", SHIP),
+        _builtin("diff", "What changed between two versions.", SHIP),
         _builtin("index", "Make documents or a data set searchable.", DATA),
         _builtin("search", "Search a corpus and show how each passage ranked.", DATA),
         _builtin("corpora", "List, show or remove corpora.", DATA),

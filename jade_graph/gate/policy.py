@@ -97,14 +97,14 @@ class Policy:
         Raises:
             UsageError: GATE_POLICY_KEY. ConfigError: GATE_POLICY.
         """
-        sections = {f.name: f.default for f in fields(cls)}
+        sections: dict[str, Any] = {f.name: f.default for f in fields(cls)}
         made: dict[str, Any] = {}
         for name, part in values.items():
             if name not in sections:
                 raise unknown(f"section of {where}", name, sections, code="GATE_POLICY_KEY")
             if not isinstance(part, Mapping):
                 raise ConfigError(f"{name} in {where} is {part!r}, no section.", code="GATE_POLICY", hint=f"[{name}]")
-            kind = type(sections[name])
+            kind: Any = type(sections[name])
             known = {f.name: f for f in fields(kind)}
             for key, value in part.items():
                 if key not in known:

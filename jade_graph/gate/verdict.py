@@ -146,9 +146,10 @@ def _enough(n: int, policy: Policy) -> Finding:
 def needed(sd: float, effect: float, policy: Policy) -> int | None:
     """Questions that would show a mean gain of `effect` with the policy's power; None where there is none to show.
 
-    The normal approximation: n = ((z_confidence + z_power) sd / effect)^2, with sd that of the paired differences.
+    None too where the two answered alike (sd 0). By the normal approximation, n = ((z_confidence + z_power) sd /
+    effect)^2 with sd that of the paired differences.
     """
-    if effect <= 0:
+    if effect <= 0 or sd == 0:
         return None
     normal = NormalDist()
     z = normal.inv_cdf((1 + policy.gain.confidence) / 2) + normal.inv_cdf(policy.gain.power)
@@ -165,12 +166,15 @@ def _gain(pairs: Pairs, policy: Policy) -> Finding:
     at_seen, at_worth = needed(sd, seen.difference - g.least, policy), needed(sd, g.worth, policy)
     todo = ""
     if not passed:
-        told += f", the interval's lower end is {g.least - seen.low:.3f} below {g.least + 0.0:g}"
-        if seen.difference - g.least >= g.worth / 2 and at_seen is not None:
+        told += f"; it must lie above {g.least:g}, {g.least - seen.low:.3f} are missing"
+        if sd == 0:
+            todo = "both answer every question alike: train further"
+        elif seen.difference - g.least >= g.worth / 2 and at_seen is not None:
             todo = f"a gain of {seen.difference:.3f} would take about {at_seen:,} questions; "
         elif seen.difference <= g.least:
             todo = "no gain was seen: train further; "
-        todo += f"{at_worth:,} questions would show a gain of {g.worth:g}"
+        if at_worth is not None:
+            todo += f"{at_worth:,} questions would show a gain of {g.worth:g}"
     figures = {
         "difference": seen.difference, "ci": [seen.low, seen.high], "confidence": g.confidence, "p": seen.p,
         "sd": sd, "questions_needed": at_seen, "questions_needed_for_worth": at_worth,

@@ -138,7 +138,9 @@ class Place:
             self.file.absolute().parent.mkdir(parents=True, exist_ok=True)
         # Nothing is sent anywhere, whatever MLflow's own default is.
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        for name in ("alembic", "mlflow.store.db.utils"):
+        # Standard output is the command's own.
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+        for name in ("alembic", "mlflow.store.db.utils", "mlflow.store.model_registry.abstract_store"):
             logging.getLogger(name).setLevel(logging.WARNING)
         if self.file is None or self.file.is_file():
             return self._connected()
@@ -173,7 +175,7 @@ class Place:
     def asking(self) -> Iterator[None]:
         """Turn what MLflow, its database and the network raise into a `RegistryError`."""
         from mlflow.exceptions import MlflowException
-        from requests.exceptions import RequestException  # type: ignore[import-untyped]
+        from requests.exceptions import RequestException
         from sqlalchemy.exc import SQLAlchemyError
 
         try:

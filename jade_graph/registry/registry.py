@@ -130,6 +130,25 @@ class Registry:
         """The promotion log, the newest first."""
         return self.log.entries()
 
+    def evidence(self, promotion: Promotion) -> dict[str, Path]:
+        """The artifacts of a log entry by name: verdict.json, policy.toml, champion.jsonl, challenger.jsonl, ..
+
+        What a server holds is downloaded into the data folder.
+        """
+        if not promotion.run_id:
+            return {}
+        kept = self.place.data / "evidence" / promotion.run_id
+        client = self.place.client
+        with self.place.asking():
+            uri = client.get_run(promotion.run_id).info.artifact_uri
+        if uri.startswith("file:") and not self.place.served:
+            folder = Path(_path_of(uri))
+        else:
+            if not kept.is_dir():
+                self._get(uri, kept)
+            folder = kept
+        return {path.name: path for path in sorted(folder.iterdir()) if path.is_file()}
+
     # --- registering --------------------------------------------------------------------------------------------------
     def register(
         self,
@@ -355,15 +374,16 @@ class Registry:
         return Path(_path_of(source)) if source.startswith("file:") and not self.place.served else None
 
     def _download(self, version: ModelVersion, root: Path) -> None:
+        self._get(version.tags["jade.source"], root)
+
+    def _get(self, uri: str, into: Path) -> None:
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         import mlflow
 
         with self._staging() as staging, self.place.asking():
-            found = mlflow.artifacts.download_artifacts(
-                artifact_uri=version.tags["jade.source"], dst_path=str(staging), tracking_uri=self.uri
-            )
-            root.parent.mkdir(parents=True, exist_ok=True)
-            _move_in(Path(found), root)
+            found = mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(staging), tracking_uri=self.uri)
+            into.parent.mkdir(parents=True, exist_ok=True)
+            _move_in(Path(found), into)
 
     def _merged(self, version: ModelVersion, bundle: bundles.Bundle, folder: Path) -> Path:
         """An adapter's base with the adapter merged in: made once, and again when it is not what it was."""
