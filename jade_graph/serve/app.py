@@ -42,8 +42,6 @@ from jade_graph.serve.stream import EventStream, unless_gone
 if TYPE_CHECKING:
     from jade_graph.store import RunStore
 
-BODY_S = 30.0
-"""Seconds in which a body must have come."""
 RunId = Annotated[str, Path(min_length=1, max_length=64, pattern=r"^[\w.:@-]+$", description="or the beginning of one")]
 
 
@@ -326,7 +324,7 @@ def _errors(app: FastAPI, service: Service) -> None:
 
 # --- requests ---------------------------------------------------------------------------------------------------------
 async def _body(request: Request, kind: type[Body]) -> Body:
-    """The request's body. Raises `RequestError` BODY_NOT_JSON, BODY_TIMEOUT, and what `requests.read` raises."""
+    """The request's body. Raises `RequestError` BODY_NOT_JSON, and what `requests.read` raises."""
     given = request.headers.get("content-type", "")
     if given.partition(";")[0].strip().lower() != "application/json":
         raise RequestError(
@@ -334,12 +332,7 @@ async def _body(request: Request, kind: type[Body]) -> Body:
         )
     if (coding := request.headers.get("content-encoding", "identity")) != "identity":
         raise RequestError(f"the body is encoded with {coding[:100]!r}.", code="BODY_NOT_JSON", hint="send it plain")
-    try:
-        async with asyncio.timeout(BODY_S):
-            data = await request.body()
-    except TimeoutError:
-        raise RequestError(f"the body did not come within {BODY_S:g} s.", code="BODY_TIMEOUT") from None
-    return read(kind, data)
+    return read(kind, await request.body())
 
 
 def _chat_job(request: Request, asked: ChatRequest) -> Job:

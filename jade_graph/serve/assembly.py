@@ -36,8 +36,7 @@ def opened(config: Config, *, record: bool = True, progress: Progress | None = N
             if preset is session.graph.preset and backbone is session.backbone:
                 return session.graph
             frozen = session.graph.frozen_backbone if s.frozen_backbone else None
-            parts = {"retriever": session.retriever, "frozen": frozen, "store": session.store}
-            return make_graph(config, preset, backbone, **parts)
+            return make_graph(config, preset, backbone, retriever=session.retriever, frozen=frozen, store=session.store)
 
         graphs = Graphs(
             build,
@@ -83,8 +82,9 @@ class _Registered:
             if self._registry is None:
                 from jade_graph.registry import Registry
 
-                uri = getattr(getattr(self._settings, "registry", None), "url", None)
-                self._registry = Registry(uri, model=self._name, data_dir=self._settings.data_path)
+                self._registry = Registry(
+                    self._settings.registry.url, model=self._name, data_dir=self._settings.data_path
+                )
             self._found, self._asked = self._registry.versions(), time.monotonic()
         return self._found
 
@@ -93,17 +93,23 @@ class _Registered:
 
 
 def _versions(settings: Settings) -> _Registered | None:
-    scheme, _, rest = settings.backbone.partition(":")
-    if scheme != "models":
-        return None
-    from jade_graph.versions import parse_reference
-
-    return _Registered(settings, parse_reference(rest).name)
+    reference = _reference(settings.backbone)
+    return None if reference is None else _Registered(settings, str(reference.name))
 
 
 def _alias(spec: str) -> str:
     """The alias or number that the server's own backbone was named by."""
-    return spec.rpartition("@")[2] if "@" in spec and spec.startswith("models:") else ""
+    reference = _reference(spec)
+    return "" if reference is None else str(reference.alias or reference.number)
+
+
+def _reference(spec: str) -> Any:
+    """A registered version that `spec` names; None for any other backbone."""
+    if not spec.startswith("models:"):
+        return None
+    from jade_graph.registry.versions import Reference
+
+    return Reference.parse(spec)
 
 
 __all__ = ["opened", "reload_status"]

@@ -29,6 +29,8 @@ OPEN = frozenset({"/healthz", "/readyz", "/openapi.json"})
 """Paths that ask for no key: they say nothing that is not in the documentation or in a load balancer's log."""
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]", "::1"})
 _REQUEST_ID = re.compile(r"[\w.:-]{1,64}")
+BODY_S = 30.0
+"""Seconds in which a body must have come."""
 _DRAIN_BYTES, _DRAIN_S = 64 << 20, 5.0
 
 
@@ -69,14 +71,15 @@ class Guard:
         try:
             client = self._admit(scope, headers, more)
             scope.setdefault("state", {}).update(client=client, request_id=request_id)
-            body.require_declared(headers.get(b"content-length"))
+            if scope["method"] == "POST":
+                await body.read(headers.get(b"content-length"))
             await self.app(scope, body.receive, answer)
         except Exception as error:
             if not isinstance(error, JadeError):
                 logger.exception("request %s %s failed", scope["method"], request_id)
             if status:  # the answer has begun: all that is left is to cut it off
                 raise
-            if isinstance(error, RequestError) and error.error_code == "BODY_TOO_LARGE":
+            if isinstance(error, RequestError) and error.error_code in ("BODY_TOO_LARGE", "BODY_TIMEOUT"):
                 more["connection"] = "close"
                 if headers.get(b"expect", b"").lower() != b"100-continue":
                     await body.drain()
@@ -118,37 +121,52 @@ def problem(error: BaseException, metrics: Metrics | None = None) -> Json:
 
 
 class _Body:
-    """`receive` of a request, with the bytes of its body counted."""
+    """The body of a request: read once within its bounds, then handed on."""
 
     def __init__(self, receive: Receive, most: int) -> None:
         self._receive = receive
         self._most = most
-        self._read = 0
+        self._seen = 0
         self._whole = False
+        self._data: bytes | None = None
 
     async def receive(self) -> Message:
-        message = await self._receive()
-        if message["type"] == "http.request":
-            self._read += len(message.get("body", b""))
-            self._whole = not message.get("more_body", False)
-            if self._read > self._most:
-                raise self._too_large()
-        return message
+        """What the app gets: the body that was read, then whatever comes."""
+        if self._data is not None:
+            data, self._data = self._data, None
+            return {"type": "http.request", "body": data, "more_body": False}
+        return await self._receive()
 
-    def require_declared(self, length: bytes | None) -> None:
-        if length is not None and length.isdigit() and int(length) > self._most:
+    async def read(self, declared: bytes | None) -> None:
+        """Raises `RequestError` BODY_TOO_LARGE, BODY_TIMEOUT, CANCELLED (the client left)."""
+        if declared is not None and declared.isdigit() and int(declared) > self._most:
             raise self._too_large()
+        parts = []
+        try:
+            async with asyncio.timeout(BODY_S):
+                while not self._whole:
+                    parts.append(await self._part())
+                    if self._seen > self._most:
+                        raise self._too_large()
+        except TimeoutError:
+            raise RequestError(f"the body did not come within {BODY_S:g} s.", code="BODY_TIMEOUT") from None
+        self._data = b"".join(parts)
 
     async def drain(self) -> None:
         """Read and forget what is left, within bounds: a client that is still writing cannot read our answer."""
-        with contextlib.suppress(TimeoutError):
+        with contextlib.suppress(TimeoutError, RequestError):
             async with asyncio.timeout(_DRAIN_S):
-                while not self._whole and self._read < _DRAIN_BYTES:
-                    message = await self._receive()
-                    if message["type"] != "http.request":
-                        return
-                    self._read += len(message.get("body", b""))
-                    self._whole = not message.get("more_body", False)
+                while not self._whole and self._seen < _DRAIN_BYTES:
+                    await self._part()
+
+    async def _part(self) -> bytes:
+        message = await self._receive()
+        if message["type"] != "http.request":
+            raise RequestError("the client left.", code="CANCELLED")
+        part: bytes = message.get("body", b"")
+        self._seen += len(part)
+        self._whole = not message.get("more_body", False)
+        return part
 
     def _too_large(self) -> RequestError:
         return RequestError(
