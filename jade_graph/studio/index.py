@@ -176,6 +176,18 @@ class Index:
                 out[name] = list(db.execute(query).scalars())
         return out
 
+    def arms(self) -> list[tuple[str, str, int]]:
+        """(key, name, runs) of every method with a version, those with most runs first; a key is "PRESET @ VERSION"."""
+        c = rows.c
+        query = (
+            sa.select(c.preset, c.version, sa.func.count().label("n"))
+            .where(c.parent == "")
+            .group_by(c.preset, c.version)
+        )
+        with self._engine.connect() as db:
+            found = list(db.execute(query.order_by(sa.desc("n"), c.preset, c.version).limit(200)))
+        return [(f"{preset} @ {version}", f"{preset} @ {version}", n) for preset, version, n in found]
+
     def forks(self, run_id: str) -> list[str]:
         """Runs that were forked from this one, the oldest first."""
         query = sa.select(rows.c.id).where(rows.c.parent == run_id).order_by(rows.c.started_at)

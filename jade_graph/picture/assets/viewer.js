@@ -236,6 +236,12 @@ const jadeViewer = (() => {
     };
     const refresh = async () => {
       const fresh = await source.view(view);
+      if (fresh && fresh.note !== undefined) {  // not begun yet, or there is no such run
+        const box = el("div", "jv-wait" + (fresh.failed ? " jv-failed" : ""), fresh.note, {role: "status"});
+        canvas.replaceChildren(box);
+        if (!fresh.failed && root.isConnected) setTimeout(refresh, 300);
+        return;
+      }
       if (fresh) {
         const first = view === null;
         view = fresh;
@@ -263,7 +269,8 @@ const jadeViewer = (() => {
     });
     new ResizeObserver(() => { if (view) fit(); }).observe(canvas);
     refresh();
-    return {select, go, refresh, get view() { return view; }, get step() { return step; }};
+    const differ = (keys) => { o.differs = keys; if (view) { paint(); if (keys[0]) { reveal(keys[0]); if (!chosen || chosen === "q0") select(keys[0]); } } };
+    return {select, go, refresh, differ, get view() { return view; }, get step() { return step; }};
   };
 
   // --- where the data come from -------------------------------------------------------------------------------------
@@ -277,7 +284,10 @@ const jadeViewer = (() => {
     view: async (old) => {
       const mark = old ? `?since=${old.mark}` : "";
       const reply = await fetch(`${base || ""}/api/runs/${encodeURIComponent(id)}${mark}`);
-      return reply.status === 200 ? reply.json() : null;
+      if (reply.status === 200 || reply.status === 202) return reply.json();
+      if (reply.status === 204) return null;
+      const told = await reply.json().catch(() => null);
+      return {note: told && told.error ? `${told.error.message} ${told.error.hint || ""}` : `error ${reply.status}`, failed: true};
     },
     detail: async (key) => {
       const reply = await fetch(`${base || ""}/api/runs/${encodeURIComponent(id)}/boxes/${encodeURIComponent(key)}`);
