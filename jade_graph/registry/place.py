@@ -65,6 +65,8 @@ class Place:
                 known=KNOWN,
                 hint="leave it out for mlflow.db in the data folder",
             )
+        if chosen.startswith("sqlite:///") and len(chosen) > len("sqlite:///"):
+            chosen = f"sqlite:///{Path(chosen.removeprefix('sqlite:///')).absolute()}"
         return cls(chosen.rstrip("/") if chosen.startswith("http") else chosen, data.absolute())
 
     @property
