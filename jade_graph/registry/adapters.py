@@ -8,6 +8,7 @@ depend on the order in which a machine adds.
 from __future__ import annotations
 
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,9 @@ def merge(adapter: Path, base: Path, into: Path) -> None:
     try:
         config: Any = AutoConfig.from_pretrained(str(base), trust_remote_code=False, local_files_only=True)
         stored = getattr(config, "dtype", None) or torch.float32
-        with quiet():
+        with quiet(), warnings.catch_warnings():
+            # PEFT asks transformers by a name that this one calls old: nothing that a user could change.
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
             model: Any = AutoModelForCausalLM.from_pretrained(
                 str(base), dtype=torch.float64, trust_remote_code=False, use_safetensors=True, local_files_only=True
             )
