@@ -18,6 +18,7 @@ from jade_graph.types import Backbone, Completion, Sampling
 MOST_ITEMS = 16
 _MOST_DIGITS = 12
 _MOST_DEPTH = 12
+_REST = 96  # tokens kept free for the skeleton that is still to come
 _PIECE = 16
 _DIGITS = tuple("0123456789")
 _SPELLED = '{"a": [-0.5, true]}'
@@ -81,6 +82,9 @@ class Filler:
         items = schema.get("items") or {"type": "string"}
         least, most = int(schema.get("minItems", 0)), min(int(schema.get("maxItems", MOST_ITEMS)), MOST_ITEMS)
         for count in range(most):
+            if count and count >= least and self._left(self._ids()) <= 0:
+                self.cut = True
+                break
             if count:
                 if count >= least and await self._pick([", ", "]"]) == "]":
                     return
@@ -96,7 +100,7 @@ class Filler:
 
     async def _string(self) -> None:
         start, body = list(self._ids()), ""
-        left = self.sampling.max_new_tokens - sum(len(c.token_ids) for c in self.sampled)
+        left = self._left(start)
         ids: list[int] = []
         while left > 0:
             done = await self._draw([*start, *ids], min(_PIECE, left))
@@ -110,6 +114,11 @@ class Filler:
         end = _closes(body)
         body = body[: len(body) if end is None else end].split("\n", 1)[0]
         self._write(json.dumps(_unescaped(body), ensure_ascii=False)[1:])
+
+    def _left(self, ids: list[int]) -> int:
+        """Tokens that free text may still take: of the budget, and of the context less what the rest will need."""
+        spent = sum(len(c.token_ids) for c in self.sampled)
+        return min(self.sampling.max_new_tokens - spent, self.backbone.max_context - len(ids) - _REST)
 
     async def _number(self, digits: str, fraction: bool) -> None:
         if digits == "-":

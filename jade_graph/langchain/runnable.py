@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any, NotRequired
 
 from langchain_core.callbacks import AsyncCallbackManagerForChainRun
@@ -146,8 +146,12 @@ class JadeRunnable(Runnable[Any, JadeOutput]):
         async def once() -> AsyncIterator[Any]:
             yield input
 
-        async for chunk in self._atransform_stream_with_config(once(), self._streamed, config, **kwargs):
-            yield chunk
+        # Closed at once when the caller leaves: that is what cancels the run.
+        async with contextlib.aclosing(
+            self._atransform_stream_with_config(once(), self._streamed, config, **kwargs)  # type: ignore[type-var]
+        ) as chunks:
+            async for chunk in chunks:
+                yield chunk
 
     async def _streamed(
         self,
@@ -158,8 +162,9 @@ class JadeRunnable(Runnable[Any, JadeOutput]):
     ) -> AsyncIterator[JadeOutput]:
         del run_manager
         async for each in given:
-            async for chunk in self._chunks(each, config, keywords):
-                yield chunk  # type: ignore[misc]
+            async with contextlib.aclosing(self._chunks(each, config, keywords)) as chunks:
+                async for chunk in chunks:
+                    yield chunk  # type: ignore[misc]
 
     def stream(
         self,
@@ -181,7 +186,9 @@ class JadeRunnable(Runnable[Any, JadeOutput]):
         """Many questions at once: their model calls are batched together. `max_concurrency` of the config bounds it."""
         return run_sync(self.abatch(inputs, config, return_exceptions=return_exceptions, **kwargs))
 
-    async def _chunks(self, given: Any, config: RunnableConfig, keywords: dict[str, Any]) -> AsyncIterator[AddableDict]:
+    async def _chunks(
+        self, given: Any, config: RunnableConfig, keywords: dict[str, Any]
+    ) -> AsyncGenerator[AddableDict]:
         """The run as chunks; leaving early cancels it."""
         call = options.understand(given, config, keywords)
         graph = self.variant(**call.changes)
@@ -328,17 +335,12 @@ def document_of(passage: Passage) -> Document:
     return Document(id=passage.id, page_content=passage.text, metadata={**own, **passage.metadata})
 
 
-def documents_of(passages: Sequence[Passage]) -> list[Document]:
-    return [document_of(p) for p in passages]
-
-
 __all__ = [
     "JadeInput",
     "JadeOutput",
     "JadeRunnable",
     "Step",
     "document_of",
-    "documents_of",
     "failure_of",
     "output_of",
     "step_of",

@@ -35,7 +35,9 @@ class LangChainRetriever:
         return self._corpus_id
 
     async def search(self, query: str, k: int) -> list[Passage]:
-        """Raises `RetrievalError` RETRIEVER_FAILED with whatever the retriever raised."""
+        """Raises `RetrievalError` RETRIEVER_FAILED with whatever the retriever raised, `UsageError` BAD_K."""
+        if k < 1:
+            raise UsageError(f"k is {k}: a retrieval brings at least one passage.", code="BAD_K", hint="k=5")
         try:
             found = await self.retriever.ainvoke(query)
         except Exception as error:

@@ -90,9 +90,7 @@ def test_assistants_threads_runs_streams_and_an_interrupt(server: tuple[str, Pat
         plain = await client.assistants.create("jade", config={"configurable": {"preset": "vanilla-rag", "k": 2}})
         seen["fixed"] = [
             node
-            async for event in client.runs.stream(
-                None, plain["assistant_id"], input=asked, stream_mode=["updates"]
-            )
+            async for event in client.runs.stream(None, plain["assistant_id"], input=asked, stream_mode=["updates"])
             if event.event == "updates"
             for node in event.data
         ]
