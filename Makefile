@@ -7,6 +7,7 @@ STAMP  := $(VENV)/.installed
 DOCS   := $(VENV)/.installed-docs
 LOG    := $(VENV)/install.log
 TRL112 := $(VENV)-trl112
+SCHEMATHESIS := $(VENV)-schemathesis
 LC     := $(VENV)-lc
 PYTEST_ARGS ?=
 
@@ -30,7 +31,7 @@ demo: $(STAMP)  ## build a small world, ask it held-out questions, print the res
 test: $(STAMP)  ## run the tests
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-test-all: $(STAMP) test-langchain  ## run the tests, the slow ones and LangChain's own too
+test-all: $(STAMP) test-langchain $(SCHEMATHESIS)/.installed  ## run the tests, the slow ones and LangChain's own too
 	@$(BIN)/python -m pytest -m "slow or not slow" $(PYTEST_ARGS)
 
 test-langchain: $(LC)/.installed  ## LangChain's standard tests and langgraph dev, in an environment of their own
@@ -67,6 +68,13 @@ $(TRL112)/.installed: constraints.txt
 	@grep '^torch==' constraints.txt > $(TRL112)/torch.txt
 	@$(TRL112)/bin/python -m pip --disable-pip-version-check install -c $(TRL112)/torch.txt torch trl==1.12.0 \
 	  > $(TRL112)/install.log 2>&1 || { tail -n 30 $(TRL112)/install.log >&2; exit 1; }
+	@touch $@
+
+$(SCHEMATHESIS)/.installed:
+	@echo "installing schemathesis into $(SCHEMATHESIS) (its pins differ from ours; the log is in it)"
+	@$(PYTHON) -m venv $(SCHEMATHESIS)
+	@$(SCHEMATHESIS)/bin/python -m pip --disable-pip-version-check install schemathesis==4.32.5 \
+	  > $(SCHEMATHESIS)/install.log 2>&1 || { tail -n 30 $(SCHEMATHESIS)/install.log >&2; exit 1; }
 	@touch $@
 
 docs: $(DOCS)  ## build the site into site/

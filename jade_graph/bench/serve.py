@@ -301,7 +301,7 @@ def _serve(model: str, store: str) -> None:
 
     settings = Settings(backbone=f"bench:{model}", serve=ServeSettings(port=0))
     with _graph(model, Path(store)) as (graph, _), listen(settings.serve) as bound:
-        graphs = Graphs(lambda preset, backbone: graph, graph.backbone, [graph.preset])
+        graphs = Graphs(lambda *_: graph, graph.backbone, [graph.preset])
         service = Service(graphs, settings, store=None)
         port = bound.getsockname()[1]
         answer(create_app(service, local=True), bound, deadline_s=30, started=lambda: print(port, flush=True))

@@ -15,6 +15,7 @@ from fastapi import FastAPI, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match
 
 from jade_graph import feedback as feedbacks
 from jade_graph.errors import JadeError
@@ -294,7 +295,8 @@ def _errors(app: FastAPI, service: Service) -> None:
         assert isinstance(error, HTTPException)
         headers = dict(error.headers or {})
         if error.status_code == 405:
-            known = [method.strip() for method in headers.get("Allow", "").split(",")]
+            known = _methods(app, request)
+            headers["Allow"] = ", ".join(known)
             return problem(
                 RequestError(
                     f"{request.url.path!r} does not take {request.method}.",
@@ -320,6 +322,12 @@ def _errors(app: FastAPI, service: Service) -> None:
     app.add_exception_handler(JadeError, ours)
     app.add_exception_handler(HTTPException, theirs)
     app.add_exception_handler(RequestValidationError, invalid)
+
+
+def _methods(app: FastAPI, request: Request) -> list[str]:
+    """What a path takes: the router itself names the methods of the first route that fits."""
+    fitting = [route for route in app.routes if route.matches(request.scope)[0] is not Match.NONE]
+    return sorted({method for route in fitting for method in getattr(route, "methods", None) or ()})
 
 
 # --- requests ---------------------------------------------------------------------------------------------------------

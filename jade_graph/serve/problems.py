@@ -25,6 +25,7 @@ _STATUS: Mapping[str, int] = {
     "RUN_NOT_FOUND": 404,
     "WRONG_METHOD": 405,
     "BODY_TIMEOUT": 408,
+    "RUN_AMBIGUOUS": 400,
     "RUN_ENDED": 409,
     "BODY_TOO_LARGE": 413,
     "BODY_NOT_JSON": 415,

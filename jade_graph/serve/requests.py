@@ -31,6 +31,10 @@ class Lenient(BaseModel):
     model_config = ConfigDict(extra="ignore", strict=True, allow_inf_nan=False)
 
 
+def _example(**values: Any) -> ConfigDict:
+    return ConfigDict(json_schema_extra={"examples": [values]})
+
+
 class TextPart(Strict):
     type: Literal["text"]
     text: str
@@ -91,6 +95,8 @@ class TextFormat(Strict):
 class ChatRequest(Strict):
     """`POST /v1/chat/completions`. The question is the last message, which must be the user's."""
 
+    model_config = _example(messages=[{"role": "user", "content": "Who wrote the annals?"}])
+
     model: str = Field("", max_length=200, description="PRESET, or PRESET@VERSION; empty: the server's own")
     messages: list[ChatMessage] = Field(min_length=1)
     stream: bool | None = False
@@ -144,6 +150,8 @@ IGNORED = (
 
 class RunRequest(Strict):
     """`POST /v1/runs`."""
+
+    model_config = _example(question="Who wrote the annals?", wait=True, plan="R,AG")
 
     question: str
     model: str = Field("", max_length=200, description="PRESET, or PRESET@VERSION; empty: the server's own")

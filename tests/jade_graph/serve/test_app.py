@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from jade_graph.errors import BackboneError
+from jade_graph.types import Run
 
 
 async def until(condition, seconds: float = 10.0) -> None:
@@ -186,6 +187,25 @@ async def test_paths_methods_and_types_that_are_not_there_are_told(serving):
         ):
             assert (answer.status_code, code(answer)) == (status, name)
             assert answer.headers["x-request-id"]
+
+
+async def test_a_wrong_method_is_told_all_the_right_ones(serving):
+    async with serving() as client:
+        answer = await client.put("/v1/runs")
+        assert (answer.status_code, answer.headers["allow"]) == (405, "GET, POST")
+        assert answer.json()["error"]["known"] == ["GET", "POST"]
+
+
+async def test_the_beginning_of_more_than_one_id_is_the_askers_mistake(serving, store):
+    async with serving() as client:
+        for i in range(2):
+            run = Run(f"same{i}", "who?", "", "jade", 0, "answered")
+            store.run_started(run)
+            store.run_finished(run)
+        await store.flushed()
+        answer = await client.get("/v1/runs/same")
+        assert (answer.status_code, code(answer)) == (400, "RUN_AMBIGUOUS")
+        assert (await client.get("/v1/runs/same1")).json()["id"] == "same1"
 
 
 async def test_request_ids_come_back_and_are_recorded(serving, chat, store):
