@@ -143,6 +143,8 @@ class _Builder:
         if blocks:
             column.append(blocks)
         column += map(self._action, after)
+        if not blocks:
+            column += self._ahead(node, own)
         if (result := self._outcome(node, own)) is not None:
             column.append(result)
         return self._stack(node, column)
@@ -169,6 +171,8 @@ class _Builder:
             w, h = _spread(part, parallel)
             x = (wide - w) / 2
             caption = f"{len(part)} in parallel" if parallel else f"{len(part)} in sequence"  # clear of the edges
+            if len(part) == 1:
+                caption = "1 sub-question"
             groups.append(Group(f"g{node.id}", x, y, w, h, caption, parallel))
             placed = _placed(part, x, y, w, parallel)
             for block in placed:
@@ -226,6 +230,27 @@ class _Builder:
             ((title, "name"), *lines), took,
             f"{t.role} {name}: {came}. {wrong or state}, {took}", span, t.role,
         )  # fmt: skip
+
+    def _ahead(self, node: TraceNode, own: Sequence[Transition]) -> list[Box]:
+        """What the plan of a running question still holds: the next step runs, the others wait."""
+        if self.run.status != "running" or node.finished or not own or own[-1].error:
+            return []
+        steps = own[-1].plan.split(",") if own[-1].plan else []
+        done = sum(facts.kind_of(t.role) != "planner" for t in own)
+        boxes = []
+        for i, code in enumerate(steps[done:]):
+            name = facts.name_of(code)
+            state: State = "pending" if i else "running"
+            kind = facts.kind_of(code)
+            family: Family = "planner" if kind == "decomposer" else "tool" if code == "R" else "executor"
+            told = "waits" if i else "at work …"
+            boxes.append(
+                Box(
+                    f"p{node.id}.{i}", family, state, 0, 0, ACTION, 30 + LINE, ((name, "name"), (told, "body")), "",
+                    f"{code} {name}: {told}", Span(len(self.run.transitions), len(self.run.transitions) + 1), code,
+                )
+            )  # fmt: skip
+        return boxes
 
     def _outcome(self, node: TraceNode, own: Sequence[Transition]) -> Box | None:
         """What a question came to. While it goes on there is nothing to show."""

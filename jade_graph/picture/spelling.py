@@ -10,7 +10,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jade_graph.errors import JadeError
 from jade_graph.types import Run
 
 if TYPE_CHECKING:
@@ -54,14 +53,15 @@ def pieces(decode: Callable[[Sequence[int]], str], ids: Sequence[int]) -> list[s
 
 @lru_cache(maxsize=4)
 def _decoder(backbone: str) -> Callable[[Sequence[int]], str] | None:
-    """Of a folder with a tokenizer; the bundled model's folder for "tiny"."""
-    from jade_graph.backbones.codec import Codec
-
+    """Of a folder with a tokenizer; the bundled model's folder for "tiny". Loads no more than the tokenizer itself."""
     bundled = Path(__file__).parent.parent / "assets" / "jade-tiny"
-    folder = bundled if backbone == "tiny" else Path(backbone)
-    if not (folder / "tokenizer.json").is_file():
+    file = (bundled if backbone == "tiny" else Path(backbone)) / "tokenizer.json"
+    if not file.is_file():
         return None
+    from tokenizers import Tokenizer
+
     try:
-        return Codec.from_folder(folder).decode
-    except JadeError:
+        tokenizer = Tokenizer.from_file(str(file))
+    except Exception:  # what the library raises for a file that it cannot read
         return None
+    return lambda ids: str(tokenizer.decode(list(ids), skip_special_tokens=True))

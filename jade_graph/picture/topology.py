@@ -15,8 +15,8 @@ from jade_graph.picture import facts
 from jade_graph.picture.text import width, xml
 from jade_graph.types import Run, Transition
 
-_W, _H, _X, _Y = 118.0, 48.0, 172.0, 96.0
-TOP = 44.0
+_W, _H, _X, _Y = 118.0, 48.0, 164.0, 72.0
+TOP = 16.0
 START, END = "start", "end"
 
 
@@ -66,14 +66,11 @@ def topology_svg(run: Run, topology: Topology | None = None) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" class="jg jg-topo" viewBox="0 0 {wide:g} {tall:g}" width="{wide:g}" '
         f'height="{tall:g}" role="group" aria-label="What the method can do, and what this run did">'
     ]
-    depth = {False: 0, True: 0}  # of the arcs below the row of executors, and above that of the splits
+    depth = 0
     drawn = []
     for a, b in edges:
-        level, above = 0, bool(splits) and nodes[a][1] == TOP
-        if _between(a, b, nodes):
-            depth[above] += 1
-            level = -depth[above] if above else depth[above]
-        drawn.append((a, b, level, steps[a, b]))
+        depth += _between(a, b, nodes)
+        drawn.append((a, b, depth if _between(a, b, nodes) else 0, steps[a, b]))
     for a, b, level, count in sorted(drawn, key=lambda d: d[3] > 0):  # those that were taken on top
         out.append(_edge(nodes[a], nodes[b], level, count))
     for code, (x, y) in nodes.items():
@@ -84,7 +81,7 @@ def topology_svg(run: Run, topology: Topology | None = None) -> str:
 
 def _places(top: Topology, row: Sequence[str], splits: Sequence[str]) -> dict[str, tuple[float, float]]:
     """Corner of each node: the chain of executors in one row, what splits above it."""
-    middle = TOP + (_Y if splits else 0)
+    middle = TOP + _Y * len(splits) if splits else TOP
     x = 20.0
     nodes = {START: (x, middle)}
     x += _X
@@ -92,7 +89,7 @@ def _places(top: Topology, row: Sequence[str], splits: Sequence[str]) -> dict[st
         nodes[top.planner] = (x, middle)
         x += _X
     for i, code in enumerate(splits):
-        nodes[code] = (x + i * _X, TOP)
+        nodes[code] = (x, TOP + i * _Y)
     for code in row:
         nodes[code] = (x, middle)
         x += _X
@@ -132,7 +129,7 @@ def _taken(run: Run) -> Counter[tuple[str, str]]:
 def _between(a: str, b: str, nodes: Mapping[str, tuple[float, float]]) -> bool:
     """Whether a straight edge would run through another node."""
     (ax, ay), (bx, by) = nodes[a], nodes[b]
-    return ay == by and bx - ax > _X + 1
+    return ay == by and any(y == ay and ax < x < bx for x, y in nodes.values())
 
 
 def _edge(a: tuple[float, float], b: tuple[float, float], level: int, count: int) -> str:
@@ -142,12 +139,6 @@ def _edge(a: tuple[float, float], b: tuple[float, float], level: int, count: int
         ax = a[0] + _W / 2
         line, head = f"M{ax:g} {a[1] + _H:g}V{b[1] - 7:g}", f"M{ax:g} {b[1]:g}l-4.5 -8h9z"
         at = (ax, (a[1] + _H + b[1]) / 2)
-    elif level < 0:  # an arc above
-        ax, bx, high = a[0] + _W / 2, b[0] + _W / 2 + 14 * (level + 1), a[1] + 6 + 13 * level
-        line = f"M{ax:g} {a[1]:g}V{high + 8:g}Q{ax:g} {high:g} {ax + 8:g} {high:g}H{bx - 8:g}"
-        line += f"Q{bx:g} {high:g} {bx:g} {high + 8:g}V{b[1] - 7:g}"
-        head = f"M{bx:g} {b[1]:g}l-4.5 -8h9z"
-        at = ((ax + bx) / 2, high)
     elif level:  # an arc below the row, deeper the later it was drawn, so that no two share a line
         ax, bx, low = a[0] + _W - 16 - (level * 11) % 60, b[0] + 14 + (level * 13) % 70, a[1] + _H + 14 + 13 * level
         start, end = a[1] + _H, b[1] + _H
@@ -157,6 +148,11 @@ def _edge(a: tuple[float, float], b: tuple[float, float], level: int, count: int
         at = ((ax + bx) / 2, low)
     elif ay == by:
         line, head = f"M{ax:g} {ay:g}H{bx - 7:g}", f"M{bx:g} {by:g}l-8 -4.5v9z"
+        at = ((ax + bx) / 2, ay)
+    elif bx - ax > _X:  # along its own row, then up into the target from below
+        bx += 26
+        line = f"M{ax:g} {ay:g}H{bx - 8:g}Q{bx:g} {ay:g} {bx:g} {ay - 8:g}V{b[1] + _H + 7:g}"
+        head = f"M{bx:g} {b[1] + _H:g}l-4.5 8h9z"
         at = ((ax + bx) / 2, ay)
     else:  # leave at the side, turn in the free strip before the target
         turn = ax + 20 if by < ay else bx - 24

@@ -13,6 +13,7 @@ from fastapi import FastAPI, Response
 
 from jade_graph.errors import JadeError
 from jade_graph.picture.details import details
+from jade_graph.picture.text import clean
 from jade_graph.replay import first_difference
 from jade_graph.studio.state import Studio
 
@@ -56,7 +57,8 @@ def add(app: FastAPI, studio: Studio) -> None:
         try:
             a, b = studio.run(one)[0], studio.run(other)[0]
         except JadeError as error:
-            return failed(error)
+            begun = one not in studio.room.jobs and other not in studio.room.jobs
+            return failed(error) if begun else reply({"told": None, "ended": False}, 202)
         first, second = first_difference(a, b)
         ended = a.status != "running" and b.status != "running"
         told = None
@@ -71,6 +73,7 @@ def add(app: FastAPI, studio: Studio) -> None:
                 "other": f"a{second.seq}" if second else None,
                 "told": told,
                 "ended": ended,
+                "question": clean(a.question),
                 "answers": [a.answer or a.error or "", b.answer or b.error or ""],
             }
         )

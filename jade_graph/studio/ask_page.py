@@ -10,6 +10,7 @@ from nicegui import run, ui
 from jade_graph import plugins
 from jade_graph.errors import JadeError
 from jade_graph.parts import Parts, limits_of
+from jade_graph.picture.text import clean
 from jade_graph.studio.state import Studio
 
 
@@ -61,9 +62,18 @@ async def build(studio: Studio, query: dict[str, str]) -> None:
             ui.label("Ask")
         if s.backbone == "tiny":
             ui.label(
-                "The bundled model reads the invented microworld alone. Questions that it knows stand in the table of "
-                "runs, or come from `jade microworld show`. Any other model answers questions about your documents."
+                "The bundled model reads the invented microworld alone; jade microworld show prints questions that it "
+                "knows. Any other model answers questions about your documents."
             ).classes("st-soft")
+        known = await run.io_bound(studio.index.questions, 4)
+        if known:
+            ui.label("Asked before").classes("st-label")
+            with ui.element("div").classes("st-try"):
+                for text in known:
+                    again = ui.element("button").classes("st-try-one").props('type="button"')
+                    again.on("click", lambda _, text=text: question.set_value(text))
+                    with again:
+                        ui.label(clean(text))
 
 
 def _plans(preset: str) -> dict[str, str]:

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from jade_graph import tables
 from jade_graph.errors import StoreError
-from jade_graph.metrics import token_f1
+from jade_graph.metrics import exact_match, token_f1
 
 _own = sa.MetaData()
 rows = sa.Table(
@@ -34,7 +34,9 @@ rows = sa.Table(
     sa.Column("plan", sa.String(200), nullable=False),
     sa.Column("error", sa.String(80), nullable=False),
     sa.Column("f1", sa.Float(53), index=True),
+    sa.Column("em", sa.Float(53)),
     sa.Column("calls", sa.Integer, nullable=False, index=True),
+    sa.Column("retrievals", sa.Integer, nullable=False),
     sa.Column("tokens", sa.Integer, nullable=False),
     sa.Column("illegal", sa.Integer, nullable=False),
     sa.Column("wall_ms", sa.Float(53), nullable=False, index=True),
@@ -93,6 +95,9 @@ class Index:
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
         try:
+            known = sa.inspect(engine)
+            if known.has_table(rows.name) and {c["name"] for c in known.get_columns(rows.name)} != set(rows.c.keys()):
+                rows.drop(engine)  # of an older studio: it is only a copy, and is made again
             _own.create_all(engine)
         except sa.exc.SQLAlchemyError as error:
             raise StoreError(
@@ -188,6 +193,12 @@ class Index:
             found = list(db.execute(query.order_by(sa.desc("n"), c.preset, c.version).limit(200)))
         return [(f"{preset} @ {version}", f"{preset} @ {version}", n) for preset, version, n in found]
 
+    def questions(self, limit: int) -> list[str]:
+        """The newest questions, each once."""
+        newest = sa.select(rows.c.question).order_by(rows.c.started_at.desc()).limit(200)
+        with self._engine.connect() as db:
+            return list(dict.fromkeys(db.execute(newest).scalars()))[:limit]
+
     def forks(self, run_id: str) -> list[str]:
         """Runs that were forked from this one, the oldest first."""
         query = sa.select(rows.c.id).where(rows.c.parent == run_id).order_by(rows.c.started_at)
@@ -214,7 +225,9 @@ def _row(run: Mapping[str, Any]) -> dict[str, Any]:
         "plan": run["plan"],
         "error": run["error"] or "",
         "f1": token_f1(run["answer"], golds) if ended and golds else None,
+        "em": exact_match(run["answer"], golds) if ended and golds else None,
         "calls": run["calls"],
+        "retrievals": run["retrievals"],
         "tokens": run["prompt_tokens"] + run["action_tokens"],
         "illegal": run["illegal_actions"],
         "wall_ms": run["wall_ms"],

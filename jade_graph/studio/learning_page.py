@@ -116,14 +116,15 @@ def _options(chart: Chart, events: list[int]) -> dict[str, Any]:
             "symbol": "none", "silent": True, "label": {"show": False}, "lineStyle": {"color": "#c42b2b"},
             "data": [{"xAxis": at} for at in events],
         }  # fmt: skip
+    below = 30 if len(series) < 2 else 56 if len(series) < 6 else 76  # room for a legend of one line, or two
     axis = {"axisLabel": {"color": grey, "hideOverlap": True}, "axisLine": {"lineStyle": {"color": grey}}}
     return {
         "color": list(_COLOURS),
         "animation": False,
         "aria": {"enabled": True},
-        "grid": {"left": 48, "right": 14, "top": 14, "bottom": 62 if len(series) > 1 else 30},
-        "legend": {"show": len(series) > 1, "type": "scroll", "bottom": 0, "itemHeight": 4,
-                   "textStyle": {"color": grey}, "icon": "roundRect", "itemWidth": 16},
+        "grid": {"left": 48, "right": 14, "top": 14, "bottom": below},
+        "legend": {"show": len(series) > 1, "bottom": 0, "itemHeight": 4,
+                   "textStyle": {"color": grey, "fontSize": 11}, "icon": "roundRect", "itemWidth": 16},
         "tooltip": {"trigger": "axis", "confine": True, "renderMode": "richText"},
         "xAxis": {"type": "value", "minInterval": 1, "splitLine": {"show": False}, **axis},
         "yAxis": {"type": "value", "scale": True, "splitLine": {"lineStyle": {"color": grey, "opacity": 0.2}}, **axis},

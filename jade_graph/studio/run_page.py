@@ -35,6 +35,8 @@ def build(studio: Studio, run_id: str, query: dict[str, str]) -> None:
 
 def build_pair(a: str, b: str) -> None:
     """Two runs side by side, with the first difference marked."""
+    with ui.element("h1").classes("st-pair-question"):
+        ui.element("span").props('id="jade-question"')
     ui.element("div").props('id="jade-difference" role="status"').classes("st-difference")
     with ui.element("div").classes("st-pair"):
         for name, run_id in (("jade-one", a), ("jade-other", b)):

@@ -253,5 +253,5 @@ def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
         "calls": row["calls"],
         "illegal": row["illegal"],
         "wall_ms": milliseconds(row["wall_ms"]) if row["status"] != "running" else "…",
-        "started_at": started.strftime("%H:%M:%S" if today else "%Y-%m-%d %H:%M"),
+        "started_at": started.strftime("%H:%M:%S" if today else "%y-%m-%d %H:%M"),
     }

@@ -251,7 +251,7 @@ const jadeViewer = (() => {
         if (first) {
           const bad = [...canvas.querySelectorAll(".jg-box")].find((b) => b.dataset.final === "failed" && b.dataset.key[0] === "a");
           const pick = chosen || (bad ? bad.dataset.key : view.status === "running" ? null : "q0");
-          if (pick) { select(pick); if (chosen || bad) reveal(pick); } else showDetail(side, null);
+          if (pick && !o.quiet) { select(pick); if (chosen || bad) reveal(pick); } else showDetail(side, null);
           root.dataset.ready = "1";
         } else if (follow && view.status === "running" && view.steps) reveal(view.order[view.steps - 1][0]);
         if (o.onView) o.onView(view);

@@ -63,8 +63,9 @@ const jadeStudio = (() => {
       jadeViewer.mount(root, jadeViewer.fromServer(ids[i]), {compact: true, keys: i === 0}));
     const look = async () => {
       const reply = await fetch(`/api/differences/${ids[0]}/${ids[1]}`);
-      if (reply.ok && shown.every((s) => s.view)) {
+      if (reply.status === 200 && shown.every((s) => s.view)) {
         const d = await reply.json();
+        document.getElementById("jade-question").textContent = d.question;
         if (d.told) {
           const where = d.told.question === "0" ? "the question" : "sub-question " + d.told.question.slice(2);
           told.replaceChildren(el("strong", "", `First difference: ${d.told.role} at ${where}`),
