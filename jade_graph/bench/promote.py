@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import multiprocessing
 import shutil
 import statistics
@@ -254,8 +253,28 @@ def _promote(uri: str, data: str, pipe: Any) -> None:
 
 
 def _gate(registry: Registry, questions: int) -> float:
-    del registry, questions
-    return math.nan
+    """Both versions answer the gate's questions, and the gate judges; nothing is promoted by it."""
+    from jade_graph.config import load_config
+    from jade_graph.data import load_dataset
+    from jade_graph.gate import Policy, measure, promote
+
+    data = load_dataset(f"microworld:test?n={questions}")
+    policy = Policy()
+
+    def judge() -> None:
+        versions = [registry.get(1), registry.get(2)]
+        trial = measure(
+            registry,
+            versions,
+            load_config(env={}),
+            policy,
+            data=data,
+            retriever=WordSearch(data.passages),
+            record=False,
+        )
+        promote(registry, 2, policy=policy, trial=trial, dry_run=True)
+
+    return _timed(judge)[0]
 
 
 def _timed(work: Any) -> tuple[float, Any]:

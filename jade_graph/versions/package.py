@@ -179,7 +179,9 @@ def _save(folder: Path, recipe: Recipe, files: Mapping[str, str]) -> Path:
     from jade_graph.manifest import version
 
     text, number = DataType.string, DataType.double
-    rows: list[Any] = [ColSpec(text, name) for name in ("answer", "status", "error", "plan", "run_id", "backbone_version")]
+    rows: list[Any] = [
+        ColSpec(text, name) for name in ("answer", "status", "error", "plan", "run_id", "backbone_version")
+    ]
     rows += [ColSpec(number, name) for name in ("calls", "tokens", "wall_ms")]
     rows.append(ColSpec(Array(text), "documents"))
     signature = ModelSignature(

@@ -52,12 +52,11 @@ def packaged(registry: Registry) -> Packaged:
 def loaded(registry: Registry, packaged: Packaged) -> Iterator[Any]:
     import mlflow
 
-    before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(registry.uri)
     try:
         yield mlflow.pyfunc.load_model("models:/jade-graph@champion")
     finally:
-        mlflow.set_tracking_uri(before)
+        mlflow.set_tracking_uri(None)  # takes it out of the environment too
 
 
 def test_it_answers_like_the_graph_it_was_made_of(loaded: Any) -> None:
@@ -171,8 +170,10 @@ def test_the_command_packages_an_index(
     assert told["uri"] == "models:/jade-graph/1"
     import mlflow
 
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", told["tracking_uri"])
     mlflow.set_tracking_uri(told["tracking_uri"])
-    (row,) = mlflow.pyfunc.load_model(told["uri"]).predict([{"question": QUESTIONS[0].question}])
+    try:
+        (row,) = mlflow.pyfunc.load_model(told["uri"]).predict([{"question": QUESTIONS[0].question}])
+    finally:
+        mlflow.set_tracking_uri(None)
     assert row["status"] == "answered"
     assert row["documents"]
