@@ -7,6 +7,8 @@ STAMP  := $(VENV)/.installed
 DOCS   := $(VENV)/.installed-docs
 LOG    := $(VENV)/install.log
 TRL112 := $(VENV)-trl112
+SCHEMATHESIS := $(VENV)-schemathesis
+LC     := $(VENV)-lc
 PYTEST_ARGS ?=
 
 export HF_HUB_DISABLE_TELEMETRY = 1
@@ -15,7 +17,7 @@ export TOKENIZERS_PARALLELISM ?= false
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := setup
-.PHONY: help setup demo test test-all check bench bench-ppo docs docs-serve constraints clean
+.PHONY: help setup demo test test-all test-langchain check bench bench-ppo docs docs-serve constraints clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,8 +31,21 @@ demo: $(STAMP)  ## build a small world, ask it held-out questions, print the res
 test: $(STAMP)  ## run the tests
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-test-all: $(STAMP)  ## run the tests, the slow ones too
+test-all: $(STAMP) test-langchain $(SCHEMATHESIS)/.installed  ## run the tests, the slow ones and LangChain's own too
 	@$(BIN)/python -m pytest -m "slow or not slow" $(PYTEST_ARGS)
+
+test-langchain: $(LC)/.installed  ## LangChain's standard tests and langgraph dev, in an environment of their own
+	@$(LC)/bin/python -m pytest -rs -m "slow or not slow" --benchmark-disable \
+	  tests/jade_graph/langchain/test_standard.py tests/jade_graph/langchain/test_dev_server.py
+
+$(LC)/.installed: pyproject.toml constraints.txt
+	@echo "installing langchain-tests and langgraph-cli into $(LC) (2-4 minutes; the log is $(LC)/install.log)"
+	@$(PYTHON) -m venv $(LC)
+	@grep -E '^(torch|hypothesis|langchain|langchain-core|langgraph|transformers)==' constraints.txt > $(LC)/pins.txt
+	@$(LC)/bin/python -m pip --disable-pip-version-check install -c $(LC)/pins.txt -e . \
+	  "langchain-tests>=1.1" "langgraph-cli[inmem]>=0.4" langchain pytest pytest-asyncio hypothesis \
+	  > $(LC)/install.log 2>&1 || { tail -n 30 $(LC)/install.log >&2; exit 1; }
+	@touch $@
 
 check: $(STAMP)  ## format, lint, types, import rules, tests
 	@$(BIN)/ruff format --check .
@@ -53,6 +68,13 @@ $(TRL112)/.installed: constraints.txt
 	@grep '^torch==' constraints.txt > $(TRL112)/torch.txt
 	@$(TRL112)/bin/python -m pip --disable-pip-version-check install -c $(TRL112)/torch.txt torch trl==1.12.0 \
 	  > $(TRL112)/install.log 2>&1 || { tail -n 30 $(TRL112)/install.log >&2; exit 1; }
+	@touch $@
+
+$(SCHEMATHESIS)/.installed:
+	@echo "installing schemathesis into $(SCHEMATHESIS) (its pins differ from ours; the log is in it)"
+	@$(PYTHON) -m venv $(SCHEMATHESIS)
+	@$(SCHEMATHESIS)/bin/python -m pip --disable-pip-version-check install schemathesis==4.32.5 \
+	  > $(SCHEMATHESIS)/install.log 2>&1 || { tail -n 30 $(SCHEMATHESIS)/install.log >&2; exit 1; }
 	@touch $@
 
 docs: $(DOCS)  ## build the site into site/

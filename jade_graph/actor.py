@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from jade_graph.context import DeadlineError, LimitError, RunContext, generate, in_time
+from jade_graph.context import DeadlineError, LimitError, RunContext, generate, in_time, knows_ids
 from jade_graph.errors import BackboneError, JadeError, RetrievalError
 from jade_graph.plans import workflow
+from jade_graph.replay import Again, Edit, ReplayError
 from jade_graph.types import (
     Ask,
     Backbone,
@@ -67,15 +68,23 @@ class Actor:
     sampling: Sampling
     constrained: bool
     action_tokens: int | None = None
+    others: Mapping[str, Served] = field(default_factory=dict)
 
     def served(self, role: str) -> Served:
+        if role in self.others:
+            return self.others[role]
         return self.trainable if self.trainable_roles is None or role in self.trainable_roles else self.frozen
 
     # --- a language-model role ----------------------------------------------------------------------------------------
     async def act(self, ctx: RunContext, role: Role, view: View, where: Where) -> Effect | None:
         """The effect of the role's action, or None: the action failed and `ctx.fatal` or the transition says why."""
-        served = self.served(role.code)
-        backbone = served.backbone
+        own = self.served(role.code)
+        try:
+            backbone = ctx.leased(own.backbone)
+        except BackboneError as failure:  # nothing was done yet that could be recorded
+            ctx.die(failure.error_code, str(failure))
+            return None
+        served = Served(backbone, own.trainable)
         seq, began, before = ctx.take_seq(), ctx.elapsed_ms(), ctx.counters
         messages: tuple[Message, ...] = ()
         ids: list[int] = []
@@ -87,22 +96,38 @@ class Actor:
         error: str | None = None
         explored: dict[str, Any] = {}
         cut = False
+        again: Again | Edit | None = None
         try:
-            messages, ids, cut = fit(role, view, backbone, sampling.max_new_tokens)
-            sampling, explored = self._sampling(ctx, role, view, where, served, room=ctx.tokens_left - len(ids))
-            hint = Ask(role.code, view, ctx.run.question_id, where.target.id)
-            done = await generate(ctx, backbone, ids, sampling, hint)
+            again = ctx.replay.take(where.target.id, role.code) if ctx.replay else None
+            if isinstance(again, Again):
+                messages, ids, cut = again.messages, list(again.recorded.prompt_token_ids), again.recorded.prompt_cut
+                done, explored = again.done, again.drawn
+                ctx.spend(calls=1, prompt_tokens=len(ids), action_tokens=len(done.token_ids))
+            else:
+                messages, ids, cut = fit(role, view, backbone, sampling.max_new_tokens)
+                sampling, explored = self._sampling(ctx, role, view, where, served, room=ctx.tokens_left - len(ids))
+                hint = Ask(role.code, view, ctx.run.question_id, where.target.id)
+                if again is None:
+                    done = await generate(ctx, backbone, ids, sampling, hint)
+                else:
+                    explored = {**explored, "edited": True}
+                    done = await written(ctx, backbone, ids, sampling, hint, again.text or "")
             parsed = read(role, done.text, view)
+            if isinstance(again, Edit) and again.legal and parsed.violation:
+                told = f"{done.text!r} is no legal action of {role.code}: {parsed.violation}."
+                raise ReplayError(told, code="FORK_EDIT")
             effect = checked(role.effect(parsed.value, view), role, view)
             value = jsonable(parsed.value)
+            if isinstance(again, Again):
+                again.check(value)
         except DeadlineError:
             error = "LIMIT_DEADLINE"
             ctx.die(error, f"the deadline of {ctx.limits.deadline_s:g} s passed while {role.code} was generating.")
         except LimitError as failure:
             error = "LIMIT_TOKENS"
             ctx.die(error, str(failure))
-        except BackboneError as failure:
-            error = failure.error_code
+        except (BackboneError, ReplayError) as failure:
+            error, effect = failure.error_code, None
             ctx.die(error, str(failure))
         except Exception as failure:  # a third party's role: its error ends this run, not the process
             error, effect = "ROLE_ERROR", None
@@ -115,7 +140,7 @@ class Actor:
                 began,
                 before,
                 seq=seq,
-                agent_trainable=served.trainable,
+                agent_trainable=served.trainable and again is None,
                 plan=str(parsed.value) if role.kind == "planner" and effect is not None else where.plan,
                 **exchange(backbone, messages, ids, sampling, done, explored),
                 prompt_cut=cut,
@@ -183,12 +208,17 @@ class Actor:
         effect: Effect | None = Effect(memory={"documents": ()})
         error: str | None = None
         before = ctx.counters
+        drawn: Mapping[str, Any] = {}
         if ctx.counters.retrievals >= ctx.limits.retrievals:
             error = "LIMIT_RETRIEVALS"
         else:
             before = ctx.spend(retrievals=1)
             try:
-                effect = checked(await in_time(ctx, self._retried(tool, view)), tool, view)
+                again = ctx.replay.take(where.target.id, tool.code) if ctx.replay else None
+                if again is not None and again.documents is not None:
+                    effect, drawn = Effect(memory={"documents": again.documents}), again.drawn
+                else:
+                    effect = checked(await in_time(ctx, self._retried(tool, view)), tool, view)
             except DeadlineError:
                 effect, error = None, "LIMIT_DEADLINE"
                 ctx.die(error, f"the deadline of {ctx.limits.deadline_s:g} s passed while {tool.code} was searching.")
@@ -215,7 +245,7 @@ class Actor:
                 action_text=",".join(d.id for d in documents),
                 action_token_ids=(),
                 old_logprobs=(),
-                sampling={},
+                sampling=drawn,
                 finish_reason="tool" if error is None else "error",
                 truncated=False,
                 parsed={"queries": list(queries), "documents": jsonable(documents)},
@@ -237,6 +267,23 @@ class Actor:
                     raise
                 await asyncio.sleep(0.05 * (RETRIEVAL_TRIES - left))
         raise AssertionError("unreachable: the last try returns or raises")
+
+
+async def written(
+    ctx: RunContext, backbone: Backbone, ids: list[int], sampling: Sampling, hint: Ask, text: str
+) -> Completion:
+    """A person's action instead of the model's: with the log-probabilities that the model gives it, where it can."""
+    if knows_ids(backbone):
+        forced = (*backbone.encode_text(text), backbone.eos_token_id)
+        room = max(len(forced), sampling.max_new_tokens)
+        try:
+            return await generate(
+                ctx, backbone, ids, replace(sampling, forced=forced, choices=None, max_new_tokens=room), hint
+            )
+        except BackboneError as failure:
+            if failure.error_code != "BACKBONE_FORCED":  # a server that scores no action which it did not draw
+                raise
+    return Completion(text, (), (), "stop", backbone.version)
 
 
 def row(ctx: RunContext, where: Where, code: str, began: float, before: Counters, **action: Any) -> Transition:
@@ -271,18 +318,20 @@ def exchange(
 ) -> dict[str, Any]:
     """The fields of a transition that say what went into the model and what came out (None: nothing did), exactly.
 
-    `more` is further facts about how the action was drawn.
+    `more` is further facts about how the action was drawn. Of a model that tells no ids none are put down, and how it
+    samples is its own affair.
     """
+    exact = knows_ids(backbone)
     drawn = {
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
-        "seed": sampling.seed,
+        "temperature": sampling.temperature if exact else None,
+        "top_p": sampling.top_p if exact else None,
+        "seed": sampling.seed if exact else None,
         "max_new_tokens": sampling.max_new_tokens,
         "constrained": sampling.choices is not None,
     }
     return {
         "prompt_messages": messages,
-        "prompt_token_ids": tuple(ids),
+        "prompt_token_ids": tuple(ids) if exact else (),
         "action_text": done.text if done else "",
         "action_token_ids": done.token_ids if done else (),
         "old_logprobs": done.logprobs if done else (),
@@ -368,7 +417,8 @@ def jsonable(value: Any) -> Any:
         return str(value)
     if isinstance(value, Passage):
         score = round(float(value.score), 6) if isinstance(value.score, int | float) else 0.0
-        return {"id": value.id, "title": value.title, "text": value.text, "score": score}
+        known = {"id": value.id, "title": value.title, "text": value.text, "score": score}
+        return {**known, "metadata": jsonable(value.metadata)} if value.metadata else known
     if isinstance(value, tuple | list):
         return [jsonable(v) for v in value]
     if isinstance(value, Mapping):

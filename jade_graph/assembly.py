@@ -7,16 +7,18 @@ that is cheap and local (the microworld corpus, a data set's own corpus), else i
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from jade_graph import plugins
 from jade_graph.backbones import load_backbone
-from jade_graph.config import Config, Settings
+from jade_graph.config import Config, Settings, load_config
 from jade_graph.engine import JadeGraph
 from jade_graph.errors import RetrievalError, UsageError
+from jade_graph.opening import closing_models
 from jade_graph.parts import limits_of
 from jade_graph.store import RunStore
 from jade_graph.sync import run_sync
@@ -56,6 +58,7 @@ def open_session(
     retriever: Retriever | None = None,
     record: bool = True,
     progress: Progress | None = None,
+    follow: bool = True,
 ) -> Session:
     """The graph that the settings describe.
 
@@ -63,28 +66,106 @@ def open_session(
         preset, backbone, retriever: take these instead of the settings'.
         record: write runs to the store.
         progress: called while a missing microworld corpus is built.
+        follow: keep a backbone `models:/NAME@ALIAS` at its alias while the graph runs; False: what measures something
+            takes the version that the alias points at now, to the end.
     """
     s = config.settings
     chosen = preset or s.preset
     method: Preset = plugins.load("jade.presets", chosen) if isinstance(chosen, str) else chosen
-    limits = limits_for(config, method)
     searched = retriever or open_retriever(s, progress)
-    model = backbone or open_backbone(s)
-    frozen = open_backbone(s, s.frozen_backbone) if s.frozen_backbone else None
+    model = backbone or open_backbone(s, follow=follow)
+    frozen = open_backbone(s, s.frozen_backbone, follow=follow) if s.frozen_backbone else None
     store = RunStore(s.store_url) if record else None
-    graph = JadeGraph(
-        model,
-        preset=method,
-        retriever=searched,
+    graph = make_graph(config, method, model, retriever=searched, frozen=frozen, store=store)
+    return Session(graph, model, searched, store)
+
+
+def make_graph(
+    config: Config,
+    preset: Preset,
+    backbone: Backbone,
+    *,
+    retriever: Retriever | None,
+    frozen: Backbone | None = None,
+    store: RunStore | None = None,
+) -> JadeGraph:
+    """A graph over parts that are open already, with the settings' limits, sampling and k."""
+    s = config.settings
+    return JadeGraph(
+        backbone,
+        preset=preset,
+        retriever=retriever,
         frozen_backbone=frozen,
-        limits=limits,
+        limits=limits_for(config, preset),
         sampling=Sampling(temperature=s.sampling.temperature, top_p=s.sampling.top_p),
         action_tokens=s.sampling.max_new_tokens,
         k=s.k,
         constrained=s.constrained,
         recorder=store,
     )
-    return Session(graph, model, searched, store)
+
+
+def open_graph(
+    config: Config | str | Path | None,
+    *,
+    backbone: Any = None,
+    corpus: Any = None,
+    preset: str | Preset | None = None,
+    record: bool = True,
+    settings: Mapping[str, Any],
+    arguments: Mapping[str, Any],
+) -> JadeGraph:
+    """What `JadeGraph.from_config` describes. Settings that are given here beat those that are found."""
+    named = {"backbone": backbone, "corpus": corpus, "preset": preset}
+    chosen = {**settings, **{key: value for key, value in named.items() if isinstance(value, str)}}
+    if not isinstance(config, Config):
+        config = load_config(config=config, overrides=[f"{key}={_text(value)}" for key, value in chosen.items()])
+    elif chosen:
+        raise UsageError(
+            f"settings are loaded already, and {sorted(chosen)} are to be set too.",
+            code="CONFIG_LOADED",
+            hint="load_config(overrides=[..]), or leave config out",
+        )
+    s = config.settings
+    method: Preset = preset if isinstance(preset, Preset) else plugins.load("jade.presets", s.preset)
+    given = dict(arguments)
+    opened: list[Callable[[], Any]] = []
+    try:
+        if "retriever" not in given:
+            given["retriever"] = open_retriever(s) if corpus is None or isinstance(corpus, str) else corpus
+        mine: list[Backbone] = []
+        opened.append(closing_models(mine))
+        model = open_backbone(s) if backbone is None or isinstance(backbone, str) else backbone
+        mine += [model] if model is not backbone else []
+        if s.frozen_backbone and "frozen_backbone" not in given:
+            given["frozen_backbone"] = open_backbone(s, s.frozen_backbone)
+            mine.append(given["frozen_backbone"])
+        if given.get("backbones"):
+            loaded = {role: open_backbone(s, m) if isinstance(m, str) else m for role, m in given["backbones"].items()}
+            mine += [m for role, m in loaded.items() if isinstance(given["backbones"][role], str)]
+            given["backbones"] = loaded
+        if record and "recorder" not in given:
+            store = RunStore(s.store_url)
+            given["recorder"] = store
+            opened.append(store.close)
+        defaults = {
+            "limits": limits_for(config, method),
+            "sampling": Sampling(temperature=s.sampling.temperature, top_p=s.sampling.top_p),
+            "action_tokens": s.sampling.max_new_tokens,
+            "k": s.k,
+            "constrained": s.constrained,
+        }
+        graph = JadeGraph(model, preset=method, **{**defaults, **given})
+    except BaseException:
+        for shut in opened:
+            shut()
+        raise
+    graph._opened = tuple(opened)
+    return graph
+
+
+def _text(value: Any) -> str:
+    return "none" if value is None else str(value)
 
 
 def limits_for(config: Config, preset: Preset) -> Limits:
@@ -92,17 +173,45 @@ def limits_for(config: Config, preset: Preset) -> Limits:
     return limits_of(preset, **config.chosen("limits"))
 
 
-def open_backbone(settings: Settings, spec: str | None = None) -> Backbone:
-    """The model that the settings name, with the options that its kind takes."""
+def open_backbone(settings: Settings, spec: str | None = None, *, follow: bool = False) -> Backbone:
+    """The model that the settings name, with the options that its kind takes.
+
+    Args:
+        follow: let a registered one follow its alias once a graph is built on it.
+    """
     name = spec or settings.backbone
     options: dict[str, Any] = {}
-    if not _scheme(name) or _scheme(name) == "hf":
+    if not _scheme(name) or _scheme(name) in ("hf", "models"):
         auto = {"device": settings.device, "dtype": settings.dtype}
         options = {key: None if value == "auto" else value for key, value in auto.items()}
         options["max_batch"] = settings.batch_size
+        if _scheme(name) == "models":
+            options |= _registered(settings, follow)
     elif _scheme(name) == "openai" and settings.api_key:
         options = {"api_key": settings.api_key}
     return load_backbone(name, **options)
+
+
+def _registered(settings: Settings, follow: bool) -> dict[str, Any]:
+    """What a registered backbone needs to know beside the model's own options."""
+    from jade_graph.versions import Smoke
+
+    about = settings.reload
+    smoke = Smoke(legal=about.legal, f1=about.f1)
+    if about.smoke is not None and follow:
+        from jade_graph.data import load_dataset
+        from jade_graph.retrieval.memory import MemoryRetriever
+
+        asked = load_dataset(about.smoke)
+        passages = MemoryRetriever(asked.passages) if asked.passages else None
+        smoke = Smoke(tuple(asked.questions), passages, about.legal, about.f1)
+    return {
+        "registry": settings.registry.url,
+        "data_dir": settings.data_path,
+        "follow": follow,
+        "poll_s": about.poll_s,
+        "smoke": smoke,
+    }
 
 
 def open_retriever(settings: Settings, progress: Progress | None = None) -> Retriever:

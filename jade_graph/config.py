@@ -52,10 +52,48 @@ class StoreSettings:
 
 
 @dataclass(frozen=True)
+class ServeSettings:
+    """How `jade serve` answers over HTTP."""
+
+    host: str = setting("127.0.0.1", "address to listen on; other than loopback only with a key")
+    port: int = setting(8000, "port to listen on; 0: any free one", at_least=0)
+    keys: str | None = setting(None, "API keys, separated by commas; secret")
+    keys_file: str | None = setting(None, "file of API keys, one a line: KEY, or NAME KEY")
+    presets: str | None = setting(None, "methods to offer, separated by commas; none: all that run on the backbone")
+    versions: int = setting(2, "most registered versions held in memory at once", at_least=1)
+    concurrency: int = setting(64, "most runs at once", at_least=1)
+    queue: int = setting(128, "most requests that wait for a place; more are refused with 429", at_least=0)
+    rate: int = setting(0, "most requests a minute of one key; 0: any number", at_least=0)
+    max_body_kb: int = setting(256, "most kilobytes of a request's body", at_least=1)
+
+
+@dataclass(frozen=True)
+class RegistrySettings:
+    """Where versions of the backbone are registered."""
+
+    url: str | None = setting(None, "MLflow server or database; none: MLFLOW_TRACKING_URI, else mlflow.db in data_dir")
+    model: str = setting("jade-backbone", "name of the registered model")
+
+
+@dataclass(frozen=True)
+class ReloadSettings:
+    """How a graph follows an alias of the registry (`backbone = "models:/NAME@ALIAS"`)."""
+
+    poll_s: float = setting(2.0, "seconds between two looks at the alias", at_least=0.01)
+    smoke: str | None = setting(
+        None, "data set of questions that a new version must answer before it serves; none: four built-in ones"
+    )
+    legal: float = setting(0.5, "least share of legal actions over the smoke questions", at_least=0)
+    f1: float = setting(0.0, "least mean F1 over the smoke questions", at_least=0)
+
+
+@dataclass(frozen=True)
 class Settings:
     """Every setting, resolved."""
 
-    backbone: str = setting("tiny", "language model of all roles: tiny, a hub id, a folder, or openai:URL#MODEL")
+    backbone: str = setting(
+        "tiny", "language model of all roles: tiny, a hub id, a folder, models:/NAME@ALIAS, or openai:URL#MODEL"
+    )
     frozen_backbone: str | None = setting(None, "model of the roles that a preset does not train; none: the same")
     preset: str = setting("jade", "method to run; jade presets list")
     corpus: str = setting("microworld", "corpus to search; made by jade index")
@@ -72,6 +110,9 @@ class Settings:
     sampling: SamplingSettings = SamplingSettings()
     limits: Limits = field(default_factory=Limits)
     store: StoreSettings = StoreSettings()
+    registry: RegistrySettings = RegistrySettings()
+    reload: ReloadSettings = ReloadSettings()
+    serve: ServeSettings = ServeSettings()
 
     @property
     def data_path(self) -> Path:
@@ -93,7 +134,7 @@ _LIMITS = {
     "deadline_s": "seconds of wall clock that one run may take",
     "decomposition_width": "most sub-questions of one split",
 }
-SECRETS = frozenset({"api_key"})
+SECRETS = frozenset({"api_key", "serve.keys"})
 _PASSWORD = re.compile(r"(?<=://)([^/@\s:]*):([^@\s]*)(?=@)")
 
 

@@ -11,12 +11,16 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from jade_graph.errors import StoreError, UsageError
 from jade_graph.types import Ask, Backbone, Completion, Counters, Limits, Question, Run, Sampling, TraceNode, Transition
+from jade_graph.versions.pool import Lease, Leasing
+
+if TYPE_CHECKING:
+    from jade_graph.replay import Replay
 
 logger = logging.getLogger("jade_graph")
 
@@ -49,13 +53,16 @@ class Recorder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened in a run, for whoever watches it live: a transition, changed trace nodes, or the end."""
+    """Something that happened in a run, for whoever watches it live: a transition, changed trace nodes, the end, or
+    that it is `waiting` for a person (what it asks).
+    """
 
     kind: str
     run_id: str
     transition: Transition | None = None
     nodes: Mapping[str, TraceNode] = field(default_factory=dict)
     run: Run | None = None
+    waiting: tuple[Any, ...] = ()
 
 
 @dataclass(slots=True)
@@ -74,9 +81,52 @@ class RunContext:
     next_round: int = 0
     reserved: int = 0
     root_plan: str | None = None
+    paused_at: float | None = None
     explore: float = 0.0
     plan_seed: int | None = None
+    replay: Replay | None = None
     sampling: Mapping[str, Any] = field(default_factory=dict)
+    leases: dict[int, Lease] = field(default_factory=dict)
+
+    def hold(self, *backbones: Backbone, versions: Sequence[str] = ()) -> None:
+        """Lease those of the backbones whose weights may be swapped: what the run then uses to its end.
+
+        Args:
+            versions: what the run leased before, as `self.versions` said; empty: the active ones.
+
+        Raises:
+            BackboneError: VERSION_GONE, BACKBONE_CLOSED.
+        """
+        wanted = list(versions)
+        try:
+            for backbone in backbones:
+                if isinstance(backbone, Leasing) and id(backbone) not in self.leases:
+                    version = wanted.pop(0) if wanted else ""
+                    self.leases[id(backbone)] = backbone.lease(seconds=self.limits.deadline_s, version=version)
+        except BaseException:
+            self.let_go()
+            raise
+
+    def let_go(self) -> None:
+        """Give the leased versions back."""
+        for lease in self.leases.values():
+            lease.release()
+
+    def leased(self, backbone: Backbone) -> Backbone:
+        """The version of this backbone that the run holds; the backbone itself where there is only one.
+
+        Raises `BackboneError` VERSION_GONE where a run that waited too long finds its version given up.
+        """
+        lease = self.leases.get(id(backbone))
+        if lease is None:
+            return backbone
+        lease.renew(max(self.remaining_s, 0.0))
+        return lease.backbone
+
+    @property
+    def versions(self) -> tuple[str, ...]:
+        """The names of the leased versions: what the state keeps, so that a resumed run goes on with the same."""
+        return tuple(lease.version for lease in self.leases.values())
 
     @property
     def remaining_s(self) -> float:
@@ -85,6 +135,16 @@ class RunContext:
 
     def elapsed_ms(self) -> float:
         return (time.monotonic() - self.started) * 1000
+
+    def pause(self) -> None:
+        """A person is asked: the deadline waits for the answer, `go_on` starts it again."""
+        if self.paused_at is None:
+            self.paused_at = time.monotonic()
+
+    def go_on(self) -> None:
+        if self.paused_at is not None:
+            self.started += time.monotonic() - self.paused_at
+            self.paused_at = None
 
     def seed(self, *parts: object, of_plan: bool = False) -> int:
         """A 63-bit seed that depends on the run's seed and on where in the run an action stands, not on when.
@@ -132,6 +192,7 @@ class RunContext:
     def close(self) -> None:
         """Put what was done into the run, which has its status by now, and hand it to the recorder and the watcher."""
         run = self.run
+        self.let_go()
         run.transitions = tuple(sorted(self.transitions, key=lambda t: t.seq))
         if run.transitions:
             run.transitions[-1].done = True
@@ -178,6 +239,11 @@ async def in_time(ctx: RunContext, work: Awaitable[T]) -> T:
         raise
 
 
+def knows_ids(backbone: Backbone) -> bool:
+    """Whether the backbone's token ids are the model's own: only such actions can train."""
+    return bool(getattr(backbone, "exact_ids", True))
+
+
 async def generate(
     ctx: RunContext, backbone: Backbone, ids: list[int], sampling: Sampling, hint: Ask | None = None
 ) -> Completion:
@@ -191,7 +257,9 @@ async def generate(
         done = await in_time(ctx, backbone.generate(ids, sampling, hint=hint))
     finally:
         ctx.reserved -= sampling.max_new_tokens
-    ctx.spend(action_tokens=len(done.token_ids))
+    told = len(ids) if done.prompt_tokens is None else done.prompt_tokens
+    action = len(done.token_ids) if done.action_tokens is None else done.action_tokens
+    ctx.spend(prompt_tokens=told - len(ids), action_tokens=action)
     return done
 
 

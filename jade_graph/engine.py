@@ -10,18 +10,27 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.config import ensure_config
+from langgraph.errors import GraphBubbleUp
 from langgraph.graph.state import CompiledStateGraph
+from langgraph.types import Command
 
-from jade_graph import blackboard, plugins
+from jade_graph import approval, blackboard, plugins
 from jade_graph.actor import Actor, Served
-from jade_graph.context import Event, Recorder, RunContext, as_question, flushed, require_json
-from jade_graph.errors import UsageError, unknown
+from jade_graph.backbones import as_backbone
+from jade_graph.context import Event, Recorder, RunContext, as_question, flushed, knows_ids, require_json
+from jade_graph.errors import GraphError, UsageError, unknown
 from jade_graph.graph import Workflow, compile_graph
-from jade_graph.parts import Parts, limits_of
-from jade_graph.sync import run_sync
+from jade_graph.langchain.runnable import JadeRunnable
+from jade_graph.langchain.sources import as_retriever
+from jade_graph.many import ManyRuns
+from jade_graph.opening import Openable
+from jade_graph.parts import Parts, limits_of, role_backbones
+from jade_graph.replay import Forkable, Replay
 from jade_graph.types import (
     Backbone,
     Counters,
@@ -33,19 +42,26 @@ from jade_graph.types import (
     Run,
     Sampling,
 )
+from jade_graph.versions.pool import Leasing
 
 _MOST_CONTEXTS = 4096
+_MOST_VARIANTS = 32
 
 logger = logging.getLogger("jade_graph")
 
 
-class JadeGraph:
-    """One method (`preset`) over one backbone and one corpus.
+class JadeGraph(JadeRunnable, ManyRuns, Openable, Forkable):
+    """One method (`preset`) over one backbone and one corpus: a LangChain `Runnable`, with `graph` inside.
 
     Args:
-        backbone: serves every trainable role.
+        backbone: serves every trainable role. A `Backbone`, a name for `load_backbone`, or a LangChain chat model.
+        backbones: other models for single roles, by code ("PL") or kind ("planner", "executor", "decomposer",
+            "summarizer"). Their actions are greedy (a chat model's its own affair) and do not train.
+        approve: let a person approve plans before they run: "root" the question's own, "all" those of sub-questions
+            too. The graph then interrupts, and needs a checkpointer.
         preset: a `Preset` or the name of one (entry-point group `jade.presets`).
-        retriever: where R searches; None is right only for plans without R.
+        retriever: where R searches: a `Retriever`, a LangChain retriever, or passages, documents or texts; None is
+            right only for plans without R.
         frozen_backbone: serves the roles that the preset does not train, greedily; the backbone itself by default.
         limits: bounds of a run; default: `Limits()` with the preset's own on top.
         sampling: how trainable roles are sampled; default greedy. Its `max_new_tokens` and `seed` are not used: a role
@@ -62,11 +78,12 @@ class JadeGraph:
 
     def __init__(
         self,
-        backbone: Backbone,
+        backbone: Backbone | Any,
         *,
         preset: str | Preset = "jade",
-        retriever: Retriever | None = None,
-        frozen_backbone: Backbone | None = None,
+        retriever: Retriever | Any = None,
+        frozen_backbone: Backbone | Any = None,
+        backbones: Mapping[str, Backbone | Any] | None = None,
         limits: Limits | None = None,
         sampling: Sampling | None = None,
         k: int = 5,
@@ -74,11 +91,12 @@ class JadeGraph:
         action_tokens: int | None = None,
         recorder: Recorder | None = None,
         checkpointer: Any = None,
+        approve: approval.Approve | None = None,
     ) -> None:
         self.preset = plugins.load("jade.presets", preset) if isinstance(preset, str) else preset
-        self.backbone = backbone
-        self.frozen_backbone = frozen_backbone or backbone
-        self.retriever = retriever
+        self.backbone = as_backbone(backbone)
+        self.frozen_backbone = as_backbone(frozen_backbone) if frozen_backbone is not None else self.backbone
+        self.retriever = as_retriever(retriever)
         self.recorder = recorder
         self.limits = limits or limits_of(self.preset)
         self.k = k
@@ -88,17 +106,38 @@ class JadeGraph:
         self.roles: Mapping[str, Role] = parts.roles
         self.grammar = parts.grammar
         self.graph_hash = parts.hash(k, constrained, action_tokens)
+        self.backbones = role_backbones(backbones or {}, parts)
+        self.approve = approval.checked(approve, checkpointer)
         self._contexts: dict[str, RunContext] = {}
+        self._variants: dict[str, JadeGraph] = {}
+        self.name = self.preset.name
+        self._given = {
+            **{
+                "retriever": self.retriever,
+                "frozen_backbone": self.frozen_backbone,
+                "backbones": self.backbones,
+                "k": k,
+            },
+            **{"limits": limits, "sampling": sampling, "constrained": constrained, "action_tokens": action_tokens},
+            **{"recorder": recorder, "checkpointer": checkpointer, "approve": approve, "preset": self.preset},
+        }
         actor = Actor(
-            trainable=Served(backbone, True),
+            trainable=Served(self.backbone, knows_ids(self.backbone)),
             frozen=Served(self.frozen_backbone, False),
             trainable_roles=self.preset.trainable,
-            retriever=retriever,
+            retriever=self.retriever,
             k=k,
             sampling=sampling or Sampling(temperature=0.0),
             constrained=constrained,
             action_tokens=action_tokens,
+            others={role: Served(model, False) for role, model in self.backbones.items()},
         )
+        if constrained and parts.planner is not None and not knows_ids(actor.served(parts.planner.code).backbone):
+            raise GraphError(
+                "constrained plans need a backbone with token ids of its own, and the planner's has none.",
+                code="GRAPH_CONSTRAINED",
+                hint="constrained=False",
+            )
         self._flow = Workflow(
             preset=self.preset,
             roles=parts.roles,
@@ -111,8 +150,27 @@ class JadeGraph:
             actor=actor,
             context=self._context,
             close=self._close,
+            approve=self.approve,
         )
         self.graph: CompiledStateGraph[Any, Any, Any, Any] = compile_graph(self._flow, checkpointer)
+        self._follow(constrained, action_tokens)
+
+    def _follow(self, constrained: bool, action_tokens: int | None) -> None:
+        """Let backbones whose weights may be swapped begin to follow their alias."""
+        own, frozen = self.backbone, self.frozen_backbone
+        like = {
+            "preset": self.preset,
+            "retriever": self.retriever,
+            "frozen_backbone": None if frozen is own or isinstance(frozen, Leasing) else frozen,
+            "backbones": {role: b for role, b in self.backbones.items() if not isinstance(b, Leasing)},
+            "limits": self.limits,
+            "k": self.k,
+            "constrained": constrained,
+            "action_tokens": action_tokens,
+        }
+        for backbone in (own, frozen, *self.backbones.values()):
+            if isinstance(backbone, Leasing):
+                backbone.follow(like)
 
     # --- running ------------------------------------------------------------------------------------------------------
     async def arun(
@@ -129,6 +187,8 @@ class JadeGraph:
         plan_seed: int | None = None,
         metadata: Mapping[str, Any] | None = None,
         on_event: Callable[[Event], None] | None = None,
+        replay: Replay | None = None,
+        config: RunnableConfig | None = None,
     ) -> Run:
         """Answer one question.
 
@@ -141,6 +201,11 @@ class JadeGraph:
                 the same plan and carry it out each in its own way.
             sampling: fields of `Sampling` to override for this run, e.g. `{"temperature": 1.0}`.
             on_event: called on the event loop for every transition and change of the trace.
+            replay: recorded actions to carry out again before the models are asked; see `fork`.
+            config: LangChain's: callbacks, tags, metadata, configurable. With a checkpointer and no thread_id the
+                run's id is the thread's.
+
+        With `approve`, the run comes back with status "running" while a person is asked; `aresume` goes on.
 
         Raises:
             UsageError: an empty question or an illegal `plan`. Everything later is a failed `Run`, not an exception.
@@ -151,14 +216,50 @@ class JadeGraph:
         plan, overrides = self._checked(plan, sampling)
         if not 0.0 <= explore <= 1.0:
             raise UsageError(f"explore is {explore!r}, no probability.", code="BAD_EXPLORE", hint="explore=0.3")
-        ctx = self._open(asked, seed, run_id, attempt, limits, metadata)
-        ctx.on_event, ctx.sampling, ctx.root_plan = on_event, overrides, plan
+        ctx = await self._waiting(config) or self._open(asked, seed, run_id, attempt, limits, metadata)
+        ctx.on_event, ctx.sampling, ctx.root_plan, ctx.replay = on_event, overrides, plan, replay
         ctx.explore, ctx.plan_seed = explore, plan_seed
         state = {"question": asked.question, "question_id": asked.id, "run_id": ctx.run.id, "seed": seed}
+        return await self._drive(ctx, state, config)
+
+    async def aresume(
+        self, said: Any, config: RunnableConfig, *, on_event: Callable[[Event], None] | None = None
+    ) -> Run:
+        """Go on with the run that waits on this thread. `said`: the answer to what it asked, or a `Command`.
+
+        Raises `UsageError` NOTHING_WAITS.
+        """
+        snapshot = await self.graph.aget_state(config)
+        if not snapshot.next:
+            thread = (config.get("configurable") or {}).get("thread_id")
+            raise UsageError(
+                f"no run waits on the thread {thread!r}.", code="NOTHING_WAITS", hint="ask a question on it first"
+            )
+        ctx = self._context(snapshot.values)
+        ctx.on_event = on_event
+        return await self._drive(ctx, said if isinstance(said, Command) else Command(resume=said), config)
+
+    async def _waiting(self, config: RunnableConfig | None) -> RunContext | None:
+        """The run to go on with, where a graph around this one is resumed after an interrupt within it."""
+        inherited = ensure_config(config)
+        if not inherited["configurable"].get("__pregel_resuming"):
+            return None
+        snapshot = await self.graph.aget_state(inherited)
+        return self._context(snapshot.values) if snapshot.next else None
+
+    async def _drive(self, ctx: RunContext, given: Any, config: RunnableConfig | None) -> Run:
+        config = {**(config or {}), "recursion_limit": self._steps(ctx.limits)}
+        if self.graph.checkpointer and not ensure_config(config)["configurable"].get("thread_id"):
+            config["configurable"] = {**(config.get("configurable") or {}), "thread_id": ctx.run.id}
         try:
-            await self.graph.ainvoke(state, {"recursion_limit": self._steps(ctx.limits)})
+            out = await self.graph.ainvoke(given, config)
+            if ctx.run.status == "running" and (asked := out.get("__interrupt__")):
+                ctx.tell(Event("waiting", ctx.run.id, run=ctx.run, waiting=tuple(i.value for i in asked)))
+                return ctx.run
             if ctx.run.status == "running":
                 raise RuntimeError("the graph stopped without an end: a node sent the run to a node that is not there")
+        except GraphBubbleUp:  # a graph around this one is interrupted: it comes back here when it is resumed
+            raise
         except Exception as error:
             logger.exception("run %s failed", ctx.run.id)
             self._abort(ctx, error)
@@ -175,58 +276,36 @@ class JadeGraph:
                 raise unknown("sampling field", name, ("temperature", "top_p"), code="BAD_SAMPLING")
         return None if plan is None else str(self.grammar.require(plan)), overrides
 
-    def run(self, question: str | Question, **options: Any) -> Run:
-        """`arun` for code without an event loop (or inside one: it then runs on a thread of its own)."""
-        return run_sync(self.arun(question, **options))
+    def variant(self, **changes: Any) -> JadeGraph:
+        """A graph like this one with other arguments (preset, k, ..) over the same models; made once for each."""
+        changes = {name: value for name, value in changes.items() if self._given.get(name, ...) != value}
+        if changes.get("preset") == self.preset.name:
+            del changes["preset"]
+        if not changes:
+            return self
+        key = repr(sorted(changes.items()))
+        if key not in self._variants:
+            while len(self._variants) >= _MOST_VARIANTS:
+                self._variants.pop(next(iter(self._variants)))
+            self._variants[key] = JadeGraph(self.backbone, **{**self._given, **changes})
+        return self._variants[key]
 
-    async def arun_many(
-        self,
-        questions: Iterable[str | Question],
-        *,
-        concurrency: int = 64,
-        seed: int = 0,
-        **options: Any,
-    ) -> AsyncIterator[Run]:
-        """Answer many questions, at most `concurrency` at once; yields runs as they end.
-
-        A question that cannot be asked (it is empty) is a failed run like any other; wrong options raise `UsageError`.
-        """
-        if concurrency < 1:
-            raise UsageError(f"concurrency is {concurrency}.", code="BAD_CONCURRENCY", hint="concurrency=64")
-        self._checked(options.get("plan"), options.get("sampling"))
-        waiting = iter(questions)
-        running: set[asyncio.Task[Run]] = set()
-        try:
-            while True:
-                while len(running) < concurrency and (item := next(waiting, None)) is not None:
-                    running.add(asyncio.ensure_future(self._arun_any(item, seed, options)))
-                if not running:
-                    return
-                done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    yield task.result()
-        finally:
-            for task in running:
-                task.cancel()
-            await asyncio.gather(*running, return_exceptions=True)
-
-    async def _arun_any(self, question: str | Question, seed: int, options: Mapping[str, Any]) -> Run:
-        try:
-            return await self.arun(question, seed=seed, **options)
-        except UsageError as error:
-            if error.error_code != "EMPTY_QUESTION":
-                raise
-            asked = as_question(question)
-            run = Run(
-                uuid.uuid4().hex, asked.question, asked.id, self.preset.name, seed, "failed", error=error.error_code
-            )
-            run.error_message, run.started_at = str(error), time.time()
-            return run
+    def __repr__(self) -> str:
+        corpus = self.retriever.corpus_id if self.retriever else None
+        others = f", backbones={self.versions!r}" if self.backbones else ""
+        return (
+            f"JadeGraph({self.backbone.version!r}, preset={self.preset.name!r}, corpus={corpus!r}, k={self.k}{others})"
+        )
 
     async def aclose(self) -> None:
         """Close the backbones. The recorder and the retriever belong to the caller."""
-        for backbone in {id(b): b for b in (self.backbone, self.frozen_backbone)}.values():
+        for backbone in {id(b): b for b in (self.backbone, self.frozen_backbone, *self.backbones.values())}.values():
             await backbone.aclose()
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """What every role of another model runs on, by role. The rest run on `backbone.version`."""
+        return {role: backbone.version for role, backbone in sorted(self.backbones.items())}
 
     def _steps(self, limits: Limits) -> int:
         """More graph steps than a run within its limits can take: a round is its plan, its planner and two selects."""
@@ -242,6 +321,7 @@ class JadeGraph:
         attempt: int = 0,
         limits: Limits | None = None,
         metadata: Mapping[str, Any] | None = None,
+        versions: Sequence[str] = (),
     ) -> RunContext:
         run = Run(
             id=run_id or uuid.uuid4().hex,
@@ -250,18 +330,23 @@ class JadeGraph:
             preset=self.preset.name,
             seed=seed,
             attempt=attempt,
-            backbone_version=self.backbone.version,
             graph_hash=self.graph_hash,
             corpus_id=self.retriever.corpus_id if self.retriever else "",
             started_at=time.time(),
-            metadata={**({"type": asked.type} if asked.type else {}), **(metadata or {})},
+            metadata={
+                **({"type": asked.type} if asked.type else {}),
+                **({"backbones": self.versions} if self.backbones else {}),
+                **(metadata or {}),
+            },
         )
         if run.id in self._contexts:
             raise UsageError(f"run {run.id!r} is running already.", code="RUN_EXISTS", hint="leave run_id out")
         require_json(run.metadata)
         ctx = RunContext(run, limits or self.limits, self.recorder)
+        ctx.hold(self.backbone, self.frozen_backbone, *self.backbones.values(), versions=versions)
+        run.backbone_version = ctx.leased(self.backbone).version
         while len(self._contexts) >= _MOST_CONTEXTS:  # left behind by graphs driven directly and never finished
-            self._contexts.pop(next(iter(self._contexts)))
+            self._contexts.pop(next(iter(self._contexts))).let_go()
         self._contexts[run.id] = ctx
         ctx.open()
         return ctx
@@ -270,7 +355,8 @@ class JadeGraph:
         """The context of the run that this state belongs to.
 
         The graph may be driven without `arun` (as a LangGraph subgraph, or resumed from a checkpoint in another
-        process): the context is then made anew from what the state holds.
+        process): the context is then made anew from what the state holds, on the version that the run began with.
+        Raises `BackboneError` VERSION_GONE where that is not in memory; the checkpoint stays as it is.
         """
         known = self._contexts.get(state.get("run_id") or "")
         if known is not None:
@@ -280,7 +366,8 @@ class JadeGraph:
         counters: Counters = state.get("counters") or Counters()
         seq = int(state.get("seq") or 0)
         attempt = int(state.get("attempt") or 0) + (1 if seq else 0)
-        ctx = self._open(asked, state.get("seed") or 0, state.get("run_id") or None, attempt)
+        versions = state.get("versions") or ()
+        ctx = self._open(asked, state.get("seed") or 0, state.get("run_id") or None, attempt, versions=versions)
         ctx.counters, ctx.next_seq, ctx.next_round = counters, seq, counters.rounds + counters.sub_questions
         ctx.trace.update(state.get("trace") or {})
         if seq and ctx.recorder is not None:

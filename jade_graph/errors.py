@@ -96,6 +96,13 @@ class GraphError(JadeError):
     exit_code = 8
 
 
+class RegistryError(JadeError):
+    """A version cannot be registered, fetched or promoted, or the registry cannot be reached."""
+
+    code = "REGISTRY"
+    exit_code = 9
+
+
 def unknown(what: str, value: str, known: Iterable[str], *, code: str, hint: str = "") -> UsageError:
     """A `UsageError` for a name that is not there, with the nearest known one as its hint."""
     names = sorted(known)

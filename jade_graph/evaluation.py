@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jade_graph.engine import JadeGraph
 from jade_graph.errors import DataError, UsageError
@@ -19,6 +19,11 @@ from jade_graph.metrics import answer_recall, exact_match, support_recall, token
 from jade_graph.ranking import retrieved_passages
 from jade_graph.stats import mean_ci, paired_ci
 from jade_graph.types import Question, Run
+
+if TYPE_CHECKING:
+    from jade_graph.config import Config
+    from jade_graph.data import Dataset
+    from jade_graph.types import Retriever
 
 FIGURES = (
     "f1",
@@ -181,6 +186,41 @@ def require_comparable(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> No
     """
     same_preset = ours.get("preset") == theirs.get("preset")
     require_alike(ours, theirs, (*MATTERS, "limits") if same_preset else MATTERS)
+
+
+def evaluation_manifest(
+    config: Config, data: Dataset, retriever: Retriever, *, preset: str | None = None, limit: int | None = None
+) -> dict[str, Any]:
+    """What an evaluation with these settings is made with; the caller adds weights and graph.
+
+    Args:
+        preset: instead of the settings'.
+        limit: as given by the user; None where all questions were asked.
+    """
+    from jade_graph import plugins
+    from jade_graph.assembly import limits_for
+    from jade_graph.manifest import manifest
+
+    s = config.settings
+    method = preset or s.preset
+    return manifest(
+        dataset=data.name,
+        dataset_id=data.dataset_id,
+        questions=len(data.questions),
+        limit=limit,
+        preset=method,
+        backbone=s.backbone,
+        frozen_backbone=s.frozen_backbone,
+        corpus_id=retriever.corpus_id,
+        encoder=getattr(retriever, "encoder_id", None),
+        retrieval=s.retrieval,
+        k=s.k,
+        seed=s.seed,
+        sampling=asdict(s.sampling),
+        constrained=s.constrained,
+        limits=asdict(limits_for(config, plugins.load("jade.presets", method))),
+        limits_set=config.chosen("limits"),
+    )
 
 
 def save_rows(path: Path, rows: Iterable[Row], manifest: Mapping[str, Any]) -> None:

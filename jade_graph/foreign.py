@@ -87,8 +87,9 @@ class ForeignActor:
     ) -> Action:
         """One request to the model: see `recording.act`; `chosen` are fields of `Sampling`."""
         served = self.trainable if self.roles is None or role in self.roles else self.frozen
-        backbone, ctx = served.backbone, self.ctx
+        ctx = self.ctx
         self._check(role)
+        backbone = ctx.leased(served.backbone)
         messages, ids = _encoded(prompt, backbone)
         seq, began, before, where, node, place = self._begin(role, turn)
         again = (place, role, tuple(ids))

@@ -17,17 +17,17 @@ from typing import Annotated, Any
 
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
-from langgraph.types import Command, Overwrite, Send
+from langgraph.types import Command, Overwrite, Send, interrupt
 from typing_extensions import NotRequired, TypedDict  # noqa: UP035  schema export needs these before 3.12
 
-from jade_graph import blackboard
+from jade_graph import approval, blackboard
 from jade_graph.actor import Actor, Where
 from jade_graph.checkpoint import secured
 from jade_graph.context import RunContext
 from jade_graph.plans import PlanGrammar
 from jade_graph.types import Counters, Effect, Plan, Preset, Role, Status, Tool, TraceNode, View
 
-BEGIN, SELECT, FINISH = "begin", "select", "finish"
+BEGIN, SELECT, FINISH, APPROVE = "begin", "select", "finish", "approve"
 
 
 def _last(left: Any, right: Any) -> Any:
@@ -58,7 +58,8 @@ class Output(TypedDict):
 
 class State(TypedDict):
     """The shared state. Every key has a reducer; `trace` is the blackboard, `traced` the run that it belongs to, `seq`
-    the number of the next action: with the counters, what another process needs to go on from a checkpoint.
+    the number of the next action, `versions` those of the backbone that the run leased: with the counters, what another
+    process needs to go on from a checkpoint.
     """
 
     question: Annotated[str, _last]
@@ -68,6 +69,7 @@ class State(TypedDict):
     attempt: Annotated[int, _last]
     seq: Annotated[int, _most]
     traced: Annotated[str, _last]
+    versions: Annotated[tuple[str, ...], _last]
     trace: Annotated[Mapping[str, TraceNode], blackboard.merge_trace]
     counters: Annotated[Counters, blackboard.latest_counters]
     answer: Annotated[str, _last]
@@ -83,6 +85,7 @@ class Branch(TypedDict):
     seed: int
     attempt: int
     seq: int
+    versions: tuple[str, ...]
     counters: Counters
     root: str
     target: TraceNode
@@ -109,6 +112,7 @@ class Workflow:
     actor: Actor
     context: Callable[[Mapping[str, Any]], RunContext]
     close: Callable[[RunContext], None]
+    approve: approval.Approve | None = None
 
     @property
     def executors(self) -> Mapping[str, str]:
@@ -127,6 +131,7 @@ class Workflow:
             "run_id": fresh,
             "attempt": 0,
             "seq": Overwrite(0),
+            "versions": (),
             "trace": Overwrite({}),
             "counters": Overwrite(Counters()),
             "answer": "",
@@ -151,7 +156,8 @@ class Workflow:
         sends = [self._round(ctx, state, trace, node) for node in choice.start]
         sends += [self._summary(ctx, state, trace, node) for node in choice.summarize]
         goto: list[Send | str] = [*sends, *([FINISH] if choice.finished else [])]
-        update = {"run_id": ctx.run.id, "traced": ctx.run.id, "attempt": ctx.run.attempt, "trace": updates}
+        run = {"run_id": ctx.run.id, "traced": ctx.run.id, "attempt": ctx.run.attempt, "versions": ctx.versions}
+        update: dict[str, Any] = {**run, "trace": updates}
         return Command(update=update | _spent(ctx), goto=goto)
 
     def _branch(
@@ -163,6 +169,7 @@ class Workflow:
             "seed": ctx.run.seed,
             "attempt": ctx.run.attempt,
             "seq": ctx.next_seq,
+            "versions": ctx.versions,
             "counters": ctx.counters,
             "root": state["question"],
             "target": node,
@@ -215,6 +222,8 @@ class Workflow:
         if not steps:  # the planner has just written it
             planned: Plan = memory["plan"]
             steps = planned.steps
+            if self.approve == "all" or (self.approve == "root" and branch["target"].depth == 0):
+                return self._send(ctx, APPROVE, {**branch, "memory": memory, "plan": steps})
         position = branch["step"]
         if position >= len(steps):
             return self._commit(ctx, blackboard.fail(branch["target"], "NO_ANSWER", ",".join(steps)))
@@ -224,6 +233,28 @@ class Workflow:
         spent = _spent(ctx)
         onward: Branch = {**branch, "seq": ctx.next_seq, "counters": ctx.counters}
         return Command(update=spent, goto=Send(node, onward))
+
+    async def ask(self, branch: Branch) -> Command[str]:
+        """Show the plan to a person and wait: the graph stops here until it is resumed with an answer."""
+        ctx = self.context(branch)
+        target, planned = branch["target"], Plan(branch["plan"])
+        view, problem = self._view(ctx, branch), ""
+        while True:
+            ctx.pause()
+            said = interrupt(approval.question(view, planned, target.id, ctx.run.id, problem))
+            ctx.go_on()
+            found = approval.answer(said, planned, view)
+            if not isinstance(found, str):
+                break
+            problem = found
+        if found is None:
+            return self._commit(ctx, blackboard.fail(target, "PLAN_REJECTED", str(planned)))
+        if found != planned:
+            replaced = ctx.run.metadata.get(approval.REPLACED, {})
+            more = {approval.REPLACED: {**replaced, target.id: [str(planned), str(found)]}}
+            ctx.run.metadata = {**ctx.run.metadata, **more}
+        memory = {**branch["memory"], "plan": found}
+        return self._send(ctx, found.steps[0], {**branch, "memory": memory, "plan": found.steps, "step": 1})
 
     def _expand(self, ctx: RunContext, branch: Branch, effect: Effect) -> Command[str]:
         """Decompose the target; where no room is left for that, answer it by a plan that does not decompose."""
@@ -281,6 +312,7 @@ _REASONS = {
     "LIMIT_DEPTH": "the plan decomposes deeper than limits.depth, and no other plan is legal.",
     "LIMIT_SUB_QUESTIONS": "no sub-questions were left (limits.sub_questions), and no other plan is legal.",
     "NO_ANSWER": "the plan ended without an answer.",
+    "PLAN_REJECTED": "a person rejected the plan.",
 }
 
 
@@ -317,6 +349,9 @@ def build(flow: Workflow) -> StateGraph[Any, Any, Any, Any]:
             destinations=(*follows.get(code, ()), SELECT),
             metadata={"jade_kind": getattr(part, "kind", "tool"), "title": part.name},
         )
+    if flow.approve and flow.planner is not None:
+        onward = (*dict.fromkeys(p.steps[0] for p in flow.grammar.plans), SELECT)
+        graph.add_node(APPROVE, _asks(flow), input_schema=Branch, destinations=onward)
     graph.add_node(FINISH, flow.finish)
     graph.add_node(BEGIN, flow.begin)
     graph.add_conditional_edges(START, _entry, [BEGIN, SELECT])
@@ -337,12 +372,19 @@ def _node(flow: Workflow, part: Role | Tool) -> Any:
     return node
 
 
+def _asks(flow: Workflow) -> Any:
+    async def node(state: Branch) -> Command[str]:
+        return await flow.ask(state)
+
+    return node
+
+
 def _follows(flow: Workflow) -> dict[str, tuple[str, ...]]:
     """Which nodes may follow which: the edges of every legal plan, for drawing and checking."""
     plans = flow.grammar.plans
     edges: dict[str, dict[str, None]] = {}
     if flow.planner is not None:
-        edges[flow.planner.code] = {p.steps[0]: None for p in plans}
+        edges[flow.planner.code] = {p.steps[0]: None for p in plans} | ({APPROVE: None} if flow.approve else {})
     for plan in plans:
         for before, after in zip(plan.steps, plan.steps[1:], strict=False):
             edges.setdefault(before, {})[after] = None

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass, replace
 from typing import Any
 
 from jade_graph import plugins
+from jade_graph.backbones import as_backbone
 from jade_graph.errors import GraphError, unknown
 from jade_graph.plans import PlanGrammar
-from jade_graph.types import SCHEMA_VERSION, Limits, Preset, Role, Tool
+from jade_graph.types import SCHEMA_VERSION, Backbone, Limits, Preset, Role, Tool
 
 PLANNER, SUMMARIZER = "PL", "AS"
 
@@ -114,6 +116,20 @@ class Parts:
         }
         text = json.dumps(described, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def role_backbones(given: Mapping[str, Any], parts: Parts) -> dict[str, Backbone]:
+    """Role code to backbone: kinds spelled out, a code beats its kind. Raises `UsageError` UNKNOWN_ROLE."""
+    kinds: dict[str, list[str]] = {}
+    for code, role in parts.roles.items():
+        kinds.setdefault(role.kind, []).append(code)
+    known = {*plugins.names("jade.roles"), "planner", "executor", "decomposer", "summarizer"} - set(parts.tools)
+    for name in given:
+        if name not in known:
+            raise unknown("role", name, known, code="UNKNOWN_ROLE")
+    loaded = {name: as_backbone(model) for name, model in given.items()}
+    spelled = {code: model for name, model in loaded.items() for code in kinds.get(name, ())}
+    return spelled | {name: model for name, model in loaded.items() if name in parts.roles}
 
 
 def _described(part: Role | Tool) -> str:

@@ -24,6 +24,7 @@ GROUPS = (
     "jade.commands",
     "jade.rewards",
     "jade.demos",
+    "jade.watchdogs",
 )
 
 

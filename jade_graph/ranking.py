@@ -34,4 +34,5 @@ def retrieved_passages(run: Run, k: int) -> list[Passage]:
 
 
 def _passage(document: Mapping[str, Any]) -> Passage:
-    return Passage(document["id"], document.get("text", ""), document.get("title", ""), document.get("score", 0.0))
+    told = document.get("metadata") or {}
+    return Passage(document["id"], document.get("text", ""), document.get("title", ""), document.get("score", 0.0), told)

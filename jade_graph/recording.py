@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from jade_graph.actor import Served
-from jade_graph.context import Event, Recorder, RunContext, as_question, flushed, require_json
+from jade_graph.context import Event, Recorder, RunContext, as_question, flushed, knows_ids, require_json
 from jade_graph.errors import JadeError, StoreError, UsageError
 from jade_graph.foreign import Action, ForeignActor, code_of, late
 from jade_graph.sync import run_sync
@@ -87,7 +87,7 @@ def record_run(
     require_json(run.metadata)
     return Recording(
         RunContext(run, limits or Limits(), recorder, on_event),
-        Served(backbone, True),
+        Served(backbone, knows_ids(backbone)),
         Served(frozen_backbone or backbone, False),
         None if trainable is None else frozenset(trainable),
         sampling or Sampling(),
@@ -233,6 +233,9 @@ class Recording:
             raise UsageError(
                 f"run {self.run.id!r} was begun before.", code="RECORDING_OVER", hint="one record_run(..) a question"
             )
+        trainable = self.actor.trainable.backbone
+        self.ctx.hold(trainable, self.actor.frozen.backbone)
+        self.run.backbone_version = self.ctx.leased(trainable).version
         self.actor.open = True
         self.ctx.started, self.run.started_at = time.monotonic(), time.time()
         self.ctx.open()

@@ -13,6 +13,7 @@ from numbers import Real
 from typing import Any, Literal, get_args
 
 from jade_graph import plugins
+from jade_graph.approval import REPLACED
 from jade_graph.credit import learns
 from jade_graph.errors import PluginError, UsageError
 from jade_graph.metrics import exact_match, is_yes_no, token_f1
@@ -139,8 +140,8 @@ def score_run(
 
     `rewards` are functions of your own by the names that `spec` gives them; the others are found by entry point.
 
-    A failed run scores what its (empty) answer scores. A run that has not ended, or that any named reward cannot score
-    (no gold answers, say), is unscored.
+    A failed run scores what its (empty) answer scores. A run that has not ended, whose plan a person replaced, or
+    that any named reward cannot score (no gold answers, say), is unscored.
 
     Raises:
         UsageError: REWARD_QUESTION (the question is not the one that was run), UNKNOWN_REWARD.
@@ -157,7 +158,7 @@ def score_run(
 def _outcome(
     run: Run, question: Question, spec: RewardSpec, own: Mapping[str, RunReward]
 ) -> Mapping[str, float] | None:
-    if run.status == "running":
+    if run.status == "running" or run.metadata.get(REPLACED):
         return None
     weights = {spec.outcome: 1.0, **{name: weight for name, weight in spec.extra.items() if weight}}
     terms: dict[str, float] = {}

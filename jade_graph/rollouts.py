@@ -35,6 +35,7 @@ FACTS = (
     "limits",
     "backbone_version",
     "frozen_backbone_version",
+    "backbones",
     "graph_hash",
     "corpus_id",
 )
@@ -285,6 +286,7 @@ def facts_of(
         "limits": asdict(graph.limits),
         "backbone_version": graph.backbone.version,
         "frozen_backbone_version": graph.frozen_backbone.version,
+        **({"backbones": graph.versions} if graph.versions else {}),
         "graph_hash": graph.graph_hash,
         "corpus_id": graph.retriever.corpus_id if graph.retriever else "",
     }
@@ -430,9 +432,10 @@ def _require_recorded(rollout_id: str, run: Run, facts: Mapping[str, Any], book:
 
 def _strange_version(run: Run, facts: Mapping[str, Any]) -> str | None:
     """A version of the weights that acted in the run and is not the rollout's."""
-    ours, frozen = facts["backbone_version"], facts["frozen_backbone_version"]
+    ours, frozen, others = facts["backbone_version"], facts["frozen_backbone_version"], facts.get("backbones") or {}
     for t in run.transitions:
-        if t.backbone_version and t.backbone_version != (ours if t.agent_trainable else frozen):
+        known = others.get(t.role) or (ours if t.agent_trainable else frozen)
+        if t.backbone_version and t.backbone_version != known:
             return t.backbone_version
     return None if run.backbone_version == ours else run.backbone_version
 

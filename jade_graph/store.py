@@ -20,7 +20,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from jade_graph import store_read, tables
+from jade_graph import feedback, store_read, tables
 from jade_graph.config import mask_passwords
 from jade_graph.errors import StoreError
 from jade_graph.types import SCHEMA_VERSION, Run, TraceNode, Transition
@@ -173,6 +173,7 @@ class RunStore:
             run = tables.run_of(dict(exact[0]))
             run.trace = tuple(self._nodes(db, run))
             run.transitions = tuple(self._transitions(db, run))
+            feedback.attach(db, {run.id: run})
         return run
 
     def _nodes(self, db: sa.Connection, run: Run) -> list[TraceNode]:

@@ -1,7 +1,7 @@
 """Reading many runs at once out of the run store, and the rollouts that it holds.
 
 Invariant: a run comes with the trace and the transitions of its last attempt and of no other. Runs are read in blocks
-with three queries each, never with queries per run, so memory holds one block.
+with four queries each, never with queries per run, so memory holds one block.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from jade_graph import tables
+from jade_graph import feedback, tables
 from jade_graph.errors import StoreError, unknown
 from jade_graph.types import Run, TraceNode, Transition
 
@@ -71,6 +71,7 @@ def _block(
         for line in db.execute(sa.select(t).where(t.c.run_id.in_(runs)).order_by(t.c.run_id, t.c.seq)).mappings():
             if line[t.c.attempt] == runs[line[t.c.run_id]].attempt:
                 actions[line[t.c.run_id]].append(tables.transition_of({c.key: line[c] for c in t.columns}))
+        feedback.attach(db, runs)
     for key in ids:
         if (run := runs.get(key)) is not None:
             run.trace = tuple(sorted(nodes[key], key=lambda node: tuple(map(int, node.id.split(".")))))

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import queue
 import threading
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from typing import Any, TypeVar
 
 from jade_graph.errors import UsageError
@@ -42,6 +43,38 @@ def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
     except BaseException:
         future.cancel()
         raise
+
+
+def iterate_sync(items: AsyncIterator[T]) -> Iterator[T]:
+    """What an asynchronous iterator gives, as it comes. Leaving the loop early cancels it. Errors as `run_sync`."""
+    found: queue.SimpleQueue[tuple[T] | BaseException | None] = queue.SimpleQueue()
+
+    async def pump() -> None:
+        try:
+            async for item in items:
+                found.put((item,))
+        except BaseException as error:
+            found.put(error)
+            raise
+        found.put(None)
+
+    work = pump()
+    loop = _background()
+    if threading.current_thread() is _thread:
+        work.close()
+        raise UsageError(
+            "a synchronous stream was asked for by code that already runs on the event loop of synchronous calls.",
+            code="SYNC_IN_LOOP",
+            hint="async for chunk in graph.astream(..)",
+        )
+    future = asyncio.run_coroutine_threadsafe(work, loop)
+    try:
+        while (told := found.get()) is not None:
+            if isinstance(told, BaseException):
+                raise told
+            yield told[0]
+    finally:
+        future.cancel()
 
 
 def _background() -> asyncio.AbstractEventLoop:

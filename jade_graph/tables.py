@@ -134,6 +134,20 @@ rollout_runs = sa.Table(
     sa.Column("rollout_id", sa.String(200), nullable=False, index=True),
 )
 
+# What users said about runs; a store made before there was any gets the table when it is opened.
+feedback = sa.Table(
+    "feedback",
+    metadata,
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("run_id", sa.String(64), nullable=False, index=True),
+    sa.Column("created_at", sa.Float(53), nullable=False),
+    sa.Column("rating", sa.Float(53)),
+    sa.Column("clicked", sa.Text, nullable=False),
+    sa.Column("used", sa.Text, nullable=False),
+    sa.Column("comment", sa.Text, nullable=False),
+    sa.Column("source", sa.String(80), nullable=False),
+)
+
 _COUNTERS = tuple(f.name for f in fields(Counters))
 _NODE = tuple(f.name for f in fields(TraceNode))
 _RUN = tuple(

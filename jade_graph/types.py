@@ -84,6 +84,7 @@ class Completion:
     """What a backbone produced: `len(logprobs) == len(token_ids)`, natural logarithm, at the sampling temperature
     (greedy: at temperature 1). An end-of-sequence token that was sampled is the last id; `text` leaves it out.
     `finish_reason` "length" means that `max_new_tokens` cut the action: it then has no end token.
+    A hosted model that tells no ids has none here; `prompt_tokens` and `action_tokens` are then what it counted.
     """
 
     text: str
@@ -93,11 +94,17 @@ class Completion:
     model_version: str
     queue_ms: float = 0.0
     model_ms: float = 0.0
+    prompt_tokens: int | None = None
+    action_tokens: int | None = None
 
 
 @runtime_checkable
 class Backbone(Protocol):
-    """A language model that every role shares. Token in, token out: text is rendered once, by `encode`."""
+    """A language model that every role shares. Token in, token out: text is rendered once, by `encode`.
+
+    A backbone whose ids are not the model's own says so by an attribute `exact_ids = False`: its ids only stand in for
+    messages, they are not recorded, and its actions never train (`context.knows_ids`).
+    """
 
     @property
     def version(self) -> str:
@@ -481,7 +488,8 @@ class Run:
         for t in self.transitions:
             if t.role == "R" and t.error is None:
                 for d in t.parsed.get("documents", ()):
-                    seen.setdefault(d["id"], Passage(d["id"], d.get("text", ""), d.get("title", ""), d["score"]))
+                    found = Passage(d["id"], d.get("text", ""), d.get("title", ""), d["score"], d.get("metadata") or {})
+                    seen.setdefault(d["id"], found)
         return tuple(seen.values())
 
     @property

@@ -32,6 +32,8 @@ class ScriptedBackbone:
         max_context: prompt plus action, in tokens.
     """
 
+    continues = False  # it answers the role, not the prompt: a prompt with half an answer gets the whole one again
+
     def __init__(
         self,
         policy: Policy,

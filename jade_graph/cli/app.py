@@ -28,20 +28,31 @@ def _builtin(name: str, help: str, panel: str) -> tuple[str, Builtin]:
 
 
 RUN, DATA, LOOK = "Ask and measure", "Documents and data", "Look inside"
+SHIP = "Versions"
 BUILTINS: dict[str, Builtin] = dict(
     [
         _builtin("demo", "Answer questions of an invented world, learn, answer them again.", RUN),
         _builtin("ask", "Answer a question and show how.", RUN),
+        _builtin("serve", "Answer questions over HTTP, for OpenAI's clients.", RUN),
         _builtin("eval", "A method over a data set, with intervals; paired against another.", RUN),
         _builtin("rollout", "Run a data set many times and record every action, to learn from.", RUN),
         _builtin("bounds", "What decomposition can gain on a data set, without a language model.", RUN),
         _builtin("bench", "Run a benchmark and print its figures.", RUN),
+        _builtin("register", "Check a model and register it as a version.", SHIP),
+        _builtin("versions", "List the registered versions.", SHIP),
+        _builtin("promote", "Make a version the champion, if it passes the gate.", SHIP),
+        _builtin("rollback", "Back to the champion before this one.", SHIP),
+        _builtin("history", "Who promoted what when, and why.", SHIP),
+        _builtin("diff", "What changed between two versions.", SHIP),
         _builtin("index", "Make documents or a data set searchable.", DATA),
         _builtin("search", "Search a corpus and show how each passage ranked.", DATA),
         _builtin("corpora", "List, show or remove corpora.", DATA),
         _builtin("microworld", "The invented world: questions, best plans, training the bundled model.", DATA),
+        _builtin("package-graph", "Backbone, corpus and settings as one MLflow model.", DATA),
         _builtin("export", "Write recorded runs as Parquet, for the learner, datasets and pandas.", DATA),
-        _builtin("runs", "List recorded runs, or show one as a tree.", LOOK),
+        _builtin("studio", "A local page: see, step through, fork and compare runs.", LOOK),
+        _builtin("runs", "List recorded runs, show one as a tree, or send them as traces.", LOOK),
+        _builtin("fork", "Take up a recorded run again from any of its actions.", LOOK),
         _builtin("explain-credit", "Where the reward of each action of a run came from.", LOOK),
         _builtin("presets", "List the methods, or show one.", LOOK),
         _builtin("config", "Show the settings and where each came from.", LOOK),

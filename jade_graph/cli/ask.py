@@ -34,7 +34,7 @@ def ask(
         cli.put(name, value)
     _must_read(cli, question)
     with indexing(cli) as progress:
-        session = open_session(cli.config, record=record, progress=progress)
+        session = open_session(cli.config, record=record, progress=progress, follow=False)
     with session:
         run = session.graph.run(question, seed=cli.settings.seed, plan=plan)
     cli.out.result(as_json(run), lambda: run.answer if brief and run.status == "answered" else _tree(run))

@@ -1,7 +1,8 @@
-"""`jade demo`: the main job end to end on the bundled model: index a world, answer questions, learn, answer them again.
+"""`jade demo`: the main job end to end on the bundled model: index a world, answer questions, learn, answer them again,
+and put what was learned into service.
 
 Invariant: every figure shown is measured in this call, on questions about a world that the bundled model never saw,
-before and after learning. Learning is another package's (entry-point group `jade.demos`).
+before and after learning. Learning and versions are found by entry point (group `jade.demos`).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import typer
 
 from jade_graph.cli.command import Cli, command, single
 from jade_graph.cli.indexing import indexing
-from jade_graph.errors import PluginError
+from jade_graph.errors import PluginError, RegistryError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,7 +38,9 @@ def demo(
 ) -> None:
     """Index an invented world, answer held-out questions, learn for some minutes, answer them again.
 
-    Shows figures before and after, what an oracle reaches, and one question whose answer turned right as two trees.
+    Shows figures before and after, what an oracle reaches, and one question whose answer turned right as two trees. At
+    the end what was learned is registered as a version, judged by the gate, promoted under a running graph and rolled
+    back.
     """
     from jade_graph.assembly import open_backbone
     from jade_graph.backbones.scripted import ScriptedBackbone
@@ -66,6 +69,11 @@ def demo(
     runs = [_load(cli, row.run_id) for row in _pick(arms[BEFORE, "jade"], arms.get((AFTER, "jade")))]
     seconds = time.monotonic() - began
     facts = manifest(world=world.parameters, questions=len(questions), seed=seed, corpus_id=retriever.corpus_id)
+    shipped = None
+    if learned is not None:
+        both = arms[BEFORE, "jade"], arms[AFTER, "jade"]
+        shipped = _ship(cli, learned, both, questions, retriever, facts | {"preset": "jade"})
+        seconds = time.monotonic() - began
     result = {
         "arms": {
             f"{name}/{preset}": {k: v for k, v in report(rows, {}, seed=seed).items() if k != "manifest"}
@@ -73,11 +81,12 @@ def demo(
         },
         "run_ids": [run.id for run in runs],
         "learned": learned,
+        "shipped": shipped,
         "seconds": round(seconds, 1),
         "manifest": facts,
     }
     question = next(q for q in questions if q.id == runs[0].question_id)
-    cli.out.result(result, lambda: _show(arms, runs, question, learned, seconds))
+    cli.out.result(result, lambda: _show(arms, runs, question, learned, shipped, seconds))
 
 
 def _index(cli: Cli, world: Any, seed: int) -> Retriever:
@@ -134,6 +143,57 @@ def _learn(cli: Cli, seed: int, iterations: int | None) -> dict[str, Any] | None
     return found
 
 
+def _ship(
+    cli: Cli,
+    learned: dict[str, Any],
+    both: tuple[list[Row], list[Row]],
+    questions: Sequence[Question],
+    retriever: Retriever,
+    facts: dict[str, Any],
+) -> dict[str, Any] | None:
+    """What came of putting the learned weights into service; None where its packages are not installed."""
+    from pathlib import Path
+
+    from jade_graph import plugins
+
+    cli.out.log("4. what it learned becomes version 2: registered, judged, promoted under a running graph, rolled back")
+    world = f"microworld:test?n={len(questions)}&seed={facts['seed']}"
+    try:
+        ship = plugins.load("jade.demos", "versions")
+        found: dict[str, Any] = ship(
+            cli.settings.data_path,
+            Path(learned["model"]),
+            *both,
+            dataset=world,
+            questions=questions,
+            retriever=retriever,
+            manifest=facts,
+            tell=lambda line: cli.out.log(f"   {line}"),
+        )
+    except (PluginError, RegistryError) as error:
+        if isinstance(error, RegistryError) and error.error_code != "REGISTRY_MISSING_PACKAGE":
+            raise
+        cli.out.warn(f'no versions: {error} Install them with: pip install "jade-graph[registry]"')
+        return None
+    return found
+
+
+def _shipped(shipped: dict[str, Any]) -> list[str]:
+    """What became of version 2, in a few lines."""
+    numbers = list(shipped["registered"])
+    lines = [f"registered  version {numbers[-1]} ({shipped['registered'][numbers[-1]]})"]
+    lines.append(f"gate        {shipped['verdict']['summary']}")
+    if not shipped["promoted"]:
+        lines += [f"            {r['rule']}: {r['todo']}" for r in shipped["verdict"]["rules"] if not r["passed"]]
+        return [*lines, "not promoted: the champion stays"]
+    for name, label in (("switched", "promoted"), ("rolled_back", "rolled back")):
+        to = shipped[name]
+        lines.append(f"{label:<12}new runs on {to['version']} after {to['seconds']:.1f} s")
+    runs = ", ".join(f"{count} on {version}" for version, count in shipped["runs"].items())
+    lines.append(f"meanwhile   {runs}; {shipped['failed']} failed, {shipped['mixed']} with two versions")
+    return lines
+
+
 def _pick(before: Sequence[Row], after: Sequence[Row] | None) -> list[Row]:
     """The runs to show: of one question before and after, turned right and decomposed if there is such a one."""
     if after is None:
@@ -160,6 +220,7 @@ def _show(
     runs: Sequence[Any],
     question: Question,
     learned: dict[str, Any] | None,
+    shipped: dict[str, Any] | None,
     seconds: float,
 ) -> list[Any]:
     from rich.text import Text
@@ -189,11 +250,14 @@ def _show(
     for run, when in zip(runs, ("before", "after"), strict=False):
         label = f"One question, {when} learning:" if learned is not None else "One run of jade with jade-tiny:"
         shown += [Text(""), Text(label, style="bold"), run_tree(run, documents=False)]
+    shown.append(Text(f"gold    {' or '.join(question.answers)}", style="dim"))
+    if shipped is not None:
+        shown += [Text(""), Text("The learned model as a version:", style="bold"), *map(Text, _shipped(shipped))]
+        shown.append(Text(f"See it: mlflow server --backend-store-uri {shipped['registry']}", style="dim"))
     following = ["jade runs list", f"jade runs show {runs[-1].id[:8]}"]
     following.append(f'jade ask "..." --backbone {learned["model"]}' if learned else "jade index PATH --corpus NAME")
     return [
         *shown,
-        Text(f"gold    {' or '.join(question.answers)}", style="dim"),
         Text(""),
         Text(f"Done in {seconds:.0f} s. Next: {', '.join(following)}"),
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -54,14 +54,14 @@ def eval_(
     """
     from jade_graph.assembly import open_retriever_for
     from jade_graph.data import load_dataset
-    from jade_graph.evaluation import compare, load_rows, report, require_comparable, save_rows
+    from jade_graph.evaluation import compare, evaluation_manifest, load_rows, report, require_comparable, save_rows
 
     for name, value in (("preset", preset), ("backbone", backbone), ("corpus", corpus)):
         cli.put(name, value)
     data = load_dataset(dataset, limit=limit, split=split, format=format)
     with indexing(cli) as progress:
         retriever = open_retriever_for(cli.config, data, progress)
-    ours = _manifest(cli, data, retriever, cli.settings.preset, limit)
+    ours = evaluation_manifest(cli.config, data, retriever, limit=limit)
     other: list[Row] | None = None
     if against is not None:
         # Whatever cannot be compared is told before anything is evaluated.
@@ -69,7 +69,7 @@ def eval_(
             other, theirs = load_rows(Path(against))
             require_comparable(ours, theirs)
         else:
-            theirs = _manifest(cli, data, retriever, against, limit)
+            theirs = evaluation_manifest(cli.config, data, retriever, preset=against, limit=limit)
     rows, versions = _evaluate(cli, data, retriever, cli.settings.preset, concurrency, record)
     manifest = ours | versions
     if out is not None:
@@ -94,7 +94,7 @@ def _evaluate(
     from jade_graph.sync import run_sync
 
     config = replace(cli.config, settings=replace(cli.settings, preset=preset))
-    session = open_session(config, retriever=retriever, record=record)
+    session = open_session(config, retriever=retriever, record=record, follow=False)
     with session, cli.out.progress(f"{preset} on {data.name}") as tick:
         done = 0
 
@@ -108,31 +108,6 @@ def _evaluate(
             evaluate(session.graph, data.questions, seed=cli.settings.seed, concurrency=concurrency, progress=count)
         )
     return rows, {"backbone_version": session.backbone.version, "graph_hash": session.graph.graph_hash}
-
-
-def _manifest(cli: Cli, data: Dataset, retriever: Retriever, preset: str, limit: int | None) -> dict[str, Any]:
-    from jade_graph import plugins
-    from jade_graph.assembly import limits_for
-    from jade_graph.manifest import manifest
-
-    return manifest(
-        dataset=data.name,
-        dataset_id=data.dataset_id,
-        questions=len(data.questions),
-        limit=limit,
-        preset=preset,
-        backbone=cli.settings.backbone,
-        frozen_backbone=cli.settings.frozen_backbone,
-        corpus_id=retriever.corpus_id,
-        encoder=getattr(retriever, "encoder_id", None),
-        retrieval=cli.settings.retrieval,
-        k=cli.settings.k,
-        seed=cli.settings.seed,
-        sampling=asdict(cli.settings.sampling),
-        constrained=cli.settings.constrained,
-        limits=asdict(limits_for(cli.config, plugins.load("jade.presets", preset))),
-        limits_set=cli.config.chosen("limits"),
-    )
 
 
 def _show(result: Mapping[str, Any], preset: str, dataset: str) -> list[Any]:

@@ -61,7 +61,7 @@ def rollout(
     }  # fmt: skip
     if not sampling["temperature"] and runs_per_question > 1:
         cli.out.warn("at temperature 0 all runs of a question are the same.")
-    with open_session(cli.config, retriever=retriever) as session:
+    with open_session(cli.config, retriever=retriever, follow=False) as session:
         facts = facts_of(session.graph, **settings)
         name = id or f"{facts['preset']}-{_digest(facts, data.name)}"
         total, done = runs_per_question * len(data), 0

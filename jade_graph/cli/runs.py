@@ -14,7 +14,7 @@ from jade_graph.errors import StoreError
 if TYPE_CHECKING:
     from jade_graph.store import RunStore
 
-app = group("runs", "List recorded runs, or show one as a tree.")
+app = group("runs", "List recorded runs, show one as a tree, or send them to a trace store.")
 
 
 @command(app, "list")
@@ -58,6 +58,10 @@ def show(
     documents: Annotated[bool, typer.Option(help="Name the retrieved passages.")] = True,
     width: Annotated[int, typer.Option(min=20, help="Cut texts to about this many characters.")] = 90,
     svg: Annotated[Path | None, typer.Option(metavar="FILE", help="Also save the tree as a picture.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also save it as one page to step through and to send.")
+    ] = None,
+    mermaid: Annotated[bool, typer.Option("--mermaid", help="Print the picture as Mermaid text instead.")] = False,
 ) -> None:
     """Show one run as a tree: plan, sub-questions, documents, answers, tokens, times."""
     from jade_graph.render import run_svg, run_tree
@@ -69,7 +73,75 @@ def show(
     if svg is not None:
         svg.write_text(run_svg(found, documents=documents), encoding="utf-8")
         cli.out.log(f"saved {svg}")
+    if html is not None:
+        from jade_graph.picture import page
+        from jade_graph.picture.spelling import speller
+
+        html.write_text(page(found, pieces=speller(cli.settings, found)), encoding="utf-8")
+        cli.out.log(f"saved {html}")
+    if mermaid:
+        from jade_graph.picture import mermaid as drawn
+
+        text = drawn(found)
+        cli.out.result({"run": found.id, "mermaid": text}, lambda: _exactly(text))
+        return
     cli.out.result(_plain(found), lambda: run_tree(found, documents=documents, width=width))
+
+
+def _exactly(text: str) -> Any:
+    """Text that a terminal neither wraps nor colours."""
+    from rich.text import Text
+
+    return Text(text.rstrip("\n"), no_wrap=True, overflow="ignore")
+
+
+@command(app)
+def send(
+    cli: Cli,
+    to: Annotated[str, typer.Option(metavar="otlp|mlflow", help="Which kind of trace store.")],
+    run: Annotated[
+        list[str] | None, typer.Argument(help="Ids of runs; none: all that the options let through.")
+    ] = None,
+    endpoint: Annotated[
+        str | None, typer.Option(metavar="URL", help="otlp: where traces go; else OTEL_EXPORTER_OTLP_ENDPOINT.")
+    ] = None,
+    experiment: Annotated[str, typer.Option(help="mlflow: the experiment that gets the traces.")] = "jade-runs",
+    uri: Annotated[str | None, typer.Option(metavar="URI", help="mlflow: its tracking URI; else registry.url.")] = None,
+    sample: Annotated[float, typer.Option(min=0, max=1, help="The share of runs to send, always the same ones.")] = 1.0,
+    content: Annotated[bool, typer.Option("--content", help="Send texts too: questions, prompts, answers.")] = False,
+    preset: Annotated[str | None, typer.Option(help="Only this preset.")] = None,
+    status: Annotated[str | None, typer.Option(help="Only answered or failed.")] = None,
+    version: Annotated[str | None, typer.Option(help="Only runs of this backbone version.")] = None,
+) -> None:
+    """Send recorded runs as traces: OpenTelemetry spans (LangSmith and Langfuse take them), or into MLflow.
+
+    Runs that are there already are not sent again. Texts stay here unless --content is given.
+    """
+    from jade_graph import telemetry
+    from jade_graph.errors import unknown
+    from jade_graph.sending import to_mlflow, to_otlp
+    from jade_graph.store import RunFilter
+
+    if to not in ("otlp", "mlflow"):
+        raise unknown("trace store", to, ("otlp", "mlflow"), code="SEND_KIND")
+    if not _recorded(cli):
+        raise _none()
+    with _store(cli) as store, cli.out.progress("sending runs") as tick:
+        ids = [store.get(each).id for each in run] if run else None
+        found = store.iter_runs(RunFilter(preset=preset, status=status, version=version), ids=ids)
+        chosen = (each for each in found if telemetry.sampled(each.id, sample))
+        if to == "otlp":
+            sent = to_otlp(chosen, endpoint=endpoint, content=content, progress=tick)
+        else:
+            from jade_graph.registry.place import Place
+
+            place = Place.find(uri, settings=cli.settings)
+            sent = to_mlflow(chosen, place, experiment=experiment, content=content, progress=tick)
+    known = f", {sent.known} were there already" if sent.known else ""
+    cli.out.result(
+        {"to": to, "runs": sent.runs, "spans": sent.spans, "already_there": sent.known},
+        lambda: f"{sent.runs} runs sent as {sent.spans} spans{known}",
+    )
 
 
 def _recorded(cli: Cli) -> bool:

@@ -184,7 +184,7 @@ async def test_the_store_is_read_in_blocks(
     asked: list[str] = []
     sa.event.listen(store.engine, "before_cursor_execute", lambda *a: asked.append(a[2]))
     assert sorted(store.iter_runs(rollout="r"), key=lambda r: r.id) == sorted(runs, key=lambda r: r.id)
-    assert len(asked) == 7
+    assert len(asked) == 9
     ids = [runs[4].id, runs[1].id]
     assert [run.id for run in store.iter_runs(ids=[*ids, "none"])] == ids
     assert [run.question_id for run in store.iter_runs(RunFilter(question_id="q1"), ids=[r.id for r in runs])] == [

@@ -42,6 +42,9 @@ def improve(
     seed: Annotated[int | None, typer.Option(help="Of questions, sampling and mini-batches.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many questions of each data set.")] = None,
     mlflow: Annotated[bool, typer.Option(help="Log metrics to MLflow (MLFLOW_TRACKING_URI).")] = False,
+    register: Annotated[
+        bool, typer.Option("--register", help="Register the best as a version, the challenger.")
+    ] = False,
     fresh: Annotated[bool, typer.Option(help="Begin again: what is in the folder is thrown away.")] = False,
 ) -> None:
     """Roll out, train, evaluate, again and again; stop with a reason when learning collapses.
@@ -53,8 +56,9 @@ def improve(
     from jade_graph.sync import run_sync
     from jade_training.improve.holding import microworld_replay
     from jade_training.improve.loop import Improver
+    from jade_training.improve.registering import register_best, start_of
     from jade_training.improve.settings import PPO, ImproveSettings
-    from jade_training.improve.sources import MICROWORLD, data_of, folder_of, require_apart
+    from jade_training.improve.sources import MICROWORLD, data_of, require_apart
     from jade_training.improve.tracking import tracked
 
     for name, value in (("preset", preset), ("backbone", backbone), ("corpus", corpus), ("seed", seed)):
@@ -76,7 +80,7 @@ def improve(
         train = data_of(cli.config, dataset, limit=limit, progress=progress)
         measured = data_of(cli.config, held_out, limit=limit, progress=progress)
     require_apart(train, measured)
-    start = folder_of(cli.settings.backbone)
+    start = start_of(cli.settings)
     if fresh:
         shutil.rmtree(out, ignore_errors=True)
     replay = []
@@ -96,7 +100,15 @@ def improve(
 
         improver = Improver(out, start, train, measured, settings, replay=replay, progress=tell)
         result = run_sync(improver.run())
-    cli.out.result(as_dict(result), lambda: show(result))
+    if not register:
+        cli.out.result(as_dict(result), lambda: show(result))
+        return
+    version = register_best(cli.settings, result, tell=cli.out.log)
+    told = "Nothing was registered: the best is the start."
+    if version is not None:
+        told = f"Registered as version {version.number}. Next: jade promote {version.number}"
+    described = as_dict(result) | {"version": None if version is None else version.as_dict()}
+    cli.out.result(described, lambda: [*show(result), told])
 
 
 def _line(p: Progress) -> str:

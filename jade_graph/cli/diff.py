@@ -1,0 +1,73 @@
+"""`jade diff`: what changed between two versions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from jade_graph.cli.command import Cli, command, single
+
+app = single()
+
+
+@command(app, "diff")
+def diff(
+    cli: Cli,
+    a: Annotated[str, typer.Argument(metavar="V1", help="A number, an alias, or models:/NAME/NUMBER.")],
+    b: Annotated[str, typer.Argument(metavar="V2", help="The same, compared with V1.")],
+    weights_only: Annotated[bool, typer.Option("--weights-only", help="Ask no questions.")] = False,
+    dataset: Annotated[
+        str | None, typer.Option(help="Questions for both; default: what the log has, else gate.toml's.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many questions.")] = None,
+    evidence: Annotated[
+        list[Path] | None, typer.Option(help="A file of jade eval --out; twice: V1's, then V2's. Nothing is run.")
+    ] = None,
+    preset: Annotated[str | None, typer.Option(help="Method; jade presets list.")] = None,
+    corpus: Annotated[str | None, typer.Option(help="Corpus to search; default: the data set's own passages.")] = None,
+    show: Annotated[int, typer.Option(min=0, help="Most answers of each kind that turned.")] = 10,
+    markdown: Annotated[Path | None, typer.Option(help="Write the tables to this file too.")] = None,
+) -> None:
+    """Compare two versions: drift of the weights by layer, plans, answers that turned right or wrong, figures.
+
+    The answers come from the promotion log where it compared the two; otherwise both answer the questions now.
+    """
+    from jade_graph.errors import UsageError
+    from jade_graph.gate import Policy, load_evidence, measure
+    from jade_graph.registry import Registry
+    from jade_graph.registry.diff import diff as compare
+    from jade_graph.registry.diff import logged
+    from jade_graph.registry.showing import markdown as written
+    from jade_graph.registry.showing import of_diff, shown
+
+    for name, value in (("preset", preset), ("corpus", corpus)):
+        cli.put(name, value)
+    registry = Registry.of(cli.settings)
+    versions = [registry.get(a), registry.get(b)]
+    policy = Policy.load()
+    trial = None
+    if evidence:
+        if len(evidence) != 2:
+            raise UsageError(
+                f"{len(evidence)} files of evidence were given, 2 are needed.",
+                code="EVIDENCE_FILES",
+                hint="--evidence V1.jsonl --evidence V2.jsonl",
+            )
+        files = {version.number: path for version, path in zip(versions, evidence, strict=True)}
+        trial = load_evidence(files, versions)
+    elif not weights_only and versions[0].number != versions[1].number:
+        trial = None if dataset or limit or preset or corpus else logged(registry, *versions)
+        if trial is None:
+            rules = replace(policy, questions=replace(policy.questions, dataset=dataset or policy.questions.dataset))
+            with cli.out.progress("asking both versions") as tick:
+                trial = measure(registry, versions, cli.config, rules, limit=limit, tick=tick)
+    found = compare(registry, a, b, trial, metric=policy.gain.metric)
+    parts = of_diff(found, show)
+    title = f"{found.a.name}: version {found.b.number} against version {found.a.number}"
+    if markdown is not None:
+        markdown.write_text(written(title, parts), encoding="utf-8")
+        cli.out.log(f"wrote {markdown}")
+    cli.out.result(found.as_dict(), lambda: [title, *shown(parts)])

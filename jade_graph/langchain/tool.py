@@ -1,0 +1,79 @@
+"""The graph as a tool for an agent.
+
+Invariant: what the agent reads is the answer with the names of its sources; the whole output (steps, documents, usage)
+is the message's artifact. A run that failed is a tool error that the agent can read, never an answer.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from langchain_core.callbacks import AsyncCallbackManagerForToolRun, CallbackManagerForToolRun
+from langchain_core.runnables import RunnableConfig
+from langchain_core.tools import BaseTool, ToolException
+from pydantic import BaseModel, ConfigDict, Field
+
+from jade_graph.langchain.runnable import JadeOutput, JadeRunnable
+from jade_graph.sync import run_sync
+
+DESCRIPTION = (
+    "Answers a question from the indexed documents: it plans, searches in several steps where that is needed, and "
+    "returns a short answer with its sources. Ask one whole question in natural language."
+)
+
+
+class JadeToolInput(BaseModel):
+    question: str = Field(description="one whole question, with every name it needs")
+
+
+class JadeTool(BaseTool):
+    """`graph.as_tool()`; for `langchain.agents.create_agent(model, tools=[..])`.
+
+    Called inside a LangGraph agent, the graph runs as a subgraph: its nodes are seen under
+    `agent.stream(.., subgraphs=True)`.
+
+    Args:
+        graph: answers.
+        sources: how many documents are named below the answer.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    graph: Any
+    name: str = "search_and_answer"
+    description: str = DESCRIPTION
+    args_schema: type[BaseModel] = JadeToolInput
+    response_format: Literal["content", "content_and_artifact"] = "content_and_artifact"
+    handle_tool_error: Any = True
+    sources: int = 3
+
+    def model_post_init(self, context: Any, /) -> None:
+        super().model_post_init(context)
+        if not isinstance(self.graph, JadeRunnable):
+            raise TypeError(f"JadeTool takes a JadeGraph, not {type(self.graph).__name__}: graph.as_tool()")
+
+    async def _arun(
+        self,
+        question: str,
+        config: RunnableConfig,
+        run_manager: AsyncCallbackManagerForToolRun | None = None,
+    ) -> tuple[str, JadeOutput]:
+        del run_manager  # the config carries its child callbacks
+        return self._told(await self.graph.ainvoke(question, config))
+
+    def _run(
+        self, question: str, config: RunnableConfig, run_manager: CallbackManagerForToolRun | None = None
+    ) -> tuple[str, JadeOutput]:
+        del run_manager
+        return self._told(run_sync(self.graph.ainvoke(question, config)))
+
+    def _told(self, out: JadeOutput) -> tuple[str, JadeOutput]:
+        if out["status"] == "failed":
+            told = out["error_message"].removeprefix(f"[{out['error']}] ")
+            raise ToolException(f"No answer ({out['error']}): {told or 'the run failed.'}")
+        names = [str(d.metadata.get("title") or d.id) for d in out["documents"]]
+        listed = list(dict.fromkeys(names))[: self.sources]
+        return out["answer"] + (f"\nSources: {'; '.join(listed)}" if listed else ""), out
+
+
+__all__ = ["JadeTool", "JadeToolInput"]

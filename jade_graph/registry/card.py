@@ -1,0 +1,79 @@
+"""The README.md of a registered version: a model card.
+
+Invariant: every figure on the card is taken from the manifest; what is not known is left out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+_HEAD = """---
+library_name: transformers
+pipeline_tag: text-generation
+tags:
+- jade-graph
+- reinforcement-learning
+- retrieval-augmented-generation
+{base}---
+"""
+
+
+def card(name: str, manifest: Mapping[str, Any]) -> str:
+    """The card of a version that is registered with this manifest (see `registering.describe`)."""
+    model = manifest["model"]
+    base = f"base_model: {json.dumps(model['base'])}\n" if model.get("base") else ""
+    what = "a LoRA adapter on a base model" if model.get("base") else "a causal language model"
+    facts = [
+        ("content", model["content"]),
+        ("digest", model["digest"]),
+        ("architecture", model.get("architecture")),
+        ("parameters", model.get("parameters")),
+        ("base", model.get("base")),
+        ("prompt profile", model.get("profile")),
+        ("value head", "in `value_head/`, for the learner alone" if model.get("value_head") else None),
+        ("parents", ", ".join(manifest.get("parents") or ())),
+        ("registered", manifest.get("time")),
+        ("jade", manifest.get("jade")),
+        ("commit", manifest.get("commit")),
+        ("seeds", ", ".join(map(str, manifest.get("seeds") or ()))),
+    ]
+    parts = [
+        _HEAD.format(base=base),
+        f"# {name}",
+        f"The shared backbone of a JADE Graph's roles: {what}, in `model/` as safetensors. It plays planner and "
+        "executors by prompts of the profile below.",
+        _table(("", ""), facts),
+        *_section("Figures it was registered with", manifest.get("metrics")),
+        *_section("Learned from", manifest.get("data")),
+        *_section("Hyper-parameters", manifest.get("hyperparameters")),
+        *_section("Packages", manifest.get("packages")),
+        "## Using it",
+        f"```\njade ask QUESTION --backbone models:/{name}@champion\n```",
+        "Whether it is the champion, and what it was compared with, is in the promotion log: `jade history`. The whole "
+        "record is `manifest.json`; `files.json` has the SHA-256 of every file.",
+    ]
+    return "\n\n".join(part.strip("\n") for part in parts) + "\n"
+
+
+def _section(title: str, values: Mapping[str, Any] | None) -> list[str]:
+    return [f"## {title}", _table(("", ""), sorted(_flat(values)))] if values else []
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _table(head: tuple[str, str], rows: Iterable[tuple[str, Any]]) -> str:
+    lines = [head, ("---", "---"), *((key, value) for key, value in rows if value not in (None, "", [], {}))]
+    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
+
+
+def _cell(value: Any) -> str:
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return " ".join(text.replace("|", "\\|").split())

@@ -1,0 +1,181 @@
+"""How a staged bundle becomes a version.
+
+Invariant: the order decides. Files first, then one row that makes the version visible with all of its tags, then the
+alias; killed at any point, what is visible is whole, and what is left behind is a stored model that no version names.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jade_graph.backbones.codec import read_json
+from jade_graph.backbones.folders import content_version, count_parameters
+from jade_graph.console import jsonable
+from jade_graph.registry import adapters, checking
+from jade_graph.registry import bundle as bundles
+from jade_graph.registry.card import card
+from jade_graph.registry.promotions import who
+from jade_graph.registry.versions import CHALLENGER, ModelVersion
+
+if TYPE_CHECKING:
+    from jade_graph.registry.registry import Registry
+    from jade_graph.registry.sources import Source
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A checked model, ready to be stored: what its tags and its manifest say."""
+
+    tags: Mapping[str, str]
+    manifest: Mapping[str, Any]
+
+
+def draft(
+    registry: Registry,
+    bundle: bundles.Bundle,
+    source: Source,
+    staging: Path,
+    *,
+    manifest: Mapping[str, Any] | None,
+    metrics: Mapping[str, float] | None,
+    parents: Iterable[str],
+    base: str | None,
+) -> Draft:
+    """Check the model and describe it. Raises what `Registry.register` raises for a broken one."""
+    served, adapter = bundle.model, {}
+    if bundle.base is not None:
+        named = base or bundle.base
+        folder = adapters.base_folder(named)
+        served = staging / registry.model
+        checking.check_weights(bundle.model)
+        adapters.merge(bundle.model, folder, served)
+        adapter = {"jade.base": named, "jade.base_weights": adapters.weights_of(folder)}
+    checking.check_model(served)
+    tokens = bundles.tokenizer_digest(served)
+    lineage = tuple(dict.fromkeys([*parents, *source.parents]))
+    _same_tokenizer(registry, lineage, tokens)
+    content = bundles.content(served, registry.model)
+    config = read_json(served / "config.json")
+    about = {
+        "content": content,
+        "digest": bundle.digest,
+        "architecture": ", ".join(config.get("architectures") or ()) or None,
+        "parameters": count_parameters(served),
+        "profile": _profile(served),
+        "tokenizer": tokens,
+        "base": adapter.get("jade.base"),
+        "value_head": any(name.startswith(bundles.HEAD_DIR) for name in bundle.files),
+        "folder": source.folder.name,
+    }
+    figures = {**source.metrics, **(metrics or {})}
+    described = describe({**source.facts, **(manifest or {})}, about, figures, lineage)
+    tags = {
+        "jade.content": content,
+        "jade.digest": bundle.digest,
+        "jade.tokenizer": tokens,
+        "jade.profile": str(about["profile"]),
+        "jade.parents": " ".join(lineage),
+        "jade.metrics": json.dumps(figures),
+        # What runs recorded that used the folder itself, before it had a number.
+        "jade.source_weights": content_version(source.folder).rpartition("@")[2],
+        "jade.who": who(),
+        **adapter,
+    }
+    (bundle.root / bundles.MANIFEST).write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
+    (bundle.root / bundles.CARD).write_text(card(registry.model, described), encoding="utf-8")
+    return Draft(tags, described)
+
+
+def describe(
+    facts: Mapping[str, Any], model: Mapping[str, Any], metrics: Mapping[str, float], parents: Iterable[str]
+) -> dict[str, Any]:
+    """The manifest of a version: code, packages and machine of the registration, and what is known of the model."""
+    from jade_graph.manifest import manifest
+
+    own = manifest(seeds=facts.get("seeds") or ())
+    extra = {key: value for key, value in facts.items() if value not in (None, {}, [], "")}
+    out: dict[str, Any] = jsonable({**own, **extra, "model": model, "metrics": metrics, "parents": list(parents)})
+    return out
+
+
+def store(
+    registry: Registry, bundle: bundles.Bundle, drafted: Draft, tags: Mapping[str, str], challenger: bool
+) -> ModelVersion:
+    """Store the files, then make the version visible."""
+    place, client, experiment = registry.place, registry.place.client, registry.experiment()
+    with place.asking():
+        params = {key: str(value)[:500] for key, value in _flat(drafted.manifest.get("hyperparameters") or {})}
+        model = client.create_logged_model(experiment, name=registry.model, tags=dict(drafted.tags), params=params)
+        client.log_model_artifacts(model.model_id, str(bundle.root))
+        client.finalize_logged_model(model.model_id, "READY")
+        # The lock is held for what is short: two who register the same files at once get one version.
+        with place.locked("registering"):
+            known = registry._known(bundle.digest)
+            if known is not None:
+                client.delete_logged_model(model.model_id)
+                return known
+            return _number(registry, model, {**tags, **drafted.tags}, challenger)
+
+
+def _number(registry: Registry, model: Any, tags: Mapping[str, str], challenger: bool) -> ModelVersion:
+    client, source = registry.place.client, model.artifact_location
+    _make(registry)
+    # MLflow's own database code looks a model id up in the process's default store: only a server is told it.
+    named = {"model_id": model.model_id} if registry.place.served else {}
+    row = client.create_model_version(
+        registry.model,
+        source=source,
+        tags={**tags, "jade.source": source, "jade.model_id": model.model_id},
+        description=f"{tags['jade.content']}, {tags['jade.who']}",
+        **named,
+    )
+    first = registry._known(tags["jade.digest"])
+    if first is not None and first.number < int(row.version):
+        # Another host was faster by a moment: no lock reaches there.
+        client.delete_model_version(registry.model, row.version)
+        return first
+    if challenger:
+        client.set_registered_model_alias(registry.model, CHALLENGER, row.version)
+    return registry.get(int(row.version))
+
+
+def _make(registry: Registry) -> None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        registry.place.client.create_registered_model(
+            registry.model, description="Backbones of a JADE Graph: jade versions, jade history."
+        )
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
+def _same_tokenizer(registry: Registry, parents: Iterable[str], tokens: str) -> None:
+    """A model that was made from a registered one keeps its tokenizer: its embedding means the same ids."""
+    hashes = {parent.rpartition("@")[2] for parent in parents}
+    if not hashes or not registry.place.made:
+        return
+    for version in registry.versions():
+        own = {version.weights, version.tags.get("jade.source_weights", "")}
+        other = version.tags.get("jade.tokenizer", "")
+        if hashes & own and other and tokens and other != tokens:
+            raise checking.mismatch(f"its parent, version {version.number}, has another vocabulary")
+
+
+def _profile(folder: Path) -> str:
+    from jade_graph.backbones.codec import Codec
+
+    return Codec.from_folder(folder).profile
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

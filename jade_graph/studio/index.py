@@ -1,0 +1,269 @@
+"""A narrow table beside the runs, so that a page of 100,000 runs answers at once.
+
+Invariant: a row says what its run's row said when it was copied; `sync` copies what has changed since, and whatever
+only a computation knows (F1 by the gold answers of the run) is computed once, there. Nothing here changes a run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from jade_graph import tables
+from jade_graph.errors import StoreError
+from jade_graph.metrics import exact_match, token_f1
+
+_own = sa.MetaData()
+rows = sa.Table(
+    "studio_runs",
+    _own,
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("attempt", sa.Integer, nullable=False),
+    sa.Column("status", sa.String(16), nullable=False),
+    sa.Column("started_at", sa.Float(53), nullable=False, index=True),
+    sa.Column("question", sa.Text, nullable=False),
+    sa.Column("answer", sa.Text, nullable=False),
+    sa.Column("question_id", sa.String(200), nullable=False),
+    sa.Column("type", sa.String(80), nullable=False),
+    sa.Column("preset", sa.String(80), nullable=False),
+    sa.Column("version", sa.String(200), nullable=False),
+    sa.Column("plan", sa.String(200), nullable=False),
+    sa.Column("error", sa.String(80), nullable=False),
+    sa.Column("f1", sa.Float(53), index=True),
+    sa.Column("em", sa.Float(53)),
+    sa.Column("calls", sa.Integer, nullable=False, index=True),
+    sa.Column("retrievals", sa.Integer, nullable=False),
+    sa.Column("tokens", sa.Integer, nullable=False),
+    sa.Column("illegal", sa.Integer, nullable=False),
+    sa.Column("wall_ms", sa.Float(53), nullable=False, index=True),
+    sa.Column("parent", sa.String(64), nullable=False, index=True),
+    # Answers every count and group of a selection without reading the texts.
+    sa.Index("studio_runs_facets", "type", "preset", "version", "plan", "status", "f1", "calls", "illegal"),
+)
+SORTS = ("started_at", "f1", "calls", "tokens", "illegal", "wall_ms", "question", "type", "preset", "plan", "version")
+_BLOCK = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which runs; empty means any. `score` is "right" (F1 1), "partly", "wrong" (0) or "unscored"."""
+
+    text: str = ""
+    type: str = ""
+    preset: str = ""
+    version: str = ""
+    plan: str = ""
+    status: str = ""
+    score: str = ""
+    calls: str = ""
+    illegal: str = ""
+
+    @classmethod
+    def of(cls, query: Mapping[str, str]) -> Filter:
+        """From a page's query string; unknown names are left out."""
+        return cls(**{name: str(query[name])[:300] for name in cls.__slots__ if query.get(name)})
+
+    def as_query(self) -> dict[str, str]:
+        return {name: value for name in self.__slots__ if (value := getattr(self, name))}
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """Of a selection: `plans` and `types` are (name, runs, mean F1 or None), largest first; `scores` counts by F1."""
+
+    runs: int
+    failed: int
+    scored: int
+    f1: float | None
+    calls: float | None
+    plans: tuple[tuple[str, int, float | None], ...]
+    types: tuple[tuple[str, int, float | None], ...]
+    scores: tuple[int, int, int]
+
+
+class Index:
+    """The table of one store's runs.
+
+    Raises:
+        StoreError: STORE_WRITE where the store takes no table.
+    """
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+        try:
+            known = sa.inspect(engine)
+            if known.has_table(rows.name) and {c["name"] for c in known.get_columns(rows.name)} != set(rows.c.keys()):
+                rows.drop(engine)  # of an older studio: it is only a copy, and is made again
+            _own.create_all(engine)
+        except sa.exc.SQLAlchemyError as error:
+            raise StoreError(
+                f"the studio cannot keep its index in the run store: {error}", code="STORE_WRITE", hint="jade doctor"
+            ) from error
+
+    def sync(self) -> int:
+        """Copy what is new or has changed; returns how many."""
+        r = tables.runs.c
+        stale = sa.or_(rows.c.id.is_(None), rows.c.status != r.status, rows.c.attempt != r.attempt)
+        joined = tables.runs.outerjoin(rows, rows.c.id == r.id)
+        query = sa.select(tables.runs).select_from(joined).where(stale).limit(_BLOCK)
+        copied = 0
+        while True:
+            with self._engine.begin() as db:
+                found = [_row(dict(row)) for row in db.execute(query).mappings()]
+                if not found:
+                    return copied
+                ids = [row["id"] for row in found]
+                for start in range(0, len(ids), 500):
+                    db.execute(rows.delete().where(rows.c.id.in_(ids[start : start + 500])))
+                db.execute(rows.insert(), found)
+            copied += len(found)
+            if len(found) < _BLOCK:
+                return copied
+
+    def page(
+        self, where: Filter, *, sort: str = "started_at", descending: bool = True, limit: int = 25, offset: int = 0
+    ) -> list[dict[str, Any]]:
+        column = rows.c[sort if sort in SORTS else "started_at"]
+        order = column.desc().nulls_last() if descending else column.asc().nulls_last()
+        if not column.nullable:
+            order = column.desc() if descending else column.asc()
+        query = sa.select(rows).where(*_conditions(where)).order_by(order, rows.c.id).limit(limit).offset(offset)
+        with self._engine.connect() as db:
+            return [dict(row) for row in db.execute(query).mappings()]
+
+    def count(self, where: Filter) -> int:
+        with self._engine.connect() as db:
+            query = sa.select(sa.func.count()).select_from(rows).where(*_conditions(where))
+            return int(db.execute(query).scalar_one())
+
+    def summary(self, where: Filter) -> Summary:
+        """Everything about a selection from one grouped query."""
+        failed, right, wrong = (
+            sa.func.sum(sa.case((condition, 1), else_=0))
+            for condition in (rows.c.status == "failed", rows.c.f1 >= 1.0, rows.c.f1 == 0.0)
+        )
+        query = (
+            sa.select(
+                rows.c.plan, rows.c.type, sa.func.count(), failed, sa.func.count(rows.c.f1), sa.func.sum(rows.c.f1),
+                sa.func.sum(rows.c.calls), right, wrong,
+            )
+            .where(*_conditions(where))
+            .group_by(rows.c.plan, rows.c.type)
+        )  # fmt: skip
+        with self._engine.connect() as db:
+            found = [tuple(row) for row in db.execute(query)]
+        n = sum(row[2] for row in found)
+        scored = sum(row[4] for row in found)
+        total = sum(row[5] or 0.0 for row in found)
+        good, bad = sum(row[7] for row in found), sum(row[8] for row in found)
+        return Summary(
+            runs=n,
+            failed=sum(row[3] for row in found),
+            scored=scored,
+            f1=total / scored if scored else None,
+            calls=sum(row[6] for row in found) / n if n else None,
+            plans=_grouped(found, 0),
+            types=_grouped(found, 1),
+            scores=(good, scored - good - bad, bad),
+        )
+
+    def choices(self) -> dict[str, list[str]]:
+        """The values that a filter can take, by its name."""
+        out = {}
+        with self._engine.connect() as db:
+            for name in ("type", "preset", "version", "plan"):
+                column = rows.c[name]
+                query = sa.select(column).where(column != "").distinct().order_by(column).limit(200)
+                out[name] = list(db.execute(query).scalars())
+        return out
+
+    def arms(self) -> list[tuple[str, str, int]]:
+        """(key, name, runs) of every method with a version, those with most runs first; a key is "PRESET @ VERSION"."""
+        c = rows.c
+        query = (
+            sa.select(c.preset, c.version, sa.func.count().label("n"))
+            .where(c.parent == "")
+            .group_by(c.preset, c.version)
+        )
+        with self._engine.connect() as db:
+            found = list(db.execute(query.order_by(sa.desc("n"), c.preset, c.version).limit(200)))
+        return [(f"{preset} @ {version}", f"{preset} @ {version}", n) for preset, version, n in found]
+
+    def questions(self, limit: int) -> list[str]:
+        """The newest questions, each once."""
+        newest = sa.select(rows.c.question).order_by(rows.c.started_at.desc()).limit(200)
+        with self._engine.connect() as db:
+            return list(dict.fromkeys(db.execute(newest).scalars()))[:limit]
+
+    def forks(self, run_id: str) -> list[str]:
+        """Runs that were forked from this one, the oldest first."""
+        query = sa.select(rows.c.id).where(rows.c.parent == run_id).order_by(rows.c.started_at)
+        with self._engine.connect() as db:
+            return list(db.execute(query).scalars())
+
+
+def _row(run: Mapping[str, Any]) -> dict[str, Any]:
+    about = json.loads(run["metadata"])
+    golds = about.get("answers")
+    golds = [golds] if isinstance(golds, str) else golds
+    ended = run["status"] != "running"
+    return {
+        "id": run["id"],
+        "attempt": run["attempt"],
+        "status": run["status"],
+        "started_at": run["started_at"],
+        "question": run["question"],
+        "answer": run["answer"],
+        "question_id": run["question_id"],
+        "type": str(about.get("type") or "")[:80],
+        "preset": run["preset"],
+        "version": run["backbone_version"],
+        "plan": run["plan"],
+        "error": run["error"] or "",
+        "f1": token_f1(run["answer"], golds) if ended and golds else None,
+        "em": exact_match(run["answer"], golds) if ended and golds else None,
+        "calls": run["calls"],
+        "retrievals": run["retrievals"],
+        "tokens": run["prompt_tokens"] + run["action_tokens"],
+        "illegal": run["illegal_actions"],
+        "wall_ms": run["wall_ms"],
+        "parent": str(about.get("parent") or "")[:64],
+    }
+
+
+def _conditions(where: Filter) -> list[sa.ColumnElement[bool]]:
+    c = rows.c
+    out: list[sa.ColumnElement[bool]] = [
+        c[name] == value for name in ("type", "preset", "version", "plan", "status") if (value := getattr(where, name))
+    ]
+    if where.text:
+        out.append(
+            sa.or_(
+                c.question.icontains(where.text, autoescape=True),
+                c.answer.icontains(where.text, autoescape=True),
+                c.id.startswith(where.text, autoescape=True),
+            )
+        )
+    scores = {"right": c.f1 >= 1.0, "wrong": c.f1 == 0.0, "partly": sa.and_(c.f1 > 0.0, c.f1 < 1.0)}
+    if where.score:
+        out.append(scores.get(where.score, c.f1.is_(None)))
+    if where.calls.isdigit():
+        out.append(c.calls >= int(where.calls))
+    if where.illegal:
+        out.append(c.illegal > 0 if where.illegal == "some" else c.illegal == 0)
+    return out
+
+
+def _grouped(found: list[Any], at: int) -> tuple[tuple[str, int, float | None], ...]:
+    groups: dict[str, list[float]] = {}
+    for row in found:
+        group = groups.setdefault(row[at] or "none", [0, 0, 0.0])
+        group[0] += row[2]
+        group[1] += row[4]
+        group[2] += row[5] or 0.0
+    listed = [(name, int(n), total / scored if scored else None) for name, (n, scored, total) in groups.items()]
+    return tuple(sorted(listed, key=lambda g: (-g[1], g[0])))

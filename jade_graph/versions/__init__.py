@@ -1,0 +1,24 @@
+"""Backbones that follow an alias of the registry: leased by run, swapped while they serve.
+
+Invariant: a run keeps the version that it leased to its end, and memory holds at most two versions; what has not
+loaded and passed its smoke questions serves no run. Importing this package loads neither torch nor mlflow.
+"""
+
+from jade_graph.versions.backbone import VersionedBackbone, connect
+from jade_graph.versions.pool import Lease, Leasing, Pool
+from jade_graph.versions.reloader import Alarm, Reloader, ReloadStatus
+from jade_graph.versions.smoke import Smoke
+from jade_graph.versions.source import VersionSource
+
+__all__ = [
+    "Alarm",
+    "Lease",
+    "Leasing",
+    "Pool",
+    "ReloadStatus",
+    "Reloader",
+    "Smoke",
+    "VersionSource",
+    "VersionedBackbone",
+    "connect",
+]
