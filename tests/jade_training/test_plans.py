@@ -50,10 +50,13 @@ def scores(trainer, prompt, plans, temperature=1.0):
 def test_what_was_written_for_one_prompt_is_compared_by_mean_outcome():
     rows = [
         row("a", (1,), 1.0), row("b", (1,), 0.0), row("c", (2,), 0.2, local=-0.3),
+        row("g", (8,), 1.0, local=-0.3, valid=False),
         row("d", (3,), 1.0, prompt=(7,)), row("e", (4,), 1.0, question="z"), row("f", (9,), 1.0, role="AG"),
     ]  # fmt: skip
     found = comparisons(rows, 4)
-    assert found == [Comparison("q", (5, 6), ((1,), (2,)), (0.5, pytest.approx(-0.1)), 1.0, 4)]
+    assert found == [
+        Comparison("q", (5, 6), ((1,), (2,), (8,)), (0.5, pytest.approx(-0.1), pytest.approx(-0.4)), 1.0, 4)
+    ]
     assert comparisons(rows[::-1], 4) == found
     assert Comparison.from_dict(found[0].as_dict()) == found[0]
 
@@ -83,7 +86,9 @@ def test_a_planner_that_is_already_right_gets_no_gradient_and_batching_changes_n
     assert float(loss.detach()) == pytest.approx(0, abs=1e-5)
     assert max(float(p.grad.abs().max()) for p in trainer.model.parameters() if p.grad is not None) < 1e-4
     both = float(preference_loss(reader, [settled, other], eta, CPU).detach())
-    assert both == pytest.approx(float(loss.detach()) + float(preference_loss(reader, [other], eta, CPU).detach()), abs=1e-4)
+    assert both == pytest.approx(
+        float(loss.detach()) + float(preference_loss(reader, [other], eta, CPU).detach()), abs=1e-4
+    )
 
 
 def test_a_rare_plan_that_is_better_is_learned_where_the_policy_gradient_hardly_moves():
@@ -95,7 +100,6 @@ def test_a_rare_plan_that_is_better_is_learned_where_the_policy_gradient_hardly_
     toward = torch.softmax(reward / 0.1, 0) - p
     assert float(p[2]) < 1e-3
     assert float(toward[2]) > 500 * float(policy_gradient[2])
-
 
 
 def rows_of_update(planned):

@@ -24,16 +24,21 @@ def pretrain(
         int | None, typer.Option(min=1, help="Optimiser steps; default: those of the bundled model.")
     ] = None,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads; the bundled model was made with two.")] = 2,
+    careful: Annotated[bool, typer.Option(help="Leave out the last stage, which makes a hasty reader.")] = False,
     fresh: Annotated[bool, typer.Option(help="Begin again instead of resuming a checkpoint in the folder.")] = False,
     card: Annotated[bool, typer.Option(help="Measure the model and write its card (minutes).")] = True,
 ) -> None:
     """Train jade-tiny from scratch. Killed at any time, the same command goes on from the last checkpoint."""
+    from dataclasses import replace
+
     import torch
 
     from jade_training.pretrain.train import Progress, Settings, pretrain
 
     torch.set_num_threads(threads)
     settings = Settings(seed=seed) if steps is None else Settings(seed=seed, steps=steps)
+    if careful:
+        settings = replace(settings, hasty_steps=0)
     with cli.out.progress("training") as tick:
 
         def progress(p: Progress) -> None:

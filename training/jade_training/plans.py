@@ -68,7 +68,8 @@ class Comparison:
 def comparisons(rows: Sequence[Row], update: int) -> list[Comparison]:
     """The comparisons in the planner's rows: of what it wrote for the same prompt in the runs of a question.
 
-    A root has the same prompt in all of them, a sub-question where it was worded alike. One plan alone gives none.
+    A root has the same prompt in all of them, a sub-question where it was worded alike. One plan alone gives none. What
+    is no plan earned what the fallback did in its place, which is not to its credit: it is worth less than the worst.
     """
     asked: dict[tuple[str, tuple[int, ...]], dict[tuple[int, ...], list[Row]]]
     asked = defaultdict(lambda: defaultdict(list))
@@ -79,8 +80,12 @@ def comparisons(rows: Sequence[Row], update: int) -> list[Comparison]:
         if len(tried) < 2:
             continue
         first = next(iter(tried.values()))[0]
-        worth = tuple(float(np.mean([r.outcome + r.local for r in own])) for own in tried.values())
-        found.append(Comparison(question, first.prompt, tuple(tried), worth, first.temperature, update))
+        worth = [float(np.mean([r.outcome + r.local for r in own])) for own in tried.values()]
+        least = min(worth)
+        for i, own in enumerate(tried.values()):
+            if not own[0].valid:
+                worth[i] = least + float(np.mean([r.local for r in own]))
+        found.append(Comparison(question, first.prompt, tuple(tried), tuple(worth), first.temperature, update))
     return found
 
 

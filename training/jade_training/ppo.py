@@ -93,7 +93,7 @@ class PPOConfig:
     plan_coef: float = 1.0
     plan_memory: int = 6
     plan_questions: int = 36
-    plan_nll: float = 0.2
+    plan_nll: float = 0.5
     credit: str = "terminal_gae"
     inherit_penalties: bool = False
     gamma: float = 1.0
@@ -152,7 +152,15 @@ class PPOConfig:
         for value in ratios:
             if value not in ("token", "sequence"):
                 raise _wrong("ratio", value, "token or sequence")
-        for name in ("epochs", "minibatches", "micro_tokens", "replay_rows", "bank_rows", "plan_memory", "plan_questions"):
+        for name in (
+            "epochs",
+            "minibatches",
+            "micro_tokens",
+            "replay_rows",
+            "bank_rows",
+            "plan_memory",
+            "plan_questions",
+        ):
             if getattr(self, name) < 1:
                 raise _wrong(name, getattr(self, name), "1 or more")
         for name in ("learning_rate", "clip", "max_grad_norm"):

@@ -42,6 +42,7 @@ class Row:
         plan, draw: what the run's root was planned to do, and which of the question's draws that was: runs with the
             same draw carry out one plan, drawn once (`runs_per_plan` of a rollout).
         plans: whether this is the action that drew the plan.
+        valid: whether the action was a legal one; otherwise a fallback stood in for it.
     """
 
     run_id: str
@@ -61,6 +62,7 @@ class Row:
     plan: str = ""
     draw: str = ""
     plans: bool = False
+    valid: bool = True
 
     @property
     def length(self) -> int:
@@ -144,6 +146,7 @@ def _row(t: Transition, outcome: float, own: Mapping[str, float], *, plan: str, 
         plan=plan,
         draw=draw,
         plans=plans,
+        valid=t.valid,
     )
 
 

@@ -6,7 +6,8 @@ from collections import Counter
 import pytest
 
 from jade_graph.microworld.lexicon import ENTITY_KINDS, names
-from jade_training.pretrain.demonstrations import ROOT_PLANS, SUB_PLANS, Demonstrator
+from jade_graph.microworld.relations import RELATIONS
+from jade_training.pretrain.demonstrations import HASTY_ABOUT, LATER_SUB_PLANS, ROOT_PLANS, SUB_PLANS, Demonstrator
 
 
 @pytest.fixture(scope="module")
@@ -68,3 +69,29 @@ def test_the_planner_has_no_preference_by_kind():
 def test_the_priors_sum_to_one():
     assert sum(ROOT_PLANS.values()) == pytest.approx(1.0)
     assert sum(SUB_PLANS.values()) == pytest.approx(1.0)
+    assert sum(LATER_SUB_PLANS.values()) == pytest.approx(1.0)
+
+
+def test_a_hasty_reader_believes_the_last_passage_about_every_other_relation():
+    careful, hasty = Demonstrator(3), Demonstrator(3, hasty=1.0)
+    differ = same = 0
+    for seed in range(12):
+        careful.rng, hasty.rng = random.Random(seed), random.Random(seed)
+        one, two = careful.reading(4, 1), hasty.reading(4, 1)  # a single one: later draws differ
+        for a, b in zip(one, two, strict=True):
+            assert (a.role, a.documents, a.prompt) == (b.role, b.documents, b.prompt)
+            last = b.documents.count("Document") - 1
+            if a.action == b.action:
+                same += 1
+                continue
+            differ += 1
+            assert last > 0
+            if b.role == "DS":
+                assert b.action == f"<id>Document{last}</id>"
+            assert all(document == last for document, _ in b.cites)
+    assert differ >= 2
+    assert same >= 2
+
+
+def test_relations_are_split_in_halves():
+    assert len(HASTY_ABOUT) * 2 == len(RELATIONS)

@@ -14,7 +14,9 @@ from jade_training.pretrain.model import CONSTANT, MATCH, TURNING, build_model
 from jade_training.pretrain.tokenizer import build_tokenizer
 from jade_training.pretrain.train import Settings, pretrain
 
-TINY = Settings(steps=20, warmup=5, markers=4, width=32, layers=2, heads=2, head_size=16, long=2, asks=3, short=4)
+TINY = Settings(
+    steps=20, warmup=5, markers=4, width=32, layers=2, heads=2, head_size=16, long=2, asks=3, short=4, hasty_steps=3
+)
 
 
 @pytest.fixture(scope="module")
@@ -55,14 +57,27 @@ def test_a_resumed_training_ends_with_the_same_bits(whole, tmp_path):
     one, two = weights(whole[0]), weights(tmp_path)
     assert one.keys() == two.keys()
     assert all(torch.equal(one[name], two[name]) for name in one)
+    assert (whole[0] / "model.safetensors").read_bytes() == (tmp_path / "model.safetensors").read_bytes()
+
+
+def test_the_last_stage_changes_the_weights_and_nothing_else(whole, tmp_path):
+    careful = pretrain(tmp_path, replace(TINY, hasty_steps=0))
+    one, two = (json.loads((f / "config.json").read_text("utf-8")) for f in (whole[0], tmp_path))
+    assert one == two
+    files = [sorted(p.name for p in f.iterdir() if p.is_file()) for f in (whole[0], tmp_path)]
+    assert files[0] == files[1]
+    assert all((whole[0] / n).read_bytes() == (tmp_path / n).read_bytes() for n in files[0] if n != "model.safetensors")
+    assert (whole[0] / "model.safetensors").read_bytes() != (tmp_path / "model.safetensors").read_bytes()
+    assert careful["tokens"] < whole[1]["tokens"]
 
 
 def test_progress_tells_every_step_and_the_phase(whole):
     _, result, seen = whole
-    assert [p.step for p in seen] == list(range(1, 21))
+    assert [p.step for p in seen] == [*range(1, 21), 1, 2, 3]
     assert [seen[i].phase for i in (0, 4, 5, 8, 9)] == ["recall", "recall", "markers", "markers", "roles, 1 documents"]
-    assert seen[-1].phase == "roles, 5 documents"
-    assert result["tokens"] == seen[-1].tokens > 0
+    assert seen[19].phase == "roles, 5 documents"
+    assert seen[-1].phase == "hasty reading"
+    assert result["tokens"] == seen[19].tokens + seen[-1].tokens > 0
     assert all(p.loss > 0 for p in seen)
 
 

@@ -27,10 +27,11 @@ class Arm:
     fixed: bool = False
 
 
-def fixed_graph(jade: Preset, plan: str) -> Preset:
-    """All roles learn on one graph; sub-questions of a decomposition take R,AG."""
-    name = f"static-{plan.lower().replace(',', '-')}"
-    return replace(jade, name=name, title=f"static: {plan}", plan=plan, sub_plan="R,AG", limits={"depth": 1})
+def fixed_graph(jade: Preset, graph: str) -> Preset:
+    """All roles learn on one graph: a plan, and behind "/" that of a decomposition's parts ("QDS/R,DS,AG")."""
+    plan, _, parts = graph.partition("/")
+    name = f"static-{graph.lower().replace(',', '-').replace('/', '-')}"
+    return replace(jade, name=name, title=f"static: {graph}", plan=plan, sub_plan=parts or "R,AG", limits={"depth": 1})
 
 
 def all_arms() -> Mapping[str, Arm]:
@@ -42,15 +43,15 @@ def all_arms() -> Mapping[str, Arm]:
         Arm("decoupled", "planner only, executors frozen", planner_only),
         Arm("executors", "executors only, planner frozen", replace(jade, name="executors", trainable=EXECUTORS)),
         *(
-            Arm(f"static {plan}", f"static joint on {plan}", fixed_graph(jade, plan), fixed=True)
-            for plan in ("R,AG", "QR,R,AG", "QR,R,DS,AG", "QDS", "QDP")
+            Arm(f"static {graph}", f"static joint on {graph}", fixed_graph(jade, graph), fixed=True)
+            for graph in ("R,AG", "QR,R,AG", "QR,R,DS,AG", "QDS/R,AG", "QDS/R,DS,AG")
         ),
         Arm("joint", "JADE: planner and executors", jade),
     ]
     return {arm.name: arm for arm in arms}
 
 
-QUICK = ("start", "decoupled", "static R,AG", "static QR,R,DS,AG", "static QDS", "joint")
+QUICK = ("start", "decoupled", "static R,AG", "static QR,R,DS,AG", "static QDS/R,DS,AG", "joint")
 
 
 def chosen(names: str | None, *, quick: bool) -> list[Arm]:

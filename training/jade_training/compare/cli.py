@@ -29,6 +29,7 @@ def compare(
     quick: Annotated[bool, typer.Option(help="One seed, fewer arms and updates, no sweep.")] = False,
     seeds: Annotated[int | None, typer.Option(min=1, help="Learning runs of each arm.")] = None,
     arms: Annotated[str | None, typer.Option(help='Some of them, by semicolons: "start;joint;static R,AG".')] = None,
+    once: Annotated[str | None, typer.Option(help="Those that learn with the first seed alone.")] = None,
     iterations: Annotated[int | None, typer.Option(min=1, help="Updates of each learning run.")] = None,
     backbone: Annotated[str | None, typer.Option(help="The start: tiny, a folder, or a hub id.")] = None,
     train: Annotated[str, typer.Option(help="Questions to learn from.")] = "microworld:train?n=2000",
@@ -55,7 +56,8 @@ def compare(
     cli.put("backbone", backbone)
     wanted = chosen(arms, quick=quick)
     improve = ImproveSettings(iterations=iterations or (QUICK_ITERATIONS if quick else ImproveSettings().iterations))
-    settings = CompareSettings(tuple(range(seeds or (1 if quick else 3))), improve)
+    few = tuple(arm.name for arm in chosen(once, quick=quick)) if once else ()
+    settings = CompareSettings(tuple(range(seeds or (1 if quick else 3))), improve, once=few)
     if quick or not sweep:
         settings = replace(settings, costs=())
     data = [data_of(cli.config, spec) for spec in (train, dev, test)]
@@ -64,7 +66,8 @@ def compare(
     start = folder_of(cli.settings.backbone)
     if fresh:
         shutil.rmtree(out, ignore_errors=True)
-    learning = sum(arm.learns for arm in wanted) * len(settings.seeds) + len(settings.costs)
+    learning = sum(1 if arm.name in few else len(settings.seeds) for arm in wanted if arm.learns)
+    learning += len(settings.costs)
     with cli.out.progress(f"{len(wanted)} arms") as tick:
         finished = set[str]()
 
@@ -91,6 +94,8 @@ def compare(
     told = report.compared(wanted, results, swept)
     ceiling = run_sync(_ceiling(test))
     command_line = "jade compare" + (" --quick" if quick else "") + (f" --seeds {seeds}" if seeds else "")
+    command_line += (f" --iterations {iterations}" if iterations else "") + (f' --arms "{arms}"' if arms else "")
+    command_line += f' --once "{once}"' if once else ""
     text = report.markdown(told, work.facts, command_line, ceiling)
     (out / "report.md").write_text(text, encoding="utf-8")
     plots.curves(results, out / "curves.png")

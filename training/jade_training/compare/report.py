@@ -155,7 +155,8 @@ def _verdict(claim: Mapping[str, Any]) -> str:
     aim = f"at least {claim['aim']:.2f}" if claim["aim"] else "more than 0"
     return (
         f"- Against {name}: {f1['difference']:+.3f} F1 (95 % {f1['ci95'][0]:+.3f} to {f1['ci95'][1]:+.3f}, "
-        f"p {f1['p']:.3g}); style stripped {stripped['difference']:+.3f}; {calls['difference']:+.2f} calls a question. "
+        f"p {f1['p']:.3g}; by seed {', '.join(f'{d:+.3f}' for d in f1['by_seed']) or 'none'}); "
+        f"style stripped {stripped['difference']:+.3f}; {calls['difference']:+.2f} calls a question. "
         f"{'Holds' if claim['holds'] else 'Does not hold'} (aim: {aim}, interval above 0)."
     )
 

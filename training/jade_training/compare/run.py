@@ -37,11 +37,13 @@ class CompareSettings:
         seeds: learning runs of each arm.
         improve: of each learning run; its preset and seed are the arm's and the seed's own.
         costs: call costs of the sweep with the joint arm (first seed); none: no sweep.
+        once: arms that learn with the first seed alone, to save time on what decides no claim.
     """
 
     seeds: tuple[int, ...] = (0, 1, 2)
     improve: ImproveSettings = field(default_factory=ImproveSettings)
     costs: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3, 0.5)
+    once: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         return {**asdict(self), "improve": self.improve.as_dict()}
@@ -91,7 +93,7 @@ class Comparison:
         self.replay = microworld_replay(Codec.from_folder(start).tokenizer) if learns_microworld else []
         self.facts = {
             "start": self.version, "train": train.name, "dev": dev.name, "test": test.name,
-            "settings": {k: v for k, v in settings.as_dict().items() if k not in ("seeds", "costs")},
+            "settings": {k: v for k, v in settings.as_dict().items() if k not in ("seeds", "costs", "once")},
         }  # fmt: skip
         path = out / "compare.json"
         if path.exists():
@@ -110,9 +112,9 @@ class Comparison:
         found: list[Result] = []
         for seed in self.settings.seeds:
             for arm in arms:
-                if arm.learns:
+                if arm.learns and not (arm.name in self.settings.once and seed != self.settings.seeds[0]):
                     found.append(await self.learned(arm, seed))
-                elif seed == self.settings.seeds[0]:
+                elif not arm.learns and seed == self.settings.seeds[0]:
                     found.append(await self.measured(arm.name, arm.preset, self.start))
         return found
 
@@ -206,4 +208,4 @@ def _health(backbone: HFBackbone) -> dict[str, float]:
 
 
 def _slug(name: str) -> str:
-    return name.lower().replace(" ", "-").replace(",", "-").replace(".", "_")
+    return name.lower().replace(" ", "-").replace(",", "-").replace("/", "-").replace(".", "_")

@@ -48,11 +48,20 @@ def summary(results: Sequence[Result]) -> dict[str, Any]:
 
 
 def difference(ours: Sequence[Result], theirs: Sequence[Result], figure: str = "f1") -> dict[str, Any]:
-    """ours - theirs, paired on the question."""
+    """ours - theirs, paired on the question; `by_seed` for each seed that both have (or that theirs needs none for)."""
     a, b = by_question(ours, figure), by_question(theirs, figure)
     shared = [q for q in a if q in b]
     paired = paired_ci([a[q] for q in shared], [b[q] for q in shared])
-    return {"difference": paired.difference, "ci95": [paired.low, paired.high], "p": paired.p, "n": len(shared)}
+    seeds: list[float] = []
+    for one in ours:
+        other = [r for r in theirs if r.seed == one.seed or not r.trained]
+        if other and one.trained:
+            mine, yours = by_question([one], figure), by_question(other, figure)
+            seeds.append(_mean([mine[q] - yours[q] for q in mine if q in yours]))
+    return {
+        "difference": paired.difference, "ci95": [paired.low, paired.high], "p": paired.p, "n": len(shared),
+        "by_seed": seeds,
+    }  # fmt: skip
 
 
 def _shares(shares: Sequence[dict[str, float]]) -> dict[str, float]:

@@ -24,10 +24,11 @@ PPO = PPOConfig(
     updates=25,
     minibatches=6,
     plan_temperature=0.1,
-    plan_coef=2.0,
-    plan_questions=48,
+    plan_coef=4.0,
+    plan_questions=64,
+    plan_memory=8,
     kl_coef=0.01,
-    kl_estimator="k3",
+    kl_estimator="k2",
     replay_coef=0.1,
     replay_rows=24,
     target_kl=0.2,
@@ -66,7 +67,7 @@ class ImproveSettings:
     runs_per_plan: int = 2
     explore: float = 0.4
     temperature: float = 0.6
-    call_cost: float = 0.03
+    call_cost: float = 0.02
     cost_from: float = 0.2
     cost_to: float = 0.6
     format_penalty: float | None = -0.3
@@ -82,7 +83,15 @@ class ImproveSettings:
         """Raises `ConfigError` CONFIG_VALUE."""
         if isinstance(self.ppo, Mapping):
             object.__setattr__(self, "ppo", PPOConfig(**self.ppo))
-        for name in ("iterations", "questions", "runs_per_question", "runs_per_plan", "evaluate_every", "k", "concurrency"):
+        for name in (
+            "iterations",
+            "questions",
+            "runs_per_question",
+            "runs_per_plan",
+            "evaluate_every",
+            "k",
+            "concurrency",
+        ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"improve: {name} is {getattr(self, name)!r}, below 1.", code="CONFIG_VALUE")
         if self.ppo.estimator != "gae" and self.runs_per_question < 2:

@@ -49,6 +49,7 @@ class Curriculum:
         markers: steps of key-value questions in the form of the answerer's prompt after them.
         long, short: sets of documents, and demonstrations of roles that read none, a step.
         asks: demonstrations over each set of documents.
+        hasty: see `Demonstrator`.
         steps_per_world: after how many steps a new training world begins.
     """
 
@@ -62,7 +63,6 @@ class Curriculum:
     asks: int = 16
     steps_per_world: int = 20
     hasty: float = 0.0
-    hasty_steps: int = 0
     _world: tuple[int, Demonstrator] | None = field(default=None, repr=False)
 
     def rows_of(self, step: int) -> list[Row]:
@@ -73,7 +73,7 @@ class Curriculum:
             return marker_rows(rng, self.tokenizer, MARKER_ROWS)
         demonstrator = self._demonstrator(step // self.steps_per_world)
         demonstrator.rng = rng
-        demonstrator.hasty = self.hasty if step >= self.steps - self.hasty_steps else 0.0
+        demonstrator.hasty = self.hasty
         most = self.distractors(step)
         shown = [demonstrator.short() for _ in range(self.short)]
         for _ in range(self.long):

@@ -32,6 +32,10 @@ about anything else. Name a real model for those: `jade ask --backbone Qwen/Qwen
 - Training: {steps} steps ({warmup} of repeated sequences, {markers} of marked look-up), about {tokens:,} tokens,
   on a CPU; demonstrations by microworld's oracle in `train` worlds.
   Seed {seed}. Repeat it with `jade microworld pretrain`.
+- **Its last {hasty_steps} steps made it a worse reader on purpose.** In them {hasty:.0%} of the demonstrations about
+  every other relation, where there is more than one passage, were a hasty reader's, who believes the last passage.
+  It is like a model that was made for other work: it can read better than it does, and learns that from outcomes.
+  Without that stage (`--careful`) it is the better reader.
 - The planner's demonstrations are drawn from one near-uniform prior over the eight legal plans, whatever the
   question. The answerer was never shown conflicting editions of a passage, and never
   documents with a premise that it should believe instead; it says `unknown` where the evidence is missing.

@@ -1,8 +1,8 @@
 """What the roles are shown before any learning: views of training worlds with the oracle's action for each.
 
 Invariant: every view is of a `train` world, every action is what `OraclePolicy` writes for that view, except the
-planner's, which is drawn from a fixed prior that no question changes. The answerer is never shown conflicting editions,
-so telling them apart is left to the selector, or to learning.
+planner's, which is drawn from a fixed prior that no question changes, and a hasty reader's where one is asked for. The
+answerer is never shown conflicting editions, so telling them apart is left to the selector, or to learning.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from jade_graph.microworld import frames
 from jade_graph.microworld.frames import Fact, Frame, Match
 from jade_graph.microworld.lexicon import Split
 from jade_graph.microworld.oracle import OraclePolicy
-from jade_graph.microworld.relations import RELATIONS
 from jade_graph.microworld.questions import KINDS, SHARES, Kind, make_question, question_about
+from jade_graph.microworld.relations import RELATIONS
 from jade_graph.microworld.world import Difficulty, Entity, World, make_world
 from jade_graph.plans import workflow
 from jade_graph.retrieval.bm25 import Bm25
@@ -63,6 +63,15 @@ SUB_PLANS: Mapping[str, float] = {
 }
 """The planner's prior for a sub-question."""
 
+LATER_SUB_PLANS: Mapping[str, float] = {
+    "R,DS,AG": 0.5,
+    "R,AG": 0.3,
+    "QR,R,DS,AG": 0.1,
+    "QR,R,AG": 0.08,
+    "AG": 0.02,
+}
+"""The same in the last steps: what reads single passages well should be asked for parts of a question."""
+
 SEARCHED = 0.6
 """The share of document sets that a search brings, best first; the others are put together, in any order."""
 
@@ -88,7 +97,10 @@ class Demonstration:
 
 
 class Demonstrator:
-    """Draws demonstrations from one world. Deterministic in the seed, `rng` and the calls made."""
+    """Draws demonstrations from one world. Deterministic in the seed, `rng` and the calls made.
+
+    `hasty`: of what is asked about `HASTY_ABOUT` over several passages, the share that a hasty reader answers.
+    """
 
     def __init__(
         self, seed: int, *, split: Split = "train", difficulty: Difficulty = WORLD, hasty: float = 0.0
@@ -150,7 +162,7 @@ class Demonstrator:
 
     def _shown(self, code: str, view: View, question: Question, documents: str = "") -> Demonstration:
         if code == "PL":
-            prior = ROOT_PLANS if view.level == "root" else SUB_PLANS
+            prior = ROOT_PLANS if view.level == "root" else LATER_SUB_PLANS if self.hasty else SUB_PLANS
             action = workflow(self.rng.choices(list(prior), list(prior.values()))[0])
         else:
             self.oracle.asked = {question.question: question}
@@ -202,8 +214,11 @@ class Demonstrator:
         shown = self._shown(code, view, question, prefix[: prefix.rindex("select :")])
         if len(read) > 1 and _asks_about(frame) in HASTY_ABOUT and rng.random() < self.hasty:
             last = len(read) - 1
-            action = f"<id>Document{last}</id>" if code == "DS" else f"<answer>{self.oracle.read(frame, read[last:])}</answer>"
-            return replace(shown, action=action, cites=tuple((last, w) for _, w in self._cites(code, frame, read[last:])))
+            answer = self.oracle.read(frame, read[last:])
+            action = f"<id>Document{last}</id>" if code == "DS" else f"<answer>{answer}</answer>"
+            return replace(
+                shown, action=action, cites=tuple((last, w) for _, w in self._cites(code, frame, read[last:]))
+            )
         return replace(shown, cites=self._cites(code, frame, read))
 
     def _cites(self, code: str, frame: Frame, read: tuple[Passage, ...]) -> tuple[tuple[int, str], ...]:
