@@ -7,15 +7,16 @@ from what a plan ought to do. `routed` takes for each kind the plan that is best
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from jade_graph import plugins
 from jade_graph.engine import JadeGraph
 from jade_graph.evaluation import evaluate
 from jade_graph.microworld.oracle import OraclePolicy
 from jade_graph.microworld.questions import KINDS
 from jade_graph.microworld.world import World
-from jade_graph.types import Backbone, Question, Retriever
+from jade_graph.types import Backbone, Preset, Question, Retriever
 
 PLANS = ("AG", "R,AG", "R,DS,AG", "QR,AG", "QR,R,AG", "QR,R,DS,AG", "QDS", "QDP")
 
@@ -97,20 +98,24 @@ async def plan_table(
 
     Args:
         backbone: carries out the roles, greedily; default: the oracle, sub-questions planned as R,AG.
+        plans: each a workflow; behind "/", one that every sub-question takes ("QDS/R,DS,AG"), else it is planned.
         facts: see `OraclePolicy`.
         progress: told each plan before it runs.
     """
     from jade_graph.backbones.scripted import ScriptedBackbone
 
     oracle = OraclePolicy(world, questions, facts=facts)
-    graph = JadeGraph(backbone or ScriptedBackbone(oracle, version="microworld-oracle"), retriever=retriever)
+    served = backbone or ScriptedBackbone(oracle, version="microworld-oracle")
+    jade: Preset = plugins.load("jade.presets", "jade")
     kinds: list[str] = [k for k in KINDS if any(q.type == k for q in questions)]
     shares = {k: sum(q.type == k for q in questions) / len(questions) for k in kinds}
     cells: dict[str, dict[str, Cell]] = {}
     for plan in plans:
         if progress is not None:
             progress(plan)
-        rows = await evaluate(graph, questions, plan=plan)
+        root, _, parts = plan.partition("/")
+        preset = replace(jade, name="jade-parts", plan=root, sub_plan=parts) if parts else jade
+        rows = await evaluate(JadeGraph(served, preset=preset, retriever=retriever), questions, plan=root)
         cells[plan] = {}
         for kind in kinds:
             of_kind = [r for r in rows if r.type == kind]

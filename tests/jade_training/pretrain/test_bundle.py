@@ -50,7 +50,11 @@ def test_its_card_says_what_was_measured():
         assert measured["arms"]["jade, greedy"]["illegal"] < 0.05
         assert measured["arms"]["jade, oracle"]["f1"] >= 0.95
         cells = measured["plan_table"]["cells"]
-        assert min(cells[plan][kind]["f1"] for kind, plan in BEST_PLAN.items()) >= 0.15  # something to learn from
+        right = {
+            kind: [c[kind]["f1"] for p, c in cells.items() if p.split("/")[0] == plan]
+            for kind, plan in BEST_PLAN.items()
+        }
+        assert min(map(max, right.values())) >= 0.15  # something to learn from
 
 
 def test_a_card_names_the_hardest_kind():

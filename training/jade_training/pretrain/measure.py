@@ -17,9 +17,12 @@ from jade_graph.microworld.lexicon import Split
 from jade_graph.microworld.oracle import OraclePolicy
 from jade_graph.microworld.questions import KINDS, make_questions
 from jade_graph.microworld.search import WordSearch
-from jade_graph.microworld.table import PlanTable, plan_table
+from jade_graph.microworld.table import PLANS, PlanTable, plan_table
 from jade_graph.microworld.world import Difficulty, make_world
 from jade_graph.types import Backbone, Sampling
+
+PARTS = ("QDS/R,DS,AG", "QDP/R,DS,AG")
+"""Decompositions whose parts select: a model that reads single passages well wants those."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,9 @@ async def measure(
             progress(name)
         graph = JadeGraph(served, preset=preset, retriever=retriever, sampling=sampling)
         arms[name] = _figures(await evaluate(graph, questions))
-    table: PlanTable = await plan_table(world, questions, retriever, backbone=backbone, progress=progress)
+    table: PlanTable = await plan_table(
+        world, questions, retriever, backbone=backbone, plans=(*PLANS, *PARTS), progress=progress
+    )
     described = {"split": settings.split, "n": settings.n, "seed": settings.seed, "passages": len(world.passages)}
     return {
         "settings": {**described, "retriever": "BM25, k = 5"},
