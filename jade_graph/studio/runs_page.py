@@ -57,8 +57,12 @@ class RunsPage:
         self.last: tuple[Any, ...] = ()
 
     async def build(self) -> None:
-        await run.io_bound(self.studio.sync)
-        if not await run.io_bound(self.studio.index.count, Filter()):
+        index = self.studio.index
+        if not await run.io_bound(index.count, Filter()):
+            await run.io_bound(index.sync, 1)
+        else:
+            self.studio.follow()
+        if not await run.io_bound(index.count, Filter()):
             shell.empty(
                 "No run is recorded yet",
                 "Ask a question here, or record many with a rollout. This page fills by itself.",
@@ -161,7 +165,7 @@ class RunsPage:
         await self.refresh(quietly=True)
 
     async def _look_again(self) -> None:
-        await run.io_bound(self.studio.sync, now=True)
+        await run.io_bound(self.studio.sync)
         if await run.io_bound(self.studio.index.count, Filter()):
             ui.navigate.reload()
 

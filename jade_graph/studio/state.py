@@ -40,14 +40,21 @@ class Studio:
         self._ended: OrderedDict[tuple[str, int], tuple[Run, Pieces | None]] = OrderedDict()
         self._corpus: LocalRetriever | None = None
         self._synced = 0.0
-        self._lock = threading.Lock()
+        self._lock, self._syncing = threading.Lock(), threading.Lock()
 
-    def sync(self, *, now: bool = False) -> None:
-        """Bring the index up to date, unless that was just done."""
-        with self._lock:
-            if now or time.monotonic() - self._synced > _SYNC_S:
-                self.index.sync()
-                self._synced = time.monotonic()
+    def sync(self) -> None:
+        """Bring the index up to date, unless that was just done or somebody is doing it."""
+        if time.monotonic() - self._synced < _SYNC_S or not self._syncing.acquire(blocking=False):
+            return
+        try:
+            self.index.sync()
+            self._synced = time.monotonic()
+        finally:
+            self._syncing.release()
+
+    def follow(self) -> None:
+        """Begin to bring the index up to date, on a thread of its own."""
+        threading.Thread(target=self.sync, name="studio-index", daemon=True).start()
 
     def run(self, run_id: str) -> tuple[Run, Pieces | None]:
         """A run with its rewards, and what spells its tokens. Raises `StoreError` RUN_NOT_FOUND, RUN_AMBIGUOUS."""
