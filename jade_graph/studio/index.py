@@ -146,6 +146,11 @@ class Index:
         with self._engine.connect() as db:
             return [dict(row) for row in db.execute(query).mappings()]
 
+    def holds(self) -> bool:
+        """Whether there is any run."""
+        with self._engine.connect() as db:
+            return db.execute(sa.select(rows.c.id).limit(1)).first() is not None
+
     def count(self, where: Filter) -> int:
         with self._engine.connect() as db:
             query = sa.select(sa.func.count()).select_from(rows).where(*_conditions(where))

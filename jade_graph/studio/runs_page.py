@@ -6,11 +6,12 @@ of rows; counting, sorting and grouping are the database's.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from nicegui import run, ui
+from nicegui import ui
 
 from jade_graph.picture.text import clean, milliseconds
 from jade_graph.studio import shell
@@ -58,11 +59,11 @@ class RunsPage:
 
     async def build(self) -> None:
         index = self.studio.index
-        if not await run.io_bound(index.count, Filter()):
-            await run.io_bound(index.sync, 1)
+        if not await asyncio.to_thread(index.holds):
+            await asyncio.to_thread(index.sync, 1)
         else:
             self.studio.follow()
-        if not await run.io_bound(index.count, Filter()):
+        if not await asyncio.to_thread(index.holds):
             shell.empty(
                 "No run is recorded yet",
                 "Ask a question here, or record many with a rollout. This page fills by itself.",
@@ -71,7 +72,7 @@ class RunsPage:
             ui.link("Ask a question", "/ask").classes("jv-button jv-primary st-button-link")
             ui.timer(2.0, self._look_again)
             return
-        choices = await run.io_bound(self.studio.index.choices)
+        choices = await asyncio.to_thread(self.studio.choices)
         with ui.element("div").classes("st-runs"):
             with ui.element("section").classes("st-table-side"):
                 self._filters(choices)
@@ -134,8 +135,8 @@ class RunsPage:
     async def refresh(self, *, quietly: bool = False) -> None:
         size = int(self.table.pagination["rowsPerPage"])
         index = self.studio.index
-        summary: Summary = await run.io_bound(index.summary, self.where)
-        found = await run.io_bound(
+        summary: Summary = await asyncio.to_thread(index.summary, self.where)
+        found = await asyncio.to_thread(
             index.page,
             self.where,
             sort=self.sort,
@@ -161,12 +162,12 @@ class RunsPage:
         ui.navigate.history.replace(shell.url("/", query))
 
     async def _live(self) -> None:
-        await run.io_bound(self.studio.sync)
+        await asyncio.to_thread(self.studio.sync)
         await self.refresh(quietly=True)
 
     async def _look_again(self) -> None:
-        await run.io_bound(self.studio.sync)
-        if await run.io_bound(self.studio.index.count, Filter()):
+        await asyncio.to_thread(self.studio.sync)
+        if await asyncio.to_thread(self.studio.index.holds):
             ui.navigate.reload()
 
     # --- the selection ------------------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _KEPT = 16
 _SYNC_S = 2.0
+_CHOICES_S = 10.0
 
 
 class Studio:
@@ -39,7 +40,8 @@ class Studio:
         self.room = Room(configured)
         self._ended: OrderedDict[tuple[str, int], tuple[Run, Pieces | None]] = OrderedDict()
         self._corpus: LocalRetriever | None = None
-        self._synced = 0.0
+        self._synced = self._chosen = -1e9
+        self._choices: dict[str, list[str]] = {}
         self._lock, self._syncing = threading.Lock(), threading.Lock()
 
     def sync(self) -> None:
@@ -51,6 +53,12 @@ class Studio:
             self._synced = time.monotonic()
         finally:
             self._syncing.release()
+
+    def choices(self) -> dict[str, list[str]]:
+        """What the filters offer; asked of the index once in a while."""
+        if time.monotonic() - self._chosen > _CHOICES_S:
+            self._choices, self._chosen = self.index.choices(), time.monotonic()
+        return self._choices
 
     def follow(self) -> None:
         """Begin to bring the index up to date, on a thread of its own."""
