@@ -43,7 +43,7 @@ def write(folder: Path, values: dict) -> None:
 
 @pytest.fixture
 def variant(tmp_path: Path) -> Callable[..., Path]:
-    """`variant("a", .01)`: the bundled model with its embedding scaled by 1.01; the same arguments, the same weights."""
+    """`variant("a", .01)`: the bundled model with its embedding times 1.01; equal arguments make equal weights."""
 
     def make(name: str, change: float = 0.0) -> Path:
         folder = tmp_path / name
