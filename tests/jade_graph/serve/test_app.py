@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -91,10 +92,20 @@ async def test_a_server_without_a_record_says_so(serving, chat):
 async def test_limits_can_be_lowered_and_not_raised(serving, scripted, chat):
     async with serving(scripted({"latency_s": 5.0})) as client:
         slow = await client.post("/v1/chat/completions", json=chat(jade={"limits": {"deadline_s": 0.1}}))
-        assert (slow.status_code, code(slow)) == (504, "LIMIT_DEADLINE")
+        assert (slow.status_code, code(slow)) == (422, "LIMIT_DEADLINE")  # the client's own: no 5xx
         higher = await client.post("/v1/chat/completions", json=chat(jade={"limits": {"rounds": 1000}}))
         assert (higher.status_code, code(higher)) == (400, "LIMIT_RAISED")
         assert higher.json()["error"]["param"] == "limits.rounds"
+
+
+async def test_the_servers_own_deadline_is_a_gateway_timeout(serving, scripted, chat, store):
+    async with serving(scripted({"latency_s": 5.0})) as client:
+        graph = client.service.graphs.main
+        graph.limits = replace(graph.limits, deadline_s=0.1)
+        slow = await client.post("/v1/chat/completions", json=chat())
+        assert (slow.status_code, code(slow)) == (504, "LIMIT_DEADLINE")
+        assert slow.headers["x-should-retry"] == "false"
+        assert store.get(slow.json()["error"]["run_id"]).error == "LIMIT_DEADLINE"
 
 
 async def test_waiting_for_a_place_counts_against_the_runs_deadline(serving, scripted, chat):
