@@ -211,5 +211,5 @@ def test_a_gain_of_a_tenth_is_promoted_four_times_in_five(truth):
 @pytest.mark.slow
 def test_a_true_loss_on_one_type_is_mostly_refused():
     """The mean gains .1, and comparisons lose .4: refused at least four times in five."""
-    loss = {kind: 0.0 for kind in TYPES} | {"comparison": -0.4, "2hop": 0.4, "context": 0.4, "edition": 0.3}
+    loss = dict.fromkeys(TYPES, 0.0) | {"comparison": -0.4, "2hop": 0.4, "context": 0.4, "edition": 0.3}
     assert promoted(200, Policy(), gains=loss) <= 40

@@ -1,4 +1,4 @@
-"""A registry per test, copied from one empty database that is made once, and variants of the bundled model."""
+"""A registry per test, and variants of the bundled model."""
 
 from __future__ import annotations
 
@@ -10,15 +10,6 @@ import pytest
 
 from jade_graph.backbones import TINY
 from jade_graph.registry import Registry
-from jade_graph.registry.place import Place
-
-
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """MLflow takes seconds to make one; a copy takes none."""
-    file = tmp_path_factory.mktemp("empty") / "mlflow.db"
-    Place.find(f"sqlite:///{file}", file.parent).client.search_experiments()
-    return file
 
 
 @pytest.fixture
