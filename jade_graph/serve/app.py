@@ -102,7 +102,7 @@ def _questions(app: FastAPI, service: Service) -> None:
         responses={
             200: {
                 "model": schemas.ChatCompletion,
-                "content": {"text/event-stream": {"schema": {"type": "string"}}},
+                "content": {"text/event-stream": {}},
                 "description": "The answer; with `stream` as server-sent events.",
             },
             **ERRORS,

@@ -29,7 +29,7 @@ _STATUS: Mapping[str, int] = {
     "RUN_ENDED": 409,
     "BODY_TOO_LARGE": 413,
     "BODY_NOT_JSON": 415,
-    "OVERLOADED": 429,
+    "SERVER_BUSY": 429,
     "RATE_LIMIT": 429,
     "CANCELLED": 499,
     "SERVER_STOPPING": 503,

@@ -90,7 +90,7 @@ class Service:
             admitted: called when the run begins.
 
         Raises:
-            RequestError: UNKNOWN_MODEL, LIMIT_RAISED, OVERLOADED, SERVER_STOPPING. UsageError: an illegal plan.
+            RequestError: UNKNOWN_MODEL, LIMIT_RAISED, SERVER_BUSY, SERVER_STOPPING. UsageError: an illegal plan.
         """
         if self.stopping:
             raise RequestError("the server is stopping.", code="SERVER_STOPPING", headers={"retry-after": "5"})

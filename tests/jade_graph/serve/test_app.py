@@ -113,7 +113,7 @@ async def test_waiting_for_a_place_counts_against_the_runs_deadline(serving, scr
         first = asyncio.create_task(client.post("/v1/chat/completions", json=chat()))
         await until(lambda: client.service.places.running == 1)
         second = await client.post("/v1/chat/completions", json=chat(jade={"limits": {"deadline_s": 0.1}}))
-        assert (second.status_code, code(second)) == (429, "OVERLOADED")
+        assert (second.status_code, code(second)) == (429, "SERVER_BUSY")
         assert (await first).status_code == 200
         assert client.service.places.waiting == 0
 
@@ -123,11 +123,11 @@ async def test_beyond_the_queue_requests_are_refused_with_a_time_and_the_others_
         answers = await asyncio.gather(*(client.post("/v1/chat/completions", json=chat()) for _ in range(12)))
         assert sorted(a.status_code for a in answers) == [200] * 5 + [429] * 7
         for refused in (a for a in answers if a.status_code == 429):
-            assert code(refused) == "OVERLOADED"
+            assert code(refused) == "SERVER_BUSY"
             assert int(refused.headers["retry-after"]) >= 1
         assert (client.service.places.running, client.service.places.waiting) == (0, 0)
         text = (await client.get("/metrics")).text
-        assert 'jade_refused_total{code="OVERLOADED"} 7.0' in text
+        assert 'jade_refused_total{code="SERVER_BUSY"} 7.0' in text
         assert 'jade_runs_total{error="",preset="jade",status="answered"} 5.0' in text
 
 
