@@ -30,7 +30,8 @@ def server(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> It
         port = free.getsockname()[1]
     command = [
         sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{root / 'mlflow.db'}",
-        "--artifacts-destination", str(root / "artifacts"), "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+        "--artifacts-destination", str(root / "artifacts"), "--host", "127.0.0.1",
+        "--port", str(port), "--workers", "1",
     ]  # fmt: skip
     env = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"}
     with (root / "log").open("w") as log:
