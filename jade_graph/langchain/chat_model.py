@@ -34,7 +34,6 @@ from jade_graph.langchain.messages import to_backbone
 from jade_graph.sync import iterate_sync, run_sync
 from jade_graph.types import Ask, Backbone, Completion, Sampling, View
 
-
 _METHODS = ("json_schema", "json_mode", "function_calling")
 
 

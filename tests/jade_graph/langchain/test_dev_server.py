@@ -21,6 +21,7 @@ import pytest
 pytest.importorskip("langgraph_runtime_inmem", reason="make test-langchain runs these in an environment of their own")
 
 from langgraph_sdk import get_client
+from langgraph_sdk.client import LangGraphClient
 
 from jade_graph.checkpoint import SafeSerializer
 from jade_graph.langchain.served import make_checkpointer
@@ -68,35 +69,39 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path
         process.wait(timeout=30)
 
 
+async def asked_of(client: LangGraphClient, seen: dict[str, Any]) -> None:
+    (assistant,) = await client.assistants.search()
+    seen["schema"] = await client.assistants.get_schemas(assistant["assistant_id"])
+    thread = (await client.threads.create())["thread_id"]
+    seen["answer"] = await client.runs.wait(thread, "jade", input={"question": "Who is the mayor?"})
+    asked = {"question": "Who made it?"}
+    seen["nodes"] = [
+        node
+        async for event in client.runs.stream(thread, "jade", input=asked, stream_mode=["updates"])
+        if event.event == "updates"
+        for node in event.data
+    ]
+    seen["history"] = await client.threads.get_history(thread)
+    plain = await client.assistants.create("jade", config={"configurable": {"preset": "vanilla-rag", "k": 2}})
+    seen["fixed"] = [
+        node
+        async for event in client.runs.stream(None, plain["assistant_id"], input=asked, stream_mode=["updates"])
+        if event.event == "updates"
+        for node in event.data
+    ]
+    held = (await client.threads.create())["thread_id"]
+    await client.runs.wait(held, "jade", input=asked, interrupt_before=["AG", "QDS", "QDP"])
+    seen["next"] = (await client.threads.get_state(held))["next"]
+    seen["resumed"] = await client.runs.wait(held, "jade", input=None)
+
+
 def test_assistants_threads_runs_streams_and_an_interrupt(server: tuple[str, Path]) -> None:
     url, log = server
 
     async def scenario() -> dict[str, Any]:
-        client = get_client(url=url, api_key=None)
         seen: dict[str, Any] = {}
-        (assistant,) = await client.assistants.search()
-        seen["schema"] = await client.assistants.get_schemas(assistant["assistant_id"])
-        thread = (await client.threads.create())["thread_id"]
-        seen["answer"] = await client.runs.wait(thread, "jade", input={"question": "Who is the mayor?"})
-        asked = {"question": "Who made it?"}
-        seen["nodes"] = [
-            node
-            async for event in client.runs.stream(thread, "jade", input=asked, stream_mode=["updates"])
-            if event.event == "updates"
-            for node in event.data
-        ]
-        seen["history"] = await client.threads.get_history(thread)
-        plain = await client.assistants.create("jade", config={"configurable": {"preset": "vanilla-rag", "k": 2}})
-        seen["fixed"] = [
-            node
-            async for event in client.runs.stream(None, plain["assistant_id"], input=asked, stream_mode=["updates"])
-            if event.event == "updates"
-            for node in event.data
-        ]
-        held = (await client.threads.create())["thread_id"]
-        await client.runs.wait(held, "jade", input=asked, interrupt_before=["AG", "QDS", "QDP"])
-        seen["next"] = (await client.threads.get_state(held))["next"]
-        seen["resumed"] = await client.runs.wait(held, "jade", input=None)
+        async with get_client(url=url, api_key=None) as client:
+            await asked_of(client, seen)
         return seen
 
     seen = asyncio.run(scenario())
