@@ -35,7 +35,7 @@ def page(report: Path) -> str:
         f"{counts['passed']} passed, {counts['skipped']} skipped, none failed. Versions: {told}.",
         "",
         "The chat model under test has random weights, a byte tokenizer and a chat template: real ids and",
-        "log-probabilities, and any bytes as text. The embeddings are MiniLM's. Tool calling, images, audio and PDF are",
+        "log-probabilities, and any bytes as text. The embeddings are MiniLM's. Calls of tools, images, audio, PDF are",
         "not there, and say so.",
     ]
     for where, cases in rows.items():
