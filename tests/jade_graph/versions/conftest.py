@@ -136,7 +136,7 @@ def variant(tmp_path: Path) -> Callable[..., Path]:
     return make
 
 
-async def until(true: Callable[[], bool], seconds: float = 20.0) -> None:
+async def until(true: Callable[[], bool], seconds: float = 180.0) -> None:
     """Wait for something that another thread does; fails when it never comes."""
     end = time.monotonic() + seconds
     while not true():

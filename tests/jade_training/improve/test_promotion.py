@@ -76,7 +76,7 @@ async def _serve_while(graph: JadeGraph, questions: Any, work: Any, runs: list[R
 
 
 async def _until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(180):
         while not true():  # noqa: ASYNC110 - another thread makes it so
             await asyncio.sleep(0.002)
 
