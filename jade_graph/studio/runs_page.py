@@ -18,7 +18,7 @@ from jade_graph.studio import shell
 from jade_graph.studio.index import SORTS, Filter, Summary
 from jade_graph.studio.state import Studio
 
-SIZE = 25
+SIZE = 50
 _COLUMNS = (
     ("question", "Question", "left"), ("answer", "Answer", "left"), ("type", "Type", "left"), ("plan", "Plan", "left"),
     ("preset", "Preset", "left"), ("version", "Version", "left"), ("f1", "F1", "right"), ("calls", "Calls", "right"),
@@ -113,7 +113,7 @@ class RunsPage:
             "rowsPerPage": SIZE, "rowsNumber": 0, "page": self.page, "sortBy": self.sort, "descending": self.descending,
         }  # fmt: skip
         self.table = ui.table(columns=columns, rows=[], row_key="id", pagination=pagination)
-        self.table.classes("st-table").props('flat dense binary-state-sort :rows-per-page-options="[25, 50, 100]"')
+        self.table.classes("st-table").props('flat dense binary-state-sort :rows-per-page-options="[50]"')
         self.table.add_slot("body-cell-question", _QUESTION)
         self.table.add_slot("body-cell-answer", _ANSWER)
         self.table.add_slot("body-cell-f1", _F1)
@@ -129,11 +129,10 @@ class RunsPage:
         asked = event.args["pagination"]
         self.page, self.sort = int(asked["page"]), str(asked.get("sortBy") or "started_at")
         self.descending = bool(asked["descending"]) or not asked.get("sortBy")
-        self.table.pagination["rowsPerPage"] = min(int(asked["rowsPerPage"]) or 100, 100)
         await self.refresh()
 
     async def refresh(self, *, quietly: bool = False) -> None:
-        size = int(self.table.pagination["rowsPerPage"])
+        size = SIZE
         index = self.studio.index
         summary: Summary = await asyncio.to_thread(index.summary, self.where)
         found = await asyncio.to_thread(

@@ -57,7 +57,8 @@ def test_what_came_before_is_replayed_exactly_and_asks_nobody(graph, parent):
         assert (old.role, old.trace_node, old.action_text) == (now.role, now.trace_node, now.action_text)
         assert (old.prompt_token_ids, old.action_token_ids) == (now.prompt_token_ids, now.action_token_ids)
         assert (old.old_logprobs, old.prompt_messages) == (now.old_logprobs, now.prompt_messages)
-        assert now.sampling["replayed"] == old.seq and not now.agent_trainable
+        assert now.sampling["replayed"] == old.seq
+        assert not now.agent_trainable
     assert graph.backbone.asked == [("AG", True), ("AS", False)], "the edit is scored, what follows is drawn"
     assert graph.retriever.queries == []
     edited = new.transitions[at.seq]
@@ -66,7 +67,8 @@ def test_what_came_before_is_replayed_exactly_and_asks_nobody(graph, parent):
         True,
         False,
     )
-    assert new.answer.endswith(" and Bo") and new.transitions[-1].agent_trainable
+    assert new.answer.endswith(" and Bo")
+    assert new.transitions[-1].agent_trainable
     assert new.counters == parent.counters or new.counters.calls == parent.counters.calls
 
 
@@ -77,7 +79,8 @@ def test_the_new_run_names_its_parent_and_the_edit(graph, parent):
     assert new.metadata["fork"] == {
         "at": 0, "role": "PL", "trace_node": "0", "edit": {"text": "<workflow>R,AG</workflow>"},
     }  # fmt: skip
-    assert new.metadata["answers"] == ["x"] and "rollout" not in new.metadata, "no fork belongs to a rollout"
+    assert new.metadata["answers"] == ["x"]
+    assert "rollout" not in new.metadata, "no fork belongs to a rollout"
     json.dumps(new.metadata)
 
 
@@ -103,7 +106,8 @@ def test_an_edited_query_is_searched_live_and_edited_documents_are_read(graph, p
     graph.retriever.queries.clear()
     new = graph.fork(parent, at="0.1:R", documents=[4, 1])
     found = next(t for t in new.transitions if t.role == "R" and t.trace_node == "0.1")
-    assert [d["id"] for d in found.parsed["documents"]] == ["p1", "p4"] and found.sampling == {"edited": True}
+    assert [d["id"] for d in found.parsed["documents"]] == ["p1", "p4"]
+    assert found.sampling == {"edited": True}
     read = next(t for t in new.transitions if t.role == "AG" and t.trace_node == "0.1")
     assert "2 read" in read.action_text
 
@@ -111,7 +115,8 @@ def test_an_edited_query_is_searched_live_and_edited_documents_are_read(graph, p
 def test_without_an_edit_the_model_is_asked_anew(graph, parent):
     new = graph.fork(parent, at="0:AS", seed=99)
     assert graph.backbone.asked == [("AS", False)]
-    assert new.transitions[-1].agent_trainable and new.metadata["fork"]["edit"] is None
+    assert new.transitions[-1].agent_trainable
+    assert new.metadata["fork"]["edit"] is None
     assert new.answer == parent.answer
 
 
@@ -138,7 +143,8 @@ def test_a_given_plan_is_given_again(graph):
     run = graph.run("Who?", plan="R,AG")
     assert [t.role for t in run.transitions] == ["R", "AG"]
     new = graph.fork(run, at="0:AG", answer="me")
-    assert [t.role for t in new.transitions] == ["R", "AG"] and new.answer == "me"
+    assert [t.role for t in new.transitions] == ["R", "AG"]
+    assert new.answer == "me"
 
 
 def test_another_model_goes_on_from_the_record(graph, parent, passages):
@@ -147,7 +153,9 @@ def test_another_model_goes_on_from_the_record(graph, parent, passages):
     )
     new = other.fork(parent, at="0:AS")
     versions = {t.backbone_version for t in new.transitions if t.role != "R"}
-    assert versions == {"scripted", "other-model"} and new.answer == "other" and new.backbone_version == "other-model"
+    assert versions == {"scripted", "other-model"}
+    assert new.answer == "other"
+    assert new.backbone_version == "other-model"
 
 
 def test_a_record_that_does_not_fit_ends_the_run(graph, parent):
@@ -157,7 +165,8 @@ def test_a_record_that_does_not_fit_ends_the_run(graph, parent):
     assert (new.status, new.error) == ("failed", "REPLAY_DIVERGED")
     rows = [replace(t, role="XX") if t.seq == 1 else t for t in parent.transitions]
     new = graph.fork(replace(parent, transitions=tuple(rows)), at="0:AS")
-    assert (new.status, new.error) == ("failed", "REPLAY_DIVERGED") and "asks QDP" in new.error_message
+    assert (new.status, new.error) == ("failed", "REPLAY_DIVERGED")
+    assert "asks QDP" in new.error_message
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,9 @@ def test_no_boxes_overlap_and_every_edge_joins_two(runs, plan):
     boxes = {b.key: b for b in picture.boxes}
     assert len(boxes) == len(picture.boxes)
     for i, a in enumerate(picture.boxes):
-        assert 0 <= a.x and a.x + a.w <= picture.width and 0 <= a.y and a.y + a.h <= picture.height
+        assert min(a.x, a.y) >= 0
+        assert a.x + a.w <= picture.width
+        assert a.y + a.h <= picture.height
         assert not any(overlap(a, b) for b in picture.boxes[i + 1 :]), a
     for edge in picture.edges:
         source, target = boxes[edge.source], boxes[edge.target]
@@ -71,9 +73,11 @@ def test_no_boxes_overlap_and_every_edge_joins_two(runs, plan):
 
 def test_parallel_parts_stand_side_by_side_and_serial_ones_below_each_other(runs):
     side = {b.key: b for b in lay_out(runs("QDP")).boxes}
-    assert side["q0.1"].y == side["q0.2"].y and side["q0.1"].x + side["q0.1"].w < side["q0.2"].x
+    assert side["q0.1"].y == side["q0.2"].y
+    assert side["q0.1"].x + side["q0.1"].w < side["q0.2"].x
     below = {b.key: b for b in lay_out(runs("QDS")).boxes}
-    assert below["q0.1"].x == below["q0.2"].x and below["o0.1"].y < below["q0.2"].y
+    assert below["q0.1"].x == below["q0.2"].x
+    assert below["o0.1"].y < below["q0.2"].y
 
 
 def test_families_and_states_are_told(runs):
@@ -81,11 +85,12 @@ def test_families_and_states_are_told(runs):
     boxes = {b.code or b.key: b for b in lay_out(run).boxes}
     assert (boxes["PL"].family, boxes["R"].family, boxes["AG"].family) == ("planner", "tool", "executor")
     assert (boxes["DS"].state, boxes["AG"].state) == ("fallback", "done")
-    assert "NO_TAG → fallback" in dict((s, t) for t, s in boxes["DS"].lines).values()
+    assert "NO_TAG → fallback" in [text for text, _ in boxes["DS"].lines]
     limit = replace(run, status="failed", answer="", error="LIMIT_TOKENS", error_message="no tokens are left for AG")
     limit.trace = (replace(run.trace[0], status=Status.FAILED, answer="", error="LIMIT_TOKENS"),)
     end = next(b for b in lay_out(limit).boxes if b.key == "o0")
-    assert end.state == "failed" and "LIMIT_TOKENS" in end.lines[1][0]
+    assert end.state == "failed"
+    assert "LIMIT_TOKENS" in end.lines[1][0]
     assert any("no tokens are left" in text for text, _ in end.lines)
 
 
@@ -177,7 +182,8 @@ def test_hostile_text_is_text_in_every_picture(runs, text):
         assert not any(name.lower().startswith("on") or "href" in name for e in root.iter() for name in e.attrib)
     parsed = Tags()
     parsed.feed(page(run))
-    assert parsed.tags.count("script") == 2 and "img" not in parsed.tags
+    assert parsed.tags.count("script") == 2
+    assert "img" not in parsed.tags
     assert not any(name.startswith("on") for name in parsed.attributes)
     for line in mermaid(run).splitlines():
         assert re.fullmatch(STATEMENT, re.sub('"[^"]*"', '""', line)), "a label that was ended early"
@@ -187,7 +193,8 @@ def test_hostile_text_is_text_in_every_picture(runs, text):
 def test_a_page_asks_for_nothing_and_runs_only_its_own_script(runs):
     text = page(runs("QDP"))
     policy = re.search(r'Content-Security-Policy" content="([^"]+)"', text)[1]
-    assert policy.startswith("default-src 'none'; script-src 'sha256-") and "unsafe-eval" not in policy
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+    assert "unsafe-eval" not in policy
     assert not re.search(r'(src|href)="', text)
     assert "http://" not in text.replace("http://www.w3.org/2000/svg", "")
     data = json.loads(re.search(r'id="jade-data">(.*?)</script>', text)[1])
@@ -200,7 +207,8 @@ def test_mermaid_has_every_box_and_edge_and_its_groups(runs):
     assert text.startswith("flowchart TD\n")
     assert text.count(" --> ") == len(picture.edges)
     assert len(re.findall(r"^ +n\d+[\[({]", text, re.M)) == len(picture.boxes)
-    assert text.count("subgraph") == text.count("end\n") == 1 and "2 in parallel" in text
+    assert text.count("subgraph") == text.count("end\n") == 1
+    assert "2 in parallel" in text
 
 
 def test_details_name_what_went_in_and_out(runs):
@@ -240,4 +248,5 @@ def test_tokens_are_spelled_only_by_a_tokenizer_that_fits(runs, scripted):
 def test_a_view_of_what_no_preset_knows_is_drawn_all_the_same(runs):
     run = replace(runs("R,AG"), preset="someone-elses", trace=(TraceNode("0", "q", status=Status.SOLVED, answer="a"),))
     shown = view(run)
-    assert shown["steps"] == len(run.transitions) and "R" in shown["topology"]
+    assert shown["steps"] == len(run.transitions)
+    assert "R" in shown["topology"]
