@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from jade_graph.picture import facts
-from jade_graph.picture.text import width, xml
+from jade_graph.picture.text import xml
 from jade_graph.types import Run, Transition
 
 _W, _H, _X, _Y = 98.0, 48.0, 134.0, 72.0
@@ -164,11 +164,7 @@ def _edge(a: tuple[float, float], b: tuple[float, float], level: int, count: int
     label = ""
     if count > 1:
         text = f"×{count}"
-        half = width(text, 11) / 2 + 4
-        label = (
-            f'<rect class="jg-paper" x="{at[0] - half:g}" y="{at[1] - 8:g}" width="{2 * half:g}" height="16" rx="3"/>'
-            f'<text x="{at[0]:g}" y="{at[1] + 4:g}" font-size="11" text-anchor="middle">{text}</text>'
-        )
+        label = f'<text x="{at[0]:g}" y="{at[1] - 6:g}" font-size="11" text-anchor="middle">{text}</text>'
     return f'<g class="jg-edge {kind}"><path class="jg-line" d="{line}"/><path class="jg-head" d="{head}"/>{label}</g>'
 
 

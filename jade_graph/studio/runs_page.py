@@ -152,13 +152,15 @@ class RunsPage:
         )
         self.table.rows[:] = [_shown(row) for row in found]
         self.table.update()
-        self._aside(summary)
         query = self.where.as_query()
         if self.sort != "started_at" or not self.descending:
             query |= {"sort": self.sort, "order": "desc" if self.descending else "asc"}
         if self.page > 1:
             query["page"] = str(self.page)
         ui.navigate.history.replace(shell.url("/", query))
+        self._aside(
+            summary
+        )  # last: it removes the button that was pressed, and with it the place that we are called in
 
     async def _live(self) -> None:
         await asyncio.to_thread(self.studio.sync)

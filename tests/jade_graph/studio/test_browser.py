@@ -83,7 +83,7 @@ def test_a_question_is_asked_watched_stepped_through_and_forked(studio, browser)
     assert "QDP" in told
     assert "R,AG" in told
     assert browser.run("document.querySelectorAll('#jade-one .jg-differs, #jade-other .jg-differs').length") == 2
-    assert "edited" in browser.run("document.querySelector('#jade-other .jv-side').innerText")
+    browser.wait("document.querySelector('#jade-other .jv-side').innerText.includes('edited')")
 
 
 def test_the_table_filters_sorts_and_keeps_its_state_in_the_address(studio, seeded, browser):
@@ -113,6 +113,7 @@ def test_a_failed_run_says_why_at_first_sight(studio, seeded, browser):
     browser.open(f"{studio}/run/{seeded.ids['failed']}")
     browser.wait(READY)
     browser.wait(f"{DETAIL}.includes('LIMIT_TOKENS')")
+    assert "Why it failed" in browser.run(DETAIL)
     assert "no tokens are left" in browser.text()
     assert "failed" in states(browser).values()
     assert browser.run("document.querySelectorAll('#jade-run .jg-is-failed .jg-mark').length") >= 1
