@@ -35,7 +35,7 @@ test-all: $(STAMP) test-langchain $(SCHEMATHESIS)/.installed  ## run the tests, 
 	@$(BIN)/python -m pytest -m "slow or not slow" $(PYTEST_ARGS)
 
 test-langchain: $(LC)/.installed  ## LangChain's standard tests and langgraph dev, in an environment of their own
-	@$(LC)/bin/python -m pytest -rs -m "slow or not slow" --benchmark-disable \
+	@$(LC)/bin/python -m pytest -rs -m "slow or not slow" --benchmark-disable --junitxml $(LC)/report.xml \
 	  tests/jade_graph/langchain/test_standard.py tests/jade_graph/langchain/test_dev_server.py
 
 $(LC)/.installed: pyproject.toml constraints.txt

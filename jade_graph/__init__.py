@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from jade_graph.engine import JadeGraph
     from jade_graph.errors import JadeError
     from jade_graph.evaluation import evaluate
+    from jade_graph.langchain.backbone import ChatModelBackbone
+    from jade_graph.langchain.chat_model import JadeChatModel
+    from jade_graph.langchain.embeddings import JadeEmbeddings
+    from jade_graph.langchain.retriever import JadeRetriever
     from jade_graph.parts import limits_of
     from jade_graph.retrieval.corpus import build_corpus, open_corpus
     from jade_graph.store import RunStore
@@ -44,6 +48,10 @@ _HOME = {
     "JadeError": "errors",
     "RunStore": "store",
     "evaluate": "evaluation",
+    "ChatModelBackbone": "langchain.backbone",
+    "JadeChatModel": "langchain.chat_model",
+    "JadeEmbeddings": "langchain.embeddings",
+    "JadeRetriever": "langchain.retriever",
     "load_backbone": "backbones",
     "load_dataset": "data",
     "build_corpus": "retrieval.corpus",
@@ -53,8 +61,12 @@ _HOME = {
 
 __all__ = [
     "Backbone",
+    "ChatModelBackbone",
+    "JadeChatModel",
+    "JadeEmbeddings",
     "JadeError",
     "JadeGraph",
+    "JadeRetriever",
     "Limits",
     "Passage",
     "Plan",

@@ -6,9 +6,11 @@ twice, a run is there once: OTLP spans have ids that follow from the run, and ML
 
 from __future__ import annotations
 
+import json
 import os
+import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -104,74 +106,54 @@ def to_mlflow(
         RegistryError: MLflow cannot be reached. SendError: SEND_LOST, a trace did not arrive.
     """
     client = place.client  # also: is it there, and nothing is sent to MLflow's makers
-    import mlflow
+    os.environ.setdefault("MLFLOW_MODEL_CATALOG_URI", "")  # it would fetch prices of models from the network
+    from mlflow.tracing.client import TracingClient
 
-    with place.asking():
-        before = mlflow.get_tracking_uri()
-        mlflow.set_tracking_uri(place.uri)
-        try:
-            found = client.get_experiment_by_name(experiment)
-            id_ = found.experiment_id if found else client.create_experiment(experiment, place.artifacts)
-            sent = Sent()
-            written: list[str] = []
-            for run in runs:
-                if _there(client, id_, run):
-                    sent.known += 1
-                    continue
-                made = spans(run, content=content)
-                _write(mlflow, id_, run, made, content)
-                written.append(run.id)
-                sent.runs, sent.spans = sent.runs + 1, sent.spans + len(made)
-                if progress is not None:
-                    progress(sent.runs)
-            mlflow.flush_trace_async_logging()
-            lost = [run_id for run_id in written if not _by_tag(client, id_, run_id)]
-        finally:
-            mlflow.set_tracking_uri(before)
+    sent = Sent()
+    with place.asking(), warnings.catch_warnings():
+        # What MLflow imports to read a span warns about type hints of its own.
+        warnings.filterwarnings("ignore", message=".*Any type hint", category=UserWarning)
+        found = client.get_experiment_by_name(experiment)
+        id_ = found.experiment_id if found else client.create_experiment(experiment, place.artifacts)
+        traces = TracingClient(place.uri)
+        written: list[str] = []
+        for run in runs:
+            if _there(client, id_, run.id):
+                sent.known += 1
+                continue
+            made = _of_mlflow(spans(run, content=content), run)
+            traces.log_spans(id_, made)
+            client.set_trace_tag(made[0].trace_id, RUN_TAG, run.id)
+            written.append(run.id)
+            sent.runs, sent.spans = sent.runs + 1, sent.spans + len(made)
+            if progress is not None:
+                progress(sent.runs)
+        lost = [run_id for run_id in written if not _there(client, id_, run_id)]
     if lost:
-        raise SendError(f"MLflow did not keep {len(lost)} of {len(written)} traces, e.g. of run {lost[0]!r}.",
-                        code="SEND_LOST", hint="again with --verbose")  # fmt: skip
+        raise SendError(
+            f"MLflow did not keep {len(lost)} of {len(written)} traces, e.g. of run {lost[0]!r}.",
+            code="SEND_LOST",
+            hint="again with --verbose",
+        )
     return sent
 
 
-def _there(client: Any, experiment: str, run: Run) -> bool:
-    return bool(_by_tag(client, experiment, run.id))
-
-
-def _by_tag(client: Any, experiment: str, run_id: str) -> Any:
+def _there(client: Any, experiment: str, run_id: str) -> bool:
     quoted = run_id.replace("'", "")
     wanted = f"tags.`{RUN_TAG}` = '{quoted}'"
-    return client.search_traces(locations=[experiment], filter_string=wanted, max_results=1, include_spans=False)
+    return bool(client.search_traces(locations=[experiment], filter_string=wanted, max_results=1, include_spans=False))
 
 
-def _write(mlflow: Any, experiment: str, run: Run, made: list[Span], content: bool) -> None:
-    live: list[Any] = []
-    for span in made:
-        one = mlflow.start_span_no_context(
-            span.name,
-            span_type=_MLFLOW_TYPES[span.kind],
-            parent_span=None if span.parent is None else live[span.parent],
-            attributes=dict(span.attributes),
-            tags={RUN_TAG: run.id, "jade.preset": run.preset, "jade.status": run.status} if not live else None,
-            inputs=_text(span, "input") if content else None,
-            experiment_id=experiment,
-            start_time_ns=span.start_ns,
-        )
-        if span.kind == "model":
-            tokens = [int(span.attributes[f"gen_ai.usage.{side}_tokens"]) for side in ("input", "output")]  # type: ignore[arg-type]
-            usage = {"input_tokens": tokens[0], "output_tokens": tokens[1], "total_tokens": sum(tokens)}
-            one.set_attribute("mlflow.chat.tokenUsage", usage)
-        live.append(one)
-    for span, one in reversed(list(zip(made, live, strict=True))):
-        outputs = _text(span, "output") if content else None
-        one.end(outputs=outputs, status="ERROR" if span.error else "OK", end_time_ns=span.end_ns)
+def _of_mlflow(made: list[Span], run: Run) -> list[Any]:
+    """MLflow's spans, read from OTLP as its own server reads them."""
+    from mlflow.entities.span import Span as Theirs
+    from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 
-
-def _text(span: Span, side: str) -> Any:
-    """What went in or came out, for MLflow's own columns."""
-    if span.kind == "retrieval":
-        return span.attributes.get("gen_ai.retrieval." + ("query.text" if side == "input" else "documents"))
-    return span.attributes.get(f"gen_ai.{side}.messages")
+    more = [{"mlflow.spanType": json.dumps(_MLFLOW_TYPES[span.kind])} for span in made]
+    ours = [replace(span, attributes={**span.attributes, **extra}) for span, extra in zip(made, more, strict=True)]
+    encoded = encode_spans(readable(ours, run))
+    found = [span for part in encoded.resource_spans for scope in part.scope_spans for span in scope.spans]
+    return [Theirs.from_otel_proto(span) for span in found]
 
 
 def _missing(error: ImportError, extra: str) -> UsageError:

@@ -19,3 +19,13 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the real data sets (../shared/data) are not on this machine")
     return folder
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow database with nothing in it, to be copied: to make one takes seconds."""
+    from jade_graph.registry.place import Place
+
+    file = tmp_path_factory.mktemp("empty") / "mlflow.db"
+    Place.find(f"sqlite:///{file}", file.parent).client.search_experiments()
+    return file

@@ -6,6 +6,7 @@ Invariant: only safetensors and stock transformers code are loaded; nothing is e
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from jade_graph.errors import BackboneError
 
 # Below this, float32: the weights fit the caches, and log-probabilities agree with a float32 trainer to 1e-5.
 SMALL_MODEL = 100_000_000
+# transformers patches its own modules while it loads: of two threads at once, one may get a model with tensors missing.
+LOADING = threading.Lock()
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -84,7 +87,7 @@ def load_model(folder: Path, device: torch.device, dtype: torch.dtype) -> Any:
     from transformers import AutoModelForCausalLM
 
     try:
-        with quiet():
+        with LOADING, quiet():
             model: Any = AutoModelForCausalLM.from_pretrained(
                 str(folder), dtype=dtype, trust_remote_code=False, use_safetensors=True, local_files_only=True
             )

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 POLL_S = 0.25
 _MODEL = "jade-bench"
-_PATIENCE_S = 60.0
+_PATIENCE_S = 180.0
 
 
 def run(

@@ -47,7 +47,10 @@ def promote(
     if dataset is not None:
         rules = replace(rules, questions=replace(rules.questions, dataset=dataset))
     if show_policy:
-        cli.out.result(rules.as_dict(), lambda: rules.toml().rstrip())
+        if cli.out.json:
+            cli.out.result(rules.as_dict(), lambda: ())
+        else:
+            typer.echo(rules.toml(), nl=False)  # a file, not a table: no wrapping, no markup
         return
     for name, value in (("preset", preset), ("corpus", corpus)):
         cli.put(name, value)

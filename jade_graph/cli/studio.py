@@ -78,7 +78,9 @@ def _serve(cli: Cli, host: str, port: int, token: str | None, open_: bool) -> No
         ) from error
     shown = f"[{host}]" if ":" in host else host
     url = f"http://{shown}:{listening.getsockname()[1]}/" + (f"?token={token}" if token else "")
-    application = build(Studio(configured), host=host, token=token)
+    state = Studio(configured)
+    state.follow()
+    application = build(state, host=host, token=token)
     server = uvicorn.Server(
         uvicorn.Config(application, log_level="warning", access_log=False, timeout_graceful_shutdown=3)
     )

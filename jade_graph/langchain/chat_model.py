@@ -34,6 +34,8 @@ from jade_graph.langchain.messages import to_backbone
 from jade_graph.sync import iterate_sync, run_sync
 from jade_graph.types import Ask, Backbone, Completion, Sampling, View
 
+_METHODS = ("json_schema", "json_mode", "function_calling")
+
 
 class NoToolsError(UsageError, NotImplementedError):
     """The model calls no tools."""
@@ -50,6 +52,7 @@ class JadeChatModel(BaseChatModel):
         stop: texts that end the answer; they are not part of it.
         timeout: seconds for one call.
         stream_tokens: tokens between two chunks of a stream.
+        streaming: `invoke` too draws in chunks where somebody listens for tokens.
 
     Raises:
         UsageError, BackboneError: the backbone is not there.
@@ -65,6 +68,7 @@ class JadeChatModel(BaseChatModel):
     stop: list[str] | None = None
     timeout: float | None = Field(default=None, gt=0)
     stream_tokens: int = Field(default=8, ge=1)
+    streaming: bool = False
 
     def model_post_init(self, context: Any, /) -> None:
         super().model_post_init(context)
@@ -268,13 +272,13 @@ class JadeChatModel(BaseChatModel):
 
         Raises `UsageError` STRUCTURED_SCHEMA or STRUCTURED_TOKENIZER (when called) for what cannot be filled in.
         """
-        method = kwargs.pop("method", "json_schema")
+        method = kwargs.pop("method", "json_schema")  # of other models: here there is one way, and it keeps the shape
         kwargs.pop("strict", None)  # the shape is always kept
-        if method not in ("json_schema", "json_mode") or kwargs:
+        if method not in _METHODS or kwargs:
             raise UsageError(
                 f"structured output has no {sorted(kwargs) or method!r}.",
                 code="UNKNOWN_OPTION",
-                known=["include_raw", "method='json_schema'"],
+                known=["include_raw", *(f"method={name!r}" for name in _METHODS)],
             )
         if not knows_ids(self.backbone):
             raise UsageError(

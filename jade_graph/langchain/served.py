@@ -11,8 +11,11 @@ import threading
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph.state import CompiledStateGraph
 
+from jade_graph.checkpoint import secured
 from jade_graph.engine import JadeGraph
 
 _lock = threading.Lock()
@@ -33,3 +36,9 @@ async def make_graph(config: RunnableConfig) -> CompiledStateGraph[Any, Any, Any
     graph = await asyncio.to_thread(opened)
     chosen = {k: v for k, v in (config.get("configurable") or {}).items() if k in ("preset", "k") and v is not None}
     return (await asyncio.to_thread(graph.variant, **chosen)).graph
+
+
+def make_checkpointer() -> BaseCheckpointSaver[Any]:
+    """Where a development server keeps its threads: in memory, restoring our own plain values and nothing else."""
+    found: BaseCheckpointSaver[Any] = secured(InMemorySaver())
+    return found

@@ -89,6 +89,8 @@ def _action(run: Run, t: Transition, pieces: Pieces | None) -> dict[str, Any]:
     if not t.agent_trainable and facts.family(t) != "tool" and "replayed" not in t.sampling:
         badges.append(["not trained", "note"])
     sections = [s for s in (_written(t, pieces), _documents(run, t), _seen(t), _rewards(t), _parsed(t)) if s]
+    if t.error and t.error == run.error and run.error_message:
+        sections.insert(0, {"title": "Why it failed", "kind": "text", "text": clean(run.error_message)})
     return {
         "key": f"a{t.seq}", "code": t.role, "family": facts.family(t), "title": facts.name_of(t.role),
         "summary": clean(facts.outcome(t)), "badges": badges, "facts": _facts(run, t), "sections": sections,

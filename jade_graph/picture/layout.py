@@ -6,7 +6,7 @@ wide. Parallel sub-questions stand side by side, serial ones below each other. P
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from jade_graph.picture import facts
@@ -123,7 +123,7 @@ class _Builder:
         self,
         run: Run,
         nodes: dict[str, TraceNode],
-        actions: facts.Mapping[str, list[Transition]],
+        actions: Mapping[str, list[Transition]],
         spans: dict[int, Span],
     ) -> None:
         self.run, self.nodes, self.actions, self.spans = run, nodes, actions, spans

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from jade_graph.picture import facts
-from jade_graph.picture.text import width, xml
+from jade_graph.picture.text import xml
 from jade_graph.types import Run, Transition
 
-_W, _H, _X, _Y = 118.0, 48.0, 164.0, 72.0
+_W, _H, _X, _Y = 98.0, 48.0, 134.0, 72.0
 TOP = 16.0
 START, END = "start", "end"
 
@@ -140,7 +140,7 @@ def _edge(a: tuple[float, float], b: tuple[float, float], level: int, count: int
         line, head = f"M{ax:g} {a[1] + _H:g}V{b[1] - 7:g}", f"M{ax:g} {b[1]:g}l-4.5 -8h9z"
         at = (ax, (a[1] + _H + b[1]) / 2)
     elif level:  # an arc below the row, deeper the later it was drawn, so that no two share a line
-        ax, bx, low = a[0] + _W - 16 - (level * 11) % 60, b[0] + 14 + (level * 13) % 70, a[1] + _H + 14 + 13 * level
+        ax, bx, low = a[0] + _W - 16 - (level * 11) % 50, b[0] + 14 + (level * 13) % 56, a[1] + _H + 14 + 13 * level
         start, end = a[1] + _H, b[1] + _H
         line = f"M{ax:g} {start:g}V{low - 8:g}Q{ax:g} {low:g} {ax + 8:g} {low:g}H{bx - 8:g}"
         line += f"Q{bx:g} {low:g} {bx:g} {low - 8:g}V{end + 7:g}"
@@ -150,7 +150,7 @@ def _edge(a: tuple[float, float], b: tuple[float, float], level: int, count: int
         line, head = f"M{ax:g} {ay:g}H{bx - 7:g}", f"M{bx:g} {by:g}l-8 -4.5v9z"
         at = ((ax + bx) / 2, ay)
     elif bx - ax > _X:  # along its own row, then up into the target from below
-        bx += 26
+        bx += 20
         line = f"M{ax:g} {ay:g}H{bx - 8:g}Q{bx:g} {ay:g} {bx:g} {ay - 8:g}V{b[1] + _H + 7:g}"
         head = f"M{bx:g} {b[1] + _H:g}l-4.5 8h9z"
         at = ((ax + bx) / 2, ay)
@@ -164,11 +164,7 @@ def _edge(a: tuple[float, float], b: tuple[float, float], level: int, count: int
     label = ""
     if count > 1:
         text = f"×{count}"
-        half = width(text, 11) / 2 + 4
-        label = (
-            f'<rect class="jg-paper" x="{at[0] - half:g}" y="{at[1] - 8:g}" width="{2 * half:g}" height="16" rx="3"/>'
-            f'<text x="{at[0]:g}" y="{at[1] + 4:g}" font-size="11" text-anchor="middle">{text}</text>'
-        )
+        label = f'<text x="{at[0]:g}" y="{at[1] - 6:g}" font-size="11" text-anchor="middle">{text}</text>'
     return f'<g class="jg-edge {kind}"><path class="jg-line" d="{line}"/><path class="jg-head" d="{head}"/>{label}</g>'
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from jade_graph.backbones import TINY
 from jade_graph.backbones.folders import content_version, find_folder
-from jade_graph.backbones.weights import quiet
+from jade_graph.backbones.weights import LOADING, quiet
 from jade_graph.errors import BackboneError, RegistryError
 from jade_graph.registry.bundle import ADAPTER
 
@@ -51,7 +51,7 @@ def merge(adapter: Path, base: Path, into: Path) -> None:
     try:
         config: Any = AutoConfig.from_pretrained(str(base), trust_remote_code=False, local_files_only=True)
         stored = getattr(config, "dtype", None) or torch.float32
-        with quiet(), warnings.catch_warnings():
+        with LOADING, quiet(), warnings.catch_warnings():
             # PEFT asks transformers by a name that this one calls old: nothing that a user could change.
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
             model: Any = AutoModelForCausalLM.from_pretrained(

@@ -81,11 +81,11 @@ def check_model(folder: Path) -> None:
     from transformers import AutoModelForCausalLM
 
     from jade_graph.backbones.codec import Codec
-    from jade_graph.backbones.weights import quiet
+    from jade_graph.backbones.weights import LOADING, quiet
 
     check_weights(folder)
     try:
-        with quiet():
+        with LOADING, quiet():
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 str(folder),
                 dtype="auto",

@@ -17,6 +17,7 @@ from jade_graph.evaluation import FIGURES, Row, plan_shares, summarize
 from jade_graph.evaluation import compare as paired
 from jade_graph.registry.registry import Registry
 from jade_graph.registry.versions import ModelVersion
+from jade_graph.stats import mean_ci, paired_ci
 
 if TYPE_CHECKING:
     from jade_graph.gate.trial import Trial
@@ -240,8 +241,7 @@ def compare_rows(
     for kind in sorted({row.type for row in a}):
         mine = [row for row in a if row.type == kind]
         ours = [other[row.question_id] for row in mine]
-        summed = (summarize(mine, seed=seed), summarize(ours, seed=seed))
-        types[kind] = _figure(metric, *summed, paired(ours, mine, seed=seed))
+        types[kind] = _of_metric(metric, mine, ours, seed)
     flips = [(x, y) for x, y in both if x.em is not None and y.em is not None and x.em != y.em]
     return Behaviour(
         dataset=dataset,
@@ -261,6 +261,20 @@ def _figure(name: str, a: Mapping[str, Any], b: Mapping[str, Any], differences: 
     return FigureDiff(
         name, a[name], b[name], _pair(a["ci95"].get(name)), _pair(b["ci95"].get(name)),
         d and d["difference"], d and _pair(d["ci95"]), d and d["p"],
+    )  # fmt: skip
+
+
+def _of_metric(name: str, a: Sequence[Row], b: Sequence[Row], seed: int) -> FigureDiff:
+    """One figure over the questions that both were scored on."""
+    pairs = [(float(x), float(y)) for m, n in zip(a, b, strict=True)
+             if (x := getattr(m, name)) is not None and (y := getattr(n, name)) is not None]  # fmt: skip
+    if not pairs:
+        return FigureDiff(name, None, None, None, None)
+    before, after = ([pair[i] for pair in pairs] for i in (0, 1))
+    first, second, d = mean_ci(before, seed=seed), mean_ci(after, seed=seed), paired_ci(after, before, seed=seed)
+    return FigureDiff(
+        name, first.mean, second.mean, (first.low, first.high), (second.low, second.high),
+        d.difference, (d.low, d.high), d.p,
     )  # fmt: skip
 
 

@@ -114,7 +114,7 @@ def store(
         client.finalize_logged_model(model.model_id, "READY")
         # The lock is held for what is short: two who register the same files at once get one version.
         with place.locked("registering"):
-            known = registry._known(bundle.digest)
+            known = registry.known(bundle.digest)
             if known is not None:
                 client.delete_logged_model(model.model_id)
                 return known
@@ -133,7 +133,7 @@ def _number(registry: Registry, model: Any, tags: Mapping[str, str], challenger:
         description=f"{tags['jade.content']}, {tags['jade.who']}",
         **named,
     )
-    first = registry._known(tags["jade.digest"])
+    first = registry.known(tags["jade.digest"])
     if first is not None and first.number < int(row.version):
         # Another host was faster by a moment: no lock reaches there.
         client.delete_model_version(registry.model, row.version)

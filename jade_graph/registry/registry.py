@@ -7,12 +7,8 @@ are stored; the champion changes only by an entry of the promotion log that was 
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,12 +18,12 @@ from jade_graph.errors import RegistryError, UsageError
 from jade_graph.registry import bundle as bundles
 from jade_graph.registry import sources
 from jade_graph.registry.place import Place, absent
-from jade_graph.registry.promotions import Log, who
-from jade_graph.registry.versions import ANY, CHALLENGER, CHAMPION, MODEL, Kind, ModelVersion, Promotion, Reference
+from jade_graph.registry.promotions import Log
+from jade_graph.registry.shelf import Shelf
+from jade_graph.registry.versions import ANY, CHAMPION, MODEL, Kind, ModelVersion, Promotion, Reference
 
 Tell = Callable[[str], None]
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
-_STAGING = ".staging-"
 
 
 class Registry:
@@ -51,7 +47,7 @@ class Registry:
             )
         self.place = Place.find(uri, None if data_dir is None else Path(data_dir))
         self.model = model
-        self.log = Log(self.place, model)
+        self.log, self.shelf = Log(self.place, model), Shelf(self.place)
 
     @classmethod
     def of(cls, settings: Settings) -> Registry:
@@ -107,7 +103,7 @@ class Registry:
     def manifest(self, reference: str | int) -> dict[str, Any]:
         """What the version was registered with. Raises as `fetch`."""
         version = self.get(reference)
-        with self._bundle(version) as bundle:
+        with self.shelf.bundle(version) as bundle:
             return dict(json.loads((bundle.root / bundles.MANIFEST).read_text(encoding="utf-8")))
 
     def fetch(self, reference: str | int) -> tuple[ModelVersion, Path]:
@@ -119,12 +115,7 @@ class Registry:
                 ADAPTER_NEEDS_PEFT.
         """
         version = self.get(reference)
-        with self._bundle(version) as bundle:
-            folder = self._kept(version) / version.name
-            if bundle.base is not None:
-                return version, self._merged(version, bundle, folder)
-            _link(bundle.model, folder)
-        return version, folder
+        return version, self.shelf.folder(version)
 
     def history(self) -> list[Promotion]:
         """The promotion log, the newest first."""
@@ -137,17 +128,10 @@ class Registry:
         """
         if not promotion.run_id:
             return {}
-        kept = self.place.data / "evidence" / promotion.run_id
         client = self.place.client
         with self.place.asking():
             uri = client.get_run(promotion.run_id).info.artifact_uri
-        if uri.startswith("file:") and not self.place.served:
-            folder = Path(_path_of(uri))
-        else:
-            if not kept.is_dir():
-                self._get(uri, kept)
-            folder = kept
-        return {path.name: path for path in sorted(folder.iterdir()) if path.is_file()}
+        return self.shelf.artifacts(uri, f"evidence/{promotion.run_id}")
 
     # --- registering --------------------------------------------------------------------------------------------------
     def register(
@@ -183,9 +167,9 @@ class Registry:
 
         tell = tell or (lambda _: None)
         source = sources.resolve(path)
-        with self._staging() as staging:
+        with self.shelf.staging() as staging:
             bundle = bundles.stage(source.folder, staging / "bundle")
-            if self.place.made and (known := self._known(bundle.digest)) is not None:
+            if self.place.made and (known := self.known(bundle.digest)) is not None:
                 tell(f"{path} is version {known.number} already")
                 return known
             tell("checking the model")
@@ -333,155 +317,7 @@ class Registry:
             metrics=json.loads(tags.get("jade.metrics") or "{}"),
         )
 
-    def _known(self, digest: str) -> ModelVersion | None:
+    def known(self, digest: str) -> ModelVersion | None:
         """The oldest version with these files."""
         found = [version for version in self.versions() if version.digest == digest]
         return found[-1] if found else None
-
-    def _kept(self, version: ModelVersion) -> Path:
-        return self.place.data / "versions" / version.digest[:16]
-
-    @contextmanager
-    def _bundle(self, version: ModelVersion) -> Iterator[bundles.Bundle]:
-        """The stored files, whole: those of a local store where they lie, those of another downloaded once."""
-        reference = version.uri
-        local = self._local(version)
-        root = local or self._kept(version) / "bundle"
-        if local is None and not root.is_dir():
-            self._download(version, root)
-        try:
-            found = bundles.open_bundle(root, version.digest, reference)
-        except RegistryError as error:
-            if local is None:
-                # A copy that went bad here is fetched anew; what is bad in the store stays so.
-                shutil.rmtree(root, ignore_errors=True)
-                self._download(version, root)
-                found = self._opened(root, version, reference)
-            else:
-                _why(root, reference, error)
-                raise
-        yield found
-
-    def _opened(self, root: Path, version: ModelVersion, reference: str) -> bundles.Bundle:
-        try:
-            return bundles.open_bundle(root, version.digest, reference)
-        except RegistryError as error:
-            _why(root, reference, error)
-            raise
-
-    def _local(self, version: ModelVersion) -> Path | None:
-        source = version.tags.get("jade.source", "")
-        return Path(_path_of(source)) if source.startswith("file:") and not self.place.served else None
-
-    def _download(self, version: ModelVersion, root: Path) -> None:
-        self._get(version.tags["jade.source"], root)
-
-    def _get(self, uri: str, into: Path) -> None:
-        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-        import mlflow
-
-        with self._staging() as staging, self.place.asking():
-            found = mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(staging), tracking_uri=self.uri)
-            into.parent.mkdir(parents=True, exist_ok=True)
-            _move_in(Path(found), into)
-
-    def _merged(self, version: ModelVersion, bundle: bundles.Bundle, folder: Path) -> Path:
-        """An adapter's base with the adapter merged in: made once, and again when it is not what it was."""
-        from jade_graph.registry import adapters
-
-        if (folder / "config.json").is_file() and bundles.content(folder, version.name) == version.content:
-            return folder
-        base = adapters.base_folder(version.tags["jade.base"])
-        if (found := adapters.weights_of(base)) != version.tags["jade.base_weights"]:
-            raise RegistryError(
-                f"the base {version.tags['jade.base']!r} of {version.uri} has other weights now: {found}, not "
-                f"{version.tags['jade.base_weights']}.",
-                code="ADAPTER_BASE",
-                hint="put the base back that the adapter was trained on",
-            )
-        with self._staging() as staging:
-            made = staging / version.name
-            adapters.merge(bundle.model, base, made)
-            if bundles.content(made, version.name) != version.content:
-                raise bundles.corrupt(version.uri, "base and adapter do not make the model that was registered")
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            _move_in(made, folder)
-        return folder
-
-    @contextmanager
-    def _staging(self) -> Iterator[Path]:
-        """A folder beside the fetched versions, gone at the end; those of killed processes are cleared away."""
-        self.place.data.mkdir(parents=True, exist_ok=True)
-        for left in self.place.data.glob(f"{_STAGING}*"):
-            pid = left.name.removeprefix(_STAGING).partition("-")[0]
-            if pid.isdigit() and int(pid) != os.getpid() and not _alive(int(pid)):
-                shutil.rmtree(left, ignore_errors=True)
-        folder = Path(tempfile.mkdtemp(prefix=f"{_STAGING}{os.getpid()}-", dir=self.place.data))
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _why(root: Path, reference: str, error: RegistryError) -> None:
-    """A damaged bundle: say what is the matter with its weights, where that can be seen."""
-    from jade_graph.registry.checking import check_weights
-
-    try:
-        check_weights(root / bundles.MODEL_DIR)
-    except RegistryError as seen:
-        raise RegistryError(
-            f"the stored version {reference} is damaged: {seen.message}",
-            code=seen.error_code,
-            hint=error.hint,
-        ) from error
-
-
-def _link(model: Path, folder: Path) -> None:
-    """A folder of the model's own name, so that its content version is the registered one, with links to the files."""
-    wanted = {path.name: path.resolve() for path in model.iterdir()}
-    if folder.is_dir() and {p.name: p.resolve() for p in folder.iterdir()} == wanted:
-        return
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(prefix=f"{_STAGING}{os.getpid()}-", dir=folder.parent))
-    for name, path in wanted.items():
-        try:
-            (made / name).symlink_to(path)
-        except OSError:  # Windows without the right to link
-            shutil.copyfile(path, made / name)
-    _move_in(made, folder)
-
-
-def _move_in(made: Path, folder: Path) -> None:
-    """Put a finished folder in its place; whoever came first with the same content wins."""
-    if folder.is_dir():
-        old = Path(tempfile.mkdtemp(prefix=f"{_STAGING}{os.getpid()}-", dir=folder.parent))
-        with suppress(OSError):  # another process may just have done so
-            os.replace(folder, old / "old")
-        shutil.rmtree(old, ignore_errors=True)
-    try:
-        os.replace(made, folder)
-    except OSError:
-        if not folder.is_dir():
-            raise
-        shutil.rmtree(made, ignore_errors=True)
-
-
-def _path_of(uri: str) -> str:
-    from urllib.parse import unquote, urlparse
-    from urllib.request import url2pathname
-
-    return url2pathname(unquote(urlparse(uri).path)) if os.name == "nt" else unquote(urlparse(uri).path)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
-
-
-__all__ = ["ANY", "CHALLENGER", "Registry", "who"]

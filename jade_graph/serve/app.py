@@ -26,7 +26,7 @@ from jade_graph.serve.guard import Guard, problem
 from jade_graph.serve.keys import Keys, Rate
 from jade_graph.serve.metrics import CONTENT_TYPE
 from jade_graph.serve.openapi import ERRORS, document
-from jade_graph.serve.problems import RequestError, RunFailed
+from jade_graph.serve.problems import RequestError
 from jade_graph.serve.requests import (
     Body,
     ChatRequest,
@@ -102,7 +102,7 @@ def _questions(app: FastAPI, service: Service) -> None:
         responses={
             200: {
                 "model": schemas.ChatCompletion,
-                "content": {"text/event-stream": {"schema": {"type": "string"}}},
+                "content": {"text/event-stream": {}},
                 "description": "The answer; with `stream` as server-sent events.",
             },
             **ERRORS,
@@ -118,9 +118,7 @@ def _questions(app: FastAPI, service: Service) -> None:
             stream = EventStream(service, job, ignored, events=events, usage=usage)
             await unless_gone(request.receive, stream.begin())
             return stream
-        run = await unless_gone(request.receive, service.answer(job))
-        if run.status != "answered":
-            raise RunFailed(run)
+        run = job.require_answer(await unless_gone(request.receive, service.answer(job)))
         return Json(replies.completion(run, ignored, steps=events))
 
     @app.get(

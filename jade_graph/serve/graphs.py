@@ -114,7 +114,7 @@ class Graphs:
         """The graph behind a name, held for the time of the block.
 
         Raises:
-            RequestError: UNKNOWN_MODEL, OVERLOADED (every place for a version is in use).
+            RequestError: UNKNOWN_MODEL, SERVER_BUSY (every place for a version is in use).
             JadeError: the version cannot be loaded.
         """
         preset, _, version = model.partition("@")
@@ -178,7 +178,7 @@ class Graphs:
             if number is None:
                 raise RequestError(
                     f"{len(self._others)} versions are in memory and in use: no other can be loaded now.",
-                    code="OVERLOADED",
+                    code="SERVER_BUSY",
                     hint="try again soon, or raise serve.versions",
                     headers={"retry-after": "5"},
                 )

@@ -38,7 +38,7 @@ class Places:
             accepted: called when there is a place, or one in the queue.
 
         Raises:
-            RequestError: OVERLOADED when the queue is full, or `within_s` passed.
+            RequestError: SERVER_BUSY when the queue is full, or `within_s` passed.
         """
         if self.running < self.concurrency:
             self.running += 1
@@ -68,7 +68,7 @@ class Places:
         self._next()
 
     def require_room(self) -> None:
-        """Raise `RequestError` OVERLOADED where a request that comes now would be refused."""
+        """Raise `RequestError` SERVER_BUSY where a request that comes now would be refused."""
         if self.running >= self.concurrency and len(self._waiting) >= self.queue:
             raise self._overloaded(
                 f"{self.running} runs are under way and {len(self._waiting)} requests wait: no more are taken."
@@ -81,7 +81,7 @@ class Places:
     def _overloaded(self, message: str) -> RequestError:
         wait = self.wait_s()
         headers = {"retry-after": str(wait)}
-        return RequestError(message, code="OVERLOADED", hint=f"try again in {wait} s", headers=headers)
+        return RequestError(message, code="SERVER_BUSY", hint=f"try again in {wait} s", headers=headers)
 
     def _next(self) -> None:
         while self._waiting:

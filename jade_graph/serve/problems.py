@@ -29,7 +29,7 @@ _STATUS: Mapping[str, int] = {
     "RUN_ENDED": 409,
     "BODY_TOO_LARGE": 413,
     "BODY_NOT_JSON": 415,
-    "OVERLOADED": 429,
+    "SERVER_BUSY": 429,
     "RATE_LIMIT": 429,
     "CANCELLED": 499,
     "SERVER_STOPPING": 503,
@@ -70,19 +70,26 @@ class RequestError(UsageError):
 
 
 class RunFailed(JadeError):  # noqa: N818 - it is a run that failed, not an error of the server
-    """A run ended without an answer; the code is the run's own error."""
+    """A run ended without an answer; the code is the run's own error.
 
-    def __init__(self, run: Run) -> None:
+    Args:
+        own_deadline: the deadline that passed was the client's, not the server's: no fault of ours.
+    """
+
+    def __init__(self, run: Run, *, own_deadline: bool = False) -> None:
         # The run's message begins with its code where it came from a typed error.
         message = (run.error_message or f"the run ended with {run.error}.").removeprefix(f"[{run.error}] ")
         super().__init__(message, code=run.error or "INTERNAL")
         self.run = run
+        self.own_deadline = own_deadline
 
 
 def status_of(error: BaseException) -> int:
     """The HTTP status of an error."""
     if not isinstance(error, JadeError):
         return 500
+    if isinstance(error, RunFailed) and error.own_deadline and error.error_code == "LIMIT_DEADLINE":
+        return 422
     if (known := _STATUS.get(error.error_code)) is not None:
         return known
     if isinstance(error, RunFailed):

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 
 from jade_graph.serve.problems import RequestError
 from jade_graph.types import Limits
@@ -19,6 +19,16 @@ from jade_graph.types import Limits
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _SEED = 2**63 - 1
 Metadata = dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]]
+
+
+def _require_false(value: bool) -> bool:
+    if value:
+        raise ValueError("is not supported")
+    return value
+
+
+# Not Literal[False], which 0 equals.
+No = Annotated[bool, AfterValidator(_require_false), WithJsonSchema({"const": False})]
 
 
 class Strict(BaseModel):
@@ -108,9 +118,9 @@ class ChatRequest(Strict):
     user: str | None = Field(None, max_length=200)
     jade: JadeOptions | None = None
     # Allowed in the one form that asks for nothing.
-    n: Literal[1] | None = None
-    logprobs: Literal[False] | None = None
-    top_logprobs: Literal[0] | None = None
+    n: int | None = Field(None, ge=1, le=1)
+    logprobs: No | None = None
+    top_logprobs: int | None = Field(None, ge=0, le=0)
     response_format: TextFormat | None = None
     modalities: list[Literal["text"]] | None = None
     tools: list[Any] | None = Field(None, max_length=0)
@@ -242,6 +252,12 @@ def _named(kind: type[Strict], error: ValidationError) -> RequestError:
         return RequestError(
             f"{where.split('.')[0]!r} is not supported: {_REFUSED[where.split('.')[0]]}.",
             code="UNSUPPORTED_PARAMETER",
+            param=where[:200],
+        )
+    if re.fullmatch(r"messages\.\d+\.content.*", where):
+        return RequestError(
+            f"{where[:200]!r}: a text is needed, or a list of text parts; nothing else is read.",
+            code="BAD_PARAMETER",
             param=where[:200],
         )
     told = f"{where[:200]!r}" if where else "the body"

@@ -21,7 +21,7 @@ from jade_graph.manifest import version
 from jade_graph.serve.graphs import Graphs
 from jade_graph.serve.metrics import Metrics
 from jade_graph.serve.places import Places
-from jade_graph.serve.problems import RequestError
+from jade_graph.serve.problems import RequestError, RunFailed
 from jade_graph.serve.requests import LimitsBody
 from jade_graph.types import Run
 
@@ -45,6 +45,13 @@ class Job:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     run_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     asked: float = field(default_factory=time.monotonic)
+
+    def require_answer(self, run: Run) -> Run:
+        """The run, if it has an answer. Raises `RunFailed`."""
+        if run.status != "answered":
+            own = self.limits is not None and self.limits.deadline_s is not None
+            raise RunFailed(run, own_deadline=own)
+        return run
 
 
 class Service:
@@ -83,7 +90,7 @@ class Service:
             admitted: called when the run begins.
 
         Raises:
-            RequestError: UNKNOWN_MODEL, LIMIT_RAISED, OVERLOADED, SERVER_STOPPING. UsageError: an illegal plan.
+            RequestError: UNKNOWN_MODEL, LIMIT_RAISED, SERVER_BUSY, SERVER_STOPPING. UsageError: an illegal plan.
         """
         if self.stopping:
             raise RequestError("the server is stopping.", code="SERVER_STOPPING", headers={"retry-after": "5"})

@@ -17,7 +17,7 @@ from jade_graph.context import Event
 from jade_graph.errors import JadeError
 from jade_graph.serve import replies
 from jade_graph.serve.answers import event
-from jade_graph.serve.problems import RequestError, RunFailed, body_of, status_of
+from jade_graph.serve.problems import RequestError, body_of, status_of
 from jade_graph.serve.service import Job, Service
 from jade_graph.types import Run
 
@@ -90,9 +90,7 @@ class EventStream(Response):
                 await put(self._chunks.event(told))
         assert self._task is not None
         try:
-            run = self._task.result()
-            if run.status != "answered":
-                raise RunFailed(run)
+            run = self._job.require_answer(self._task.result())
         except JadeError as error:
             await put(body_of(error, status_of(error)), end=True)
             return

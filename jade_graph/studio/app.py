@@ -18,6 +18,9 @@ from jade_graph.studio.learning_page import LearningPage
 from jade_graph.studio.runs_page import RunsPage
 from jade_graph.studio.state import Studio
 
+PATIENCE_S = 60.0
+"""Seconds that a page may take to be built: a busy machine is no reason to give up."""
+
 
 def build(studio: Studio, *, host: str = "127.0.0.1", token: str | None = None) -> FastAPI:
     """The application. Raises `UsageError` STUDIO_TOKEN where others could reach it and there is no token."""
@@ -49,17 +52,17 @@ def _assets(app: FastAPI) -> None:
 def _pages(studio: Studio) -> None:
     pages.on_shutdown(studio.close)
 
-    @ui.page("/")
+    @ui.page("/", response_timeout=PATIENCE_S)
     async def runs(request: Request) -> None:
         with shell.frame("Runs", "Runs"):
             await RunsPage(studio, _query(request)).build()
 
-    @ui.page("/run/{run_id}")
+    @ui.page("/run/{run_id}", response_timeout=PATIENCE_S)
     def run(request: Request, run_id: str) -> None:
         with shell.frame(f"Run {run_id[:8]}", "Runs"):
             run_page.build(studio, run_id, _query(request))
 
-    @ui.page("/pair")
+    @ui.page("/pair", response_timeout=PATIENCE_S)
     def pair(a: str = "", b: str = "") -> None:
         with shell.frame("Side by side", "Compare"):
             if a and b:
@@ -67,22 +70,22 @@ def _pages(studio: Studio) -> None:
             else:
                 shell.empty("Two runs are needed", "Fork a run, or choose a question on the page Compare.")
 
-    @ui.page("/ask")
+    @ui.page("/ask", response_timeout=PATIENCE_S)
     async def ask(request: Request) -> None:
         with shell.frame("Ask", "Ask"):
             await ask_page.build(studio, _query(request))
 
-    @ui.page("/compare")
+    @ui.page("/compare", response_timeout=PATIENCE_S)
     async def compare(request: Request) -> None:
         with shell.frame("Compare", "Compare"):
             await ComparePage(studio, _query(request)).build()
 
-    @ui.page("/learning")
+    @ui.page("/learning", response_timeout=PATIENCE_S)
     async def learning(request: Request) -> None:
         with shell.frame("Learning", "Learning"):
             await LearningPage(studio, _query(request)).build()
 
-    @ui.page("/corpus")
+    @ui.page("/corpus", response_timeout=PATIENCE_S)
     async def corpus(request: Request) -> None:
         with shell.frame("Corpus", "Corpus"):
             await CorpusPage(studio, _query(request)).build()

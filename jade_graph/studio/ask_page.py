@@ -5,7 +5,9 @@ Invariant: the page starts the run and goes to it; it waits for nothing.
 
 from __future__ import annotations
 
-from nicegui import run, ui
+import asyncio
+
+from nicegui import ui
 
 from jade_graph import plugins
 from jade_graph.errors import JadeError
@@ -17,7 +19,7 @@ from jade_graph.studio.state import Studio
 async def build(studio: Studio, query: dict[str, str]) -> None:
     s = studio.settings
     presets = plugins.names("jade.presets")
-    corpora = list(dict.fromkeys([*await run.io_bound(studio.corpora), s.corpus]))
+    corpora = list(dict.fromkeys([*await asyncio.to_thread(studio.corpora), s.corpus]))
     with ui.element("section").classes("st-form"):
         with ui.element("h1"):
             ui.label("Ask a question")
@@ -65,7 +67,7 @@ async def build(studio: Studio, query: dict[str, str]) -> None:
                 "The bundled model reads the invented microworld alone; jade microworld show prints questions that it "
                 "knows. Any other model answers questions about your documents."
             ).classes("st-soft")
-        known = await run.io_bound(studio.index.questions, 4)
+        known = await asyncio.to_thread(studio.index.questions, 4)
         if known:
             ui.label("Asked before").classes("st-label")
             with ui.element("div").classes("st-try"):

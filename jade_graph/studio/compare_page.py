@@ -6,10 +6,11 @@ it is one; a pair of runs is one click away.
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nicegui import run, ui
+from nicegui import ui
 
 from jade_graph.errors import JadeError
 from jade_graph.picture.text import clean, milliseconds
@@ -35,8 +36,8 @@ class ComparePage:
         self.show = query.get("show", "") if query.get("show") in ("right", "wrong") else ""
 
     async def build(self) -> None:
-        await run.io_bound(self.studio.sync)
-        self.known = await run.io_bound(self.studio.index.arms)
+        await asyncio.to_thread(self.studio.sync)
+        self.known = await asyncio.to_thread(self.studio.index.arms)
         if len(self.known) < 2 and not all(self.sides.values()):
             shell.empty(
                 "There is one version and one method so far",
@@ -78,7 +79,7 @@ class ComparePage:
         if not all(self.sides.values()):
             return
         try:
-            found = await run.io_bound(self._compared)
+            found = await asyncio.to_thread(self._compared)
         except JadeError as error:
             with self.box:
                 shell.empty("These two cannot be compared", str(error))

@@ -5,9 +5,10 @@ Invariant: the three lists come from one search of the corpus itself; a passage 
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
-from nicegui import run, ui
+from nicegui import ui
 
 from jade_graph.errors import JadeError
 from jade_graph.picture.text import clean
@@ -26,7 +27,7 @@ class CorpusPage:
         self.k = int(query["k"]) if query.get("k", "").isdigit() else studio.settings.k
 
     async def build(self) -> None:
-        names = list(await run.io_bound(self.studio.corpora))
+        names = list(await asyncio.to_thread(self.studio.corpora))
         if not names:
             shell.empty(
                 "There is no corpus yet",
@@ -65,7 +66,7 @@ class CorpusPage:
             return
         asked = (self.name, self.text, self.k)
         try:
-            ranked = await run.io_bound(self._ranked, *asked)
+            ranked = await asyncio.to_thread(self._ranked, *asked)
         except JadeError as error:
             with self.box:
                 shell.empty("The corpus cannot be searched", str(error))

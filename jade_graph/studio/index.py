@@ -7,6 +7,7 @@ only a computation knows (F1 by the gold answers of the run) is computed once, t
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -94,6 +95,7 @@ class Index:
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
+        self._lock = threading.Lock()
         try:
             known = sa.inspect(engine)
             if known.has_table(rows.name) and {c["name"] for c in known.get_columns(rows.name)} != set(rows.c.keys()):
@@ -104,25 +106,34 @@ class Index:
                 f"the studio cannot keep its index in the run store: {error}", code="STORE_WRITE", hint="jade doctor"
             ) from error
 
-    def sync(self) -> int:
-        """Copy what is new or has changed; returns how many."""
+    def sync(self, blocks: int | None = None) -> int:
+        """Copy what is new or has changed, at most so many blocks of it; returns how many runs.
+
+        What has been copied is seen at once: a first copy of very many runs does not hold up who looks.
+        """
+        copied = 0
+        while blocks is None or blocks > 0:
+            with self._lock:
+                now = self._block()
+            copied += now
+            if now < _BLOCK:
+                break
+            blocks = None if blocks is None else blocks - 1
+        return copied
+
+    def _block(self) -> int:
         r = tables.runs.c
         stale = sa.or_(rows.c.id.is_(None), rows.c.status != r.status, rows.c.attempt != r.attempt)
         joined = tables.runs.outerjoin(rows, rows.c.id == r.id)
-        query = sa.select(tables.runs).select_from(joined).where(stale).limit(_BLOCK)
-        copied = 0
-        while True:
-            with self._engine.begin() as db:
-                found = [_row(dict(row)) for row in db.execute(query).mappings()]
-                if not found:
-                    return copied
-                ids = [row["id"] for row in found]
-                for start in range(0, len(ids), 500):
-                    db.execute(rows.delete().where(rows.c.id.in_(ids[start : start + 500])))
+        query = sa.select(tables.runs).select_from(joined).where(stale).order_by(r.started_at.desc()).limit(_BLOCK)
+        with self._engine.begin() as db:
+            found = [_row(dict(row)) for row in db.execute(query).mappings()]
+            ids = [row["id"] for row in found]
+            for start in range(0, len(ids), 500):
+                db.execute(rows.delete().where(rows.c.id.in_(ids[start : start + 500])))
+            if found:
                 db.execute(rows.insert(), found)
-            copied += len(found)
-            if len(found) < _BLOCK:
-                return copied
+        return len(found)
 
     def page(
         self, where: Filter, *, sort: str = "started_at", descending: bool = True, limit: int = 25, offset: int = 0
@@ -134,6 +145,11 @@ class Index:
         query = sa.select(rows).where(*_conditions(where)).order_by(order, rows.c.id).limit(limit).offset(offset)
         with self._engine.connect() as db:
             return [dict(row) for row in db.execute(query).mappings()]
+
+    def holds(self) -> bool:
+        """Whether there is any run."""
+        with self._engine.connect() as db:
+            return db.execute(sa.select(rows.c.id).limit(1)).first() is not None
 
     def count(self, where: Filter) -> int:
         with self._engine.connect() as db:

@@ -6,10 +6,11 @@ written.
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
-from nicegui import run, ui
+from nicegui import ui
 
 from jade_graph.picture.text import clean
 from jade_graph.studio import learning, shell
@@ -30,7 +31,7 @@ class LearningPage:
 
     async def build(self) -> None:
         data = self.studio.settings.data_path
-        found = [str(p) for p in await run.io_bound(learning.folders, data, Path())]
+        found = [str(p) for p in await asyncio.to_thread(learning.folders, data, Path())]
         if not found and not self.folder:
             shell.empty(
                 "No learning run is to be seen from here",
@@ -61,7 +62,7 @@ class LearningPage:
     async def refresh(self) -> None:
         if not self.folder:
             return
-        now = await run.io_bound(learning.read, Path(self.folder))
+        now = await asyncio.to_thread(learning.read, Path(self.folder))
         if now == self.shown:
             return
         self.shown = now

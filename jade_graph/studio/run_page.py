@@ -6,10 +6,11 @@ server: starting a fork, and the address, which holds the step, the box and the 
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
-from nicegui import run, ui
+from nicegui import ui
 
 from jade_graph import plugins
 from jade_graph.errors import JadeError
@@ -57,7 +58,7 @@ def _script(code: str) -> None:
 # --- forking ----------------------------------------------------------------------------------------------------------
 async def _ask(studio: Studio, run_id: str, seq: int) -> None:
     try:
-        found, _ = await run.io_bound(studio.run, run_id)
+        found, _ = await asyncio.to_thread(studio.run, run_id)
         t = action_at(found, seq)
     except JadeError as error:
         ui.notify(str(error), type="negative")

@@ -6,18 +6,19 @@ of rows; counting, sorting and grouping are the database's.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from nicegui import run, ui
+from nicegui import ui
 
 from jade_graph.picture.text import clean, milliseconds
 from jade_graph.studio import shell
 from jade_graph.studio.index import SORTS, Filter, Summary
 from jade_graph.studio.state import Studio
 
-SIZE = 25
+SIZE = 50
 _COLUMNS = (
     ("question", "Question", "left"), ("answer", "Answer", "left"), ("type", "Type", "left"), ("plan", "Plan", "left"),
     ("preset", "Preset", "left"), ("version", "Version", "left"), ("f1", "F1", "right"), ("calls", "Calls", "right"),
@@ -57,8 +58,12 @@ class RunsPage:
         self.last: tuple[Any, ...] = ()
 
     async def build(self) -> None:
-        await run.io_bound(self.studio.sync)
-        if not await run.io_bound(self.studio.index.count, Filter()):
+        index = self.studio.index
+        if not await asyncio.to_thread(index.holds):
+            await asyncio.to_thread(index.sync, 1)
+        else:
+            self.studio.follow()
+        if not await asyncio.to_thread(index.holds):
             shell.empty(
                 "No run is recorded yet",
                 "Ask a question here, or record many with a rollout. This page fills by itself.",
@@ -67,7 +72,7 @@ class RunsPage:
             ui.link("Ask a question", "/ask").classes("jv-button jv-primary st-button-link")
             ui.timer(2.0, self._look_again)
             return
-        choices = await run.io_bound(self.studio.index.choices)
+        choices = await asyncio.to_thread(self.studio.choices)
         with ui.element("div").classes("st-runs"):
             with ui.element("section").classes("st-table-side"):
                 self._filters(choices)
@@ -108,7 +113,7 @@ class RunsPage:
             "rowsPerPage": SIZE, "rowsNumber": 0, "page": self.page, "sortBy": self.sort, "descending": self.descending,
         }  # fmt: skip
         self.table = ui.table(columns=columns, rows=[], row_key="id", pagination=pagination)
-        self.table.classes("st-table").props('flat dense binary-state-sort :rows-per-page-options="[25, 50, 100]"')
+        self.table.classes("st-table").props('flat dense binary-state-sort :rows-per-page-options="[50]"')
         self.table.add_slot("body-cell-question", _QUESTION)
         self.table.add_slot("body-cell-answer", _ANSWER)
         self.table.add_slot("body-cell-f1", _F1)
@@ -124,14 +129,13 @@ class RunsPage:
         asked = event.args["pagination"]
         self.page, self.sort = int(asked["page"]), str(asked.get("sortBy") or "started_at")
         self.descending = bool(asked["descending"]) or not asked.get("sortBy")
-        self.table.pagination["rowsPerPage"] = min(int(asked["rowsPerPage"]) or 100, 100)
         await self.refresh()
 
     async def refresh(self, *, quietly: bool = False) -> None:
-        size = int(self.table.pagination["rowsPerPage"])
+        size = SIZE
         index = self.studio.index
-        summary: Summary = await run.io_bound(index.summary, self.where)
-        found = await run.io_bound(
+        summary: Summary = await asyncio.to_thread(index.summary, self.where)
+        found = await asyncio.to_thread(
             index.page,
             self.where,
             sort=self.sort,
@@ -148,21 +152,23 @@ class RunsPage:
         )
         self.table.rows[:] = [_shown(row) for row in found]
         self.table.update()
-        self._aside(summary)
         query = self.where.as_query()
         if self.sort != "started_at" or not self.descending:
             query |= {"sort": self.sort, "order": "desc" if self.descending else "asc"}
         if self.page > 1:
             query["page"] = str(self.page)
         ui.navigate.history.replace(shell.url("/", query))
+        self._aside(
+            summary
+        )  # last: it removes the button that was pressed, and with it the place that we are called in
 
     async def _live(self) -> None:
-        await run.io_bound(self.studio.sync)
+        await asyncio.to_thread(self.studio.sync)
         await self.refresh(quietly=True)
 
     async def _look_again(self) -> None:
-        await run.io_bound(self.studio.sync, now=True)
-        if await run.io_bound(self.studio.index.count, Filter()):
+        await asyncio.to_thread(self.studio.sync)
+        if await asyncio.to_thread(self.studio.index.holds):
             ui.navigate.reload()
 
     # --- the selection ------------------------------------------------------------------------------------------------

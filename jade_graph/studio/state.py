@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _KEPT = 16
 _SYNC_S = 2.0
+_CHOICES_S = 10.0
 
 
 class Studio:
@@ -39,15 +40,29 @@ class Studio:
         self.room = Room(configured)
         self._ended: OrderedDict[tuple[str, int], tuple[Run, Pieces | None]] = OrderedDict()
         self._corpus: LocalRetriever | None = None
-        self._synced = 0.0
-        self._lock = threading.Lock()
+        self._synced = self._chosen = -1e9
+        self._choices: dict[str, list[str]] = {}
+        self._lock, self._syncing = threading.Lock(), threading.Lock()
 
-    def sync(self, *, now: bool = False) -> None:
-        """Bring the index up to date, unless that was just done."""
-        with self._lock:
-            if now or time.monotonic() - self._synced > _SYNC_S:
-                self.index.sync()
-                self._synced = time.monotonic()
+    def sync(self) -> None:
+        """Bring the index up to date, unless that was just done or somebody is doing it."""
+        if time.monotonic() - self._synced < _SYNC_S or not self._syncing.acquire(blocking=False):
+            return
+        try:
+            self.index.sync()
+            self._synced = time.monotonic()
+        finally:
+            self._syncing.release()
+
+    def choices(self) -> dict[str, list[str]]:
+        """What the filters offer; asked of the index once in a while."""
+        if time.monotonic() - self._chosen > _CHOICES_S:
+            self._choices, self._chosen = self.index.choices(), time.monotonic()
+        return self._choices
+
+    def follow(self) -> None:
+        """Begin to bring the index up to date, on a thread of its own."""
+        threading.Thread(target=self.sync, name="studio-index", daemon=True).start()
 
     def run(self, run_id: str) -> tuple[Run, Pieces | None]:
         """A run with its rewards, and what spells its tokens. Raises `StoreError` RUN_NOT_FOUND, RUN_AMBIGUOUS."""

@@ -244,13 +244,15 @@ class Reloader:
         self._loading = number
         backbone: Backbone | None = None
         try:
+            fetched = False
             try:
                 described, folder = self._source.fetch(number)
+                fetched = True
                 backbone = self._load(described, folder)
                 if self._check is not None:
                     self._check(backbone)
             except Exception as error:
-                if not blames_version(error):
+                if not blames_version(error, fetched):
                     raise
                 self._refuse(number, error)
                 return
@@ -285,8 +287,9 @@ class Reloader:
         return True
 
     def _refuse(self, number: int, error: Exception) -> None:
-        code = error.error_code if isinstance(error, JadeError) else type(error).__name__
-        alarm = Alarm(number, code, str(error), time.time())
+        code = error.error_code if isinstance(error, JadeError) else "BACKBONE_LOAD"
+        told = str(error) if isinstance(error, JadeError) else f"{type(error).__name__}: {error}"
+        alarm = Alarm(number, code, told, time.time())
         self._refused[number] = alarm
         self._alert(alarm)
 
@@ -310,14 +313,18 @@ class Reloader:
 TEMPORARY = frozenset(
     {"SMOKE_SEARCH", "REGISTRY_BUSY", "REGISTRY_FAILED", "REGISTRY_MISSING_PACKAGE", "REGISTRY_UNREACHABLE"}
 )
-"""Codes of errors that another try may not meet; whatever is no `JadeError` is taken to be such."""
+"""Codes of errors that another try may not meet."""
 
 
-def blames_version(error: Exception) -> bool:
-    """Whether an error while a version was brought in is the version's own, so that trying again is of no use."""
+def blames_version(error: Exception, fetched: bool) -> bool:
+    """Whether an error while a version was brought in is the version's own, so that trying again is of no use.
+
+    Args:
+        fetched: it happened after the download: what has no type then is the version's fault, before it the network's.
+    """
     if isinstance(error, RetrievalError):
         return False
-    return isinstance(error, JadeError) and error.error_code not in TEMPORARY
+    return error.error_code not in TEMPORARY if isinstance(error, JadeError) else fetched
 
 
 def _close(backbone: Backbone) -> None:

@@ -57,28 +57,29 @@ class Smoke:
         for run in runs:
             for t in run.transitions:
                 if not all(map(math.isfinite, t.old_logprobs)):
-                    raise _refused("SMOKE_NOT_FINITE", f"{t.role} has log-probabilities that are not finite", run)
+                    raise _refused(f"{t.role} has log-probabilities that are not finite", run, code="SMOKE_NOT_FINITE")
                 if t.role and t.action_token_ids:
                     actions, illegal = actions + 1, illegal + (t.violation is not None)
             if run.error == "BACKBONE_NOT_FINITE":
-                raise _refused("SMOKE_NOT_FINITE", run.error_message, run)
+                raise _refused(run.error_message, run, code="SMOKE_NOT_FINITE")
             if run.status != "answered" and any(t.error and not t.sampling for t in run.transitions):
                 # A tool's failure says nothing of the version: it is asked again later.
                 raise RetrievalError(f"smoke question {run.question!r}: {run.error_message}", code="SMOKE_SEARCH")
             if run.status != "answered":
-                raise _refused("SMOKE_FAILED_RUN", f"the run failed with {run.error}: {run.error_message}", run)
+                raise _refused(f"the run failed with {run.error}: {run.error_message}", run, code="SMOKE_FAILED_RUN")
             if not run.answer.strip():
-                raise _refused("SMOKE_NO_ANSWER", "the answer is empty", run)
+                raise _refused("the answer is empty", run, code="SMOKE_NO_ANSWER")
             if golds := run.metadata.get("answers"):
                 scores.append(token_f1(run.answer, golds) or 0.0)
         legal = 1 - illegal / actions if actions else 0.0
         if legal < self.legal:
-            raise _refused("SMOKE_ILLEGAL", f"{legal:.0%} of {actions} actions are legal, {self.legal:.0%} are needed")
+            told = f"{legal:.0%} of {actions} actions are legal, {self.legal:.0%} are needed"
+            raise _refused(told, code="SMOKE_ILLEGAL")
         figures = {"questions": float(len(runs)), "legal": legal}
         if scores:
             figures["f1"] = sum(scores) / len(scores)
             if figures["f1"] < self.f1:
-                raise _refused("SMOKE_F1", f"the mean F1 is {figures['f1']:.2f}, {self.f1:.2f} is needed")
+                raise _refused(f"the mean F1 is {figures['f1']:.2f}, {self.f1:.2f} is needed", code="SMOKE_F1")
         return figures
 
 
@@ -144,6 +145,6 @@ def _microworld() -> tuple[tuple[Question, ...], Retriever]:
     return tuple(make_questions(world, 4, seed=0)), WordSearch(world.passages)
 
 
-def _refused(code: str, what: str, run: Run | None = None) -> BackboneError:
+def _refused(what: str, run: Run | None = None, *, code: str) -> BackboneError:
     where = f" (smoke question {run.question!r})" if run is not None else ""
     return BackboneError(f"{what}{where}.", code=code, hint="jade rollback, or register a version that is whole")

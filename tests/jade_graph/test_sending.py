@@ -7,6 +7,7 @@ import json
 import threading
 
 import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.trace.export import SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
@@ -49,7 +50,7 @@ def test_a_receiver_that_refuses_is_an_error(recorded):
 
 
 def test_the_command_posts_otlp_to_the_endpoint(recorded, tmp_path, monkeypatch, capsys):
-    store, runs = recorded
+    _, runs = recorded
     got = []
 
     class Receiver(http.server.BaseHTTPRequestHandler):
@@ -75,7 +76,11 @@ def test_the_command_posts_otlp_to_the_endpoint(recorded, tmp_path, monkeypatch,
     assert (told["runs"], told["to"]) == (1, "otlp")
     [(path, body)] = got
     assert path == "/v1/traces"
-    assert runs[1].id.encode() in body or len(body) > 200
+    spans = ExportTraceServiceRequest.FromString(body).resource_spans[0].scope_spans[0].spans
+    [root] = [span for span in spans if not span.parent_span_id]
+    told = {a.key: a.value for a in root.attributes}
+    assert told["jade.run_id"].string_value == runs[1].id
+    assert told["gen_ai.usage.input_tokens"].int_value == runs[1].counters.prompt_tokens
 
 
 def test_wrong_words_are_told(recorded, tmp_path, monkeypatch, capsys):
@@ -108,4 +113,5 @@ def test_mlflow_gets_each_run_once_with_its_tree_and_tokens(recorded, tmp_path):
     assert (usage["input_tokens"], usage["output_tokens"]) == (counters.prompt_tokens, counters.action_tokens)
     root = next(span for span in trace.data.spans if span.parent_id is None)
     assert abs(root.start_time_ns / 1e9 - runs[0].started_at) < 0.001
-    assert "book 0" in str(root.inputs)
+    assert "book 0" in str(root.inputs) + str(root.attributes)
+    assert {span.span_type for span in trace.data.spans} == {"AGENT", "CHAIN", "LLM", "RETRIEVER"}

@@ -134,11 +134,11 @@ const jadeViewer = (() => {
     const slider = el("input", "jv-slider", null, {type: "range", min: "0", max: "0", value: "0", "aria-label": "Step"});
     const play = button("▶", "Play (space)", () => toggle(), "jv-play");
     const told = el("div", "jv-told", null, {"aria-live": "polite"});
-    bar.append(button("◀", "One step back (left arrow)", () => go(step - 1), "jv-back"), play,
-      button("▶︎|", "One step on (right arrow)", () => go(step + 1), "jv-on"), slider, told);
+    bar.append(button("◀", "One step back (left arrow)", () => by(-1), "jv-back"), play,
+      button("▶︎|", "One step on (right arrow)", () => by(1), "jv-on"), slider, told);
     bar.querySelector(".jv-on").textContent = "▶";
     play.textContent = "Play";
-    slider.addEventListener("input", () => go(Number(slider.value)));
+    slider.addEventListener("input", () => by(Number(slider.value) - step));
 
     const changed = () => { if (o.onChange) o.onChange({step: follow ? null : step, select: chosen, tab}); };
     const scale = (by) => {
@@ -218,8 +218,9 @@ const jadeViewer = (() => {
       if (playing) { clearInterval(playing); playing = null; play.textContent = "Play"; return; }
       if (step >= view.steps) go(0);
       play.textContent = "Pause";
-      playing = setInterval(() => { if (step >= view.steps) toggle(); else go(step + 1); }, 700);
+      playing = setInterval(() => { go(step + 1); if (step >= view.steps) toggle(); }, 700);
     };
+    const by = (n) => { if (playing) toggle(); go(step + n); };  // whoever steps by hand has stopped the play
     const header = () => {
       const line = el("div", "jv-line");
       line.append(el("h1", "", view.question));
@@ -263,8 +264,8 @@ const jadeViewer = (() => {
       const at = e.target, tag = at.tagName || "";
       if (/^(INPUT|TEXTAREA|SELECT|BUTTON|SUMMARY)$/.test(tag) && at !== slider || at.isContentEditable) return;
       if (document.querySelector(".q-dialog")) return;
-      if (e.key === "ArrowLeft") { e.preventDefault(); go(step - 1); }
-      else if (e.key === "ArrowRight") { e.preventDefault(); go(step + 1); }
+      if (e.key === "ArrowLeft") { e.preventDefault(); by(-1); }
+      else if (e.key === "ArrowRight") { e.preventDefault(); by(1); }
       else if (e.key === " ") { e.preventDefault(); toggle(); }
     });
     new ResizeObserver(() => { if (view) fit(); }).observe(canvas);

@@ -234,7 +234,7 @@ def test_what_cannot_be_filled_in_is_named(model: JadeChatModel) -> None:
     with pytest.raises(UsageError, match="nested deeper"):
         model.with_structured_output(endless).invoke("?")
     with pytest.raises(UsageError, match="UNKNOWN_OPTION"):
-        model.with_structured_output(Part, method="function_calling")
+        model.with_structured_output(Part, method="magic")
 
 
 def test_a_tokenizer_of_words_cannot_spell_json() -> None:

@@ -21,19 +21,19 @@ import pytest
 pytest.importorskip("langgraph_runtime_inmem", reason="make test-langchain runs these in an environment of their own")
 
 from langgraph_sdk import get_client
+from langgraph_sdk.client import LangGraphClient
 
-from jade_graph.checkpoint import ALLOWED
+from jade_graph.checkpoint import SafeSerializer
+from jade_graph.langchain.served import make_checkpointer
 
 ROOT = Path(__file__).resolve().parents[3]
 SETTINGS = {"JADE_ENCODER": "hash", "JADE_RETRIEVAL": "bm25", "LANGSMITH_TRACING": "false", "OMP_NUM_THREADS": "1"}
 
 
-def test_the_allow_list_is_the_one_in_code() -> None:
-    listed = json.loads((ROOT / "langgraph.json").read_text())["checkpointer"]["serde"]
-    assert not listed["pickle_fallback"]
-    assert {tuple(pair) for pair in listed["allowed_msgpack_modules"]} == {
-        (kind.__module__, kind.__qualname__) for kind in ALLOWED
-    }
+def test_the_servers_checkpoints_have_the_allow_list() -> None:
+    settings = json.loads((ROOT / "langgraph.json").read_text())
+    assert settings["checkpointer"]["path"].endswith("served.py:make_checkpointer")
+    assert isinstance(make_checkpointer().serde, SafeSerializer)
 
 
 @pytest.fixture(scope="module")
@@ -69,35 +69,39 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path
         process.wait(timeout=30)
 
 
+async def asked_of(client: LangGraphClient, seen: dict[str, Any]) -> None:
+    (assistant,) = await client.assistants.search()
+    seen["schema"] = await client.assistants.get_schemas(assistant["assistant_id"])
+    thread = (await client.threads.create())["thread_id"]
+    seen["answer"] = await client.runs.wait(thread, "jade", input={"question": "Who is the mayor?"})
+    asked = {"question": "Who made it?"}
+    seen["nodes"] = [
+        node
+        async for event in client.runs.stream(thread, "jade", input=asked, stream_mode=["updates"])
+        if event.event == "updates"
+        for node in event.data
+    ]
+    seen["history"] = await client.threads.get_history(thread)
+    plain = await client.assistants.create("jade", config={"configurable": {"preset": "vanilla-rag", "k": 2}})
+    seen["fixed"] = [
+        node
+        async for event in client.runs.stream(None, plain["assistant_id"], input=asked, stream_mode=["updates"])
+        if event.event == "updates"
+        for node in event.data
+    ]
+    held = (await client.threads.create())["thread_id"]
+    await client.runs.wait(held, "jade", input=asked, interrupt_before=["AG", "QDS", "QDP"])
+    seen["next"] = (await client.threads.get_state(held))["next"]
+    seen["resumed"] = await client.runs.wait(held, "jade", input=None)
+
+
 def test_assistants_threads_runs_streams_and_an_interrupt(server: tuple[str, Path]) -> None:
     url, log = server
 
     async def scenario() -> dict[str, Any]:
-        client = get_client(url=url, api_key=None)
         seen: dict[str, Any] = {}
-        (assistant,) = await client.assistants.search()
-        seen["schema"] = await client.assistants.get_schemas(assistant["assistant_id"])
-        thread = (await client.threads.create())["thread_id"]
-        seen["answer"] = await client.runs.wait(thread, "jade", input={"question": "Who is the mayor?"})
-        asked = {"question": "Who made it?"}
-        seen["nodes"] = [
-            node
-            async for event in client.runs.stream(thread, "jade", input=asked, stream_mode=["updates"])
-            if event.event == "updates"
-            for node in event.data
-        ]
-        seen["history"] = await client.threads.get_history(thread)
-        plain = await client.assistants.create("jade", config={"configurable": {"preset": "vanilla-rag", "k": 2}})
-        seen["fixed"] = [
-            node
-            async for event in client.runs.stream(None, plain["assistant_id"], input=asked, stream_mode=["updates"])
-            if event.event == "updates"
-            for node in event.data
-        ]
-        held = (await client.threads.create())["thread_id"]
-        await client.runs.wait(held, "jade", input=asked, interrupt_before=["AG", "QDS", "QDP"])
-        seen["next"] = (await client.threads.get_state(held))["next"]
-        seen["resumed"] = await client.runs.wait(held, "jade", input=None)
+        async with get_client(url=url, api_key=None) as client:
+            await asked_of(client, seen)
         return seen
 
     seen = asyncio.run(scenario())

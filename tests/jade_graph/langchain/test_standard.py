@@ -63,6 +63,10 @@ class Chat:
     def has_structured_output(self) -> bool:
         return True
 
+    @property
+    def supports_json_mode(self) -> bool:
+        return True
+
 
 class TestChatModelUnit(Chat, ChatModelUnitTests):
     pass

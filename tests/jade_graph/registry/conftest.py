@@ -1,4 +1,4 @@
-"""A registry per test, copied from one empty database that is made once, and variants of the bundled model."""
+"""A registry per test, and variants of the bundled model."""
 
 from __future__ import annotations
 
@@ -10,15 +10,6 @@ import pytest
 
 from jade_graph.backbones import TINY
 from jade_graph.registry import Registry
-from jade_graph.registry.place import Place
-
-
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """MLflow takes seconds to make one; a copy takes none."""
-    file = tmp_path_factory.mktemp("empty") / "mlflow.db"
-    Place.find(f"sqlite:///{file}", file.parent).client.search_experiments()
-    return file
 
 
 @pytest.fixture
@@ -43,7 +34,7 @@ def write(folder: Path, values: dict) -> None:
 
 @pytest.fixture
 def variant(tmp_path: Path) -> Callable[..., Path]:
-    """`variant("a", .01)`: the bundled model with its embedding scaled by 1.01; the same arguments, the same weights."""
+    """`variant("a", .01)`: the bundled model with its embedding times 1.01; equal arguments make equal weights."""
 
     def make(name: str, change: float = 0.0) -> Path:
         folder = tmp_path / name

@@ -36,7 +36,7 @@ def test_a_version_holds_the_model_and_says_what_it_is(registry, variant):
     assert manifest["model"]["parameters"] == 1_267_840
     assert manifest["data"] == {"train": "films"}
     assert {"packages", "jade", "hardware", "time"} <= manifest.keys()
-    with registry._bundle(version) as bundle:
+    with registry.shelf.bundle(version) as bundle:
         card = (bundle.root / "README.md").read_text("utf-8")
     assert "films" in card
     assert "| f1 | 0.25 |" in card
@@ -80,7 +80,7 @@ def test_the_value_head_is_kept_apart(registry, variant):
     assert version.content == plain.content, "the weights that answer are the same"
     _, fetched = registry.fetch(2)
     assert not list(fetched.glob("value_head*"))
-    with registry._bundle(version) as bundle:
+    with registry.shelf.bundle(version) as bundle:
         assert (bundle.root / "value_head" / "value_head.safetensors").is_file()
     assert version.tags["jade.source_weights"] == content_version(folder).rpartition("@")[2]
 
@@ -239,7 +239,7 @@ def test_a_child_with_another_vocabulary_than_its_parent_is_refused(registry, va
 def test_a_version_that_was_damaged_in_the_store_never_becomes_champion(registry, variant, damage, expected):
     good, bad = registry.register(variant("good")), registry.register(variant("bad", 0.01))
     registry.promote(good.number, kind="force", reason="test")
-    with registry._bundle(bad) as bundle:
+    with registry.shelf.bundle(bad) as bundle:
         stored = bundle.model
     damage(stored)
     for attempt in (lambda: registry.fetch(2), lambda: registry.promote(2, kind="force", reason="test")):
@@ -330,7 +330,7 @@ def test_an_adapter_is_stored_small_and_served_merged(registry, variant, tmp_pat
     base = variant("base", 0.01)
     lora = adapter(base, tmp_path / "lora")
     version = registry.register(lora, base=str(base))
-    with registry._bundle(version) as bundle:
+    with registry.shelf.bundle(version) as bundle:
         assert bundle.size < 100_000
         assert bundle.base is not None
     found, folder = registry.fetch(version.number)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -91,10 +92,20 @@ async def test_a_server_without_a_record_says_so(serving, chat):
 async def test_limits_can_be_lowered_and_not_raised(serving, scripted, chat):
     async with serving(scripted({"latency_s": 5.0})) as client:
         slow = await client.post("/v1/chat/completions", json=chat(jade={"limits": {"deadline_s": 0.1}}))
-        assert (slow.status_code, code(slow)) == (504, "LIMIT_DEADLINE")
+        assert (slow.status_code, code(slow)) == (422, "LIMIT_DEADLINE")  # the client's own: no 5xx
         higher = await client.post("/v1/chat/completions", json=chat(jade={"limits": {"rounds": 1000}}))
         assert (higher.status_code, code(higher)) == (400, "LIMIT_RAISED")
         assert higher.json()["error"]["param"] == "limits.rounds"
+
+
+async def test_the_servers_own_deadline_is_a_gateway_timeout(serving, scripted, chat, store):
+    async with serving(scripted({"latency_s": 5.0})) as client:
+        graph = client.service.graphs.main
+        graph.limits = replace(graph.limits, deadline_s=0.1)
+        slow = await client.post("/v1/chat/completions", json=chat())
+        assert (slow.status_code, code(slow)) == (504, "LIMIT_DEADLINE")
+        assert slow.headers["x-should-retry"] == "false"
+        assert store.get(slow.json()["error"]["run_id"]).error == "LIMIT_DEADLINE"
 
 
 async def test_waiting_for_a_place_counts_against_the_runs_deadline(serving, scripted, chat):
@@ -102,7 +113,7 @@ async def test_waiting_for_a_place_counts_against_the_runs_deadline(serving, scr
         first = asyncio.create_task(client.post("/v1/chat/completions", json=chat()))
         await until(lambda: client.service.places.running == 1)
         second = await client.post("/v1/chat/completions", json=chat(jade={"limits": {"deadline_s": 0.1}}))
-        assert (second.status_code, code(second)) == (429, "OVERLOADED")
+        assert (second.status_code, code(second)) == (429, "SERVER_BUSY")
         assert (await first).status_code == 200
         assert client.service.places.waiting == 0
 
@@ -112,11 +123,11 @@ async def test_beyond_the_queue_requests_are_refused_with_a_time_and_the_others_
         answers = await asyncio.gather(*(client.post("/v1/chat/completions", json=chat()) for _ in range(12)))
         assert sorted(a.status_code for a in answers) == [200] * 5 + [429] * 7
         for refused in (a for a in answers if a.status_code == 429):
-            assert code(refused) == "OVERLOADED"
+            assert code(refused) == "SERVER_BUSY"
             assert int(refused.headers["retry-after"]) >= 1
         assert (client.service.places.running, client.service.places.waiting) == (0, 0)
         text = (await client.get("/metrics")).text
-        assert 'jade_refused_total{code="OVERLOADED"} 7.0' in text
+        assert 'jade_refused_total{code="SERVER_BUSY"} 7.0' in text
         assert 'jade_runs_total{error="",preset="jade",status="answered"} 5.0' in text
 
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
+from jade_graph.backbones import TINY
 from jade_graph.backbones.scripted import ScriptedBackbone
 from jade_graph.errors import BackboneError
+from jade_graph.registry import Registry
 from jade_graph.types import Ask, Completion, Sampling
 from jade_graph.versions import VersionedBackbone
 
@@ -110,7 +114,29 @@ def following(source: Source, house: House) -> Any:
         backbone.reloader.stop()
 
 
-async def until(true: Callable[[], bool], seconds: float = 20.0) -> None:
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
+    """A registry of MLflow's own kind; making its database takes seconds, so these tests share it."""
+    folder = tmp_path_factory.mktemp("registry")
+    return Registry(f"sqlite:///{folder / 'mlflow.db'}", data_dir=folder)
+
+
+@pytest.fixture
+def variant(tmp_path: Path) -> Callable[..., Path]:
+    """`variant("two", change)`: a copy of the bundled model, its weights changed in place by a function."""
+
+    def make(name: str, change: Callable[[dict[str, Any]], None]) -> Path:
+        folder = tmp_path / name
+        shutil.copytree(TINY, folder)
+        weights = load_file(folder / "model.safetensors")
+        change(weights)
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+        return folder
+
+    return make
+
+
+async def until(true: Callable[[], bool], seconds: float = 180.0) -> None:
     """Wait for something that another thread does; fails when it never comes."""
     end = time.monotonic() + seconds
     while not true():

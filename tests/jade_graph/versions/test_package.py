@@ -37,12 +37,6 @@ PASSAGES = WORLD.passages[:200]
 
 
 @pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
-    folder = tmp_path_factory.mktemp("registry")
-    return Registry(f"sqlite:///{folder / 'mlflow.db'}", data_dir=folder)
-
-
-@pytest.fixture(scope="module")
 def packaged(registry: Registry) -> Packaged:
     recipe = Recipe("jade", "jade-tiny", k=4, limits={"rounds": 6})
     return package_graph(registry, recipe, model=TINY, passages=PASSAGES, aliases=["champion"])

@@ -94,6 +94,23 @@ async def test_a_version_that_does_not_load_is_refused_once(
     await until(lambda: backbone.version == "v2" and backbone.status().ok)  # .. unless somebody asks
 
 
+async def test_a_loader_that_raises_anything_blames_the_version(
+    following: Any, source: Source, house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(number: int, folder: Any) -> Any:
+        raise RuntimeError("a shape does not fit")
+
+    backbone = following()
+    monkeypatch.setattr(backbone.reloader, "_load", load)
+    backbone.follow(None)
+    source.champion = 2
+    await until(lambda: backbone.status().alarm is not None)
+    assert backbone.status().alarm.code == "BACKBONE_LOAD"
+    assert "RuntimeError: a shape does not fit" in backbone.status().alarm.message
+    assert backbone.status().outages == 0
+    assert source.fetched.count(2) == 1
+
+
 async def test_a_version_that_fails_its_check_is_closed(following: Any, source: Source, house: House) -> None:
     def check(backbone: Any) -> dict[str, float]:
         if backbone.version == "v2":

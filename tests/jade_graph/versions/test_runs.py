@@ -210,6 +210,22 @@ async def test_a_run_that_waits_at_an_interrupt_goes_on_with_its_version(
     await graph.aclose()
 
 
+async def test_a_plan_that_waits_for_approval_is_carried_out_by_the_version_that_wrote_it(
+    following: Any, source: Source, house: House
+) -> None:
+    graph = JadeGraph(following(smoke=THREE), retriever=PASSAGES, checkpointer=InMemorySaver(), approve="root")
+    config: Any = {"configurable": {"thread_id": "t"}}
+    waiting = await graph.arun("who?", config=config)
+    assert waiting.status == "running"
+    source.champion = 2
+    await until(lambda: graph.backbone.version == "v2")
+    done = await graph.aresume(True, config)
+    require_whole([done])
+    assert done.answer == "v1"
+    await until(lambda: house.open == 1)
+    await graph.aclose()
+
+
 async def test_a_run_resumed_elsewhere_wants_the_version_that_it_began_with(
     following: Any, source: Source, house: House
 ) -> None:

@@ -1,0 +1,215 @@
+"""The verdict: each rule alone on rows made by hand, and error rates over simulated pairs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from jade_graph.errors import UsageError
+from jade_graph.evaluation import Row
+from jade_graph.gate import Policy, Verdict, judge, needed
+from jade_graph.testing.evaluations import TYPES, mean_score, simulate_pair
+
+
+def rows(n: int = 100, f1: float | None = 0.0, *, types: tuple[str, ...] = ("all",), **changes) -> list[Row]:
+    base = Row(
+        question_id="", type="", run_id="", plan="R,AG", answer="", status="answered", error=None, f1=f1, em=f1,
+        f1_style_stripped=f1, support_recall=None, answer_recall=None, calls=2.0, retrievals=1.0, tokens=100.0,
+        latency_ms=50.0, illegal_rate=0.0, failed_rate=0.0,
+    )  # fmt: skip
+    return [replace(base, question_id=f"q{i}", type=types[i % len(types)], **changes) for i in range(n)]
+
+
+def better(n: int = 100, right: int = 30, **changes) -> list[Row]:
+    """As `rows`, with the first `right` answered."""
+    made = rows(n, **changes)
+    return [replace(row, f1=1.0, em=1.0) if i < right else row for i, row in enumerate(made)]
+
+
+def refused(verdict: Verdict) -> list[str]:
+    assert verdict.passed == (not [f for f in verdict.findings if not f.passed])
+    return [f.rule for f in verdict.findings if not f.passed]
+
+
+def finding(verdict: Verdict, rule: str):
+    return next(f for f in verdict.findings if f.rule == rule)
+
+
+def test_a_clear_gain_passes():
+    verdict = judge(better(), rows())
+    assert refused(verdict) == []
+    gain = finding(verdict, "gain")
+    assert gain.figures["difference"] == pytest.approx(0.3)
+    assert gain.figures["ci"][0] > 0.2
+    assert verdict.summary.startswith("passed: f1 +0.300 [+0.2")
+
+
+def test_no_gain_is_refused_with_what_to_do():
+    verdict = judge(rows(), rows())
+    assert refused(verdict) == ["gain"]
+    assert "alike" in finding(verdict, "gain").todo
+    verdict = judge(rows(), better())
+    assert refused(verdict) == ["gain", "types"]
+    assert "no gain was seen" in finding(verdict, "gain").todo
+    assert "0.3" in verdict.summary
+
+
+def test_a_gain_that_is_not_significant_says_how_many_questions_would_show_it():
+    ours = better(60, 9)
+    theirs = [replace(row, f1=1.0) if 9 <= i < 12 else row for i, row in enumerate(rows(60))]
+    verdict = judge(ours, theirs)
+    assert refused(verdict) == ["gain"]
+    gain = finding(verdict, "gain")
+    sd = gain.figures["sd"]
+    # By hand: difference 9/60 - 3/60 = .1, E[d^2] = 12/60, sd^2 = .2 - .01.
+    assert sd == pytest.approx(0.19**0.5)
+    assert gain.figures["questions_needed"] == needed(sd, 0.1, Policy()) == 150
+    assert "about 150 questions" in gain.todo
+
+
+def test_questions_needed_by_hand():
+    # (1.95996 + 0.84162)^2 * .25 / .01 = 196.2
+    assert needed(0.5, 0.1, Policy()) == 197
+    assert needed(0.5, 0.0, Policy()) is None
+    assert needed(0.5, -0.1, Policy()) is None
+    assert needed(0.0, 0.1, Policy()) is None
+
+
+def test_the_promised_number_of_questions_has_the_promised_power():
+    policy = Policy.of({"gain": {"resamples": 1000}})
+    sd = finding(judge(*simulate_pair(0, 2000, gain=0.1), policy), "gain").figures["sd"]
+    n = needed(sd, 0.1, policy)
+    assert n is not None
+    passed = sum(finding(judge(*simulate_pair(s, n, gain=0.1), policy), "gain").passed for s in range(100))
+    assert 68 <= passed <= 92, "80 of 100, within three standard deviations"
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule", "told"),
+    [
+        ({"illegal_rate": 0.2}, "illegal", "15.00% above the limit"),
+        ({"illegal_rate": 0.04}, "illegal", "4.00% above the champion's"),
+        ({"failed_rate": 0.5, "status": "failed", "error": "LIMIT_TOKENS"}, "failed", "48.00% above"),
+        ({"tokens": 400.0}, "cost", "tokens by 100.0 above 3 times"),
+        ({"calls": 7.0}, "cost", "calls by 1.0 above 3 times"),
+        ({"latency_ms": 200.0}, "latency", "50 ms above 3 times"),
+    ],
+)
+def test_limits(changes, rule, told):
+    verdict = judge(better(**changes), rows())
+    assert refused(verdict) == [rule]
+    assert told in finding(verdict, rule).told
+    assert finding(verdict, rule).todo
+
+
+def test_a_loss_on_one_type_is_not_hidden_by_the_mean():
+    kinds = ("a", "b", "c", "d")
+    ours = [replace(r, f1=0.0 if r.type == "d" else 1.0) for r in rows(200, types=kinds)]
+    theirs = [replace(r, f1=1.0 if r.type == "d" else 0.0) for r in rows(200, types=kinds)]
+    verdict = judge(ours, theirs)
+    assert finding(verdict, "gain").passed
+    assert refused(verdict) == ["types"]
+    assert finding(verdict, "types").told.startswith("d -1.000")
+
+
+def test_holms_correction_forgives_what_chance_makes_of_many_types():
+    """One of 20 types lost 6 of its 20 answers, p = 2 / 2^6: among 20 types that is chance, alone it would count."""
+    kinds = tuple(f"t{i:02d}" for i in range(20))
+    ours, theirs = rows(400, 1.0, types=kinds), rows(400, 1.0, types=kinds)
+    lost = [i for i, row in enumerate(ours) if row.type == "t03"][:6]
+    ours = [replace(row, f1=0.0) if i in lost else row for i, row in enumerate(ours)]
+    many = finding(judge(ours, theirs), "types")
+    assert many.figures["t03"]["p"] < 0.05
+    assert many.passed
+    alone = judge([r for r in ours if r.type == "t03"], [r for r in theirs if r.type == "t03"])
+    assert not finding(alone, "types").passed
+
+
+def test_small_types_are_told_and_not_judged():
+    kinds = ("a",) * 19 + ("rare",)
+    ours = [replace(r, f1=0.0 if r.type == "rare" else 1.0) for r in rows(100, types=kinds)]
+    theirs = [replace(r, f1=1.0 if r.type == "rare" else 0.0) for r in rows(100, types=kinds)]
+    types = finding(judge(ours, theirs), "types")
+    assert types.passed
+    assert "rare" in types.told
+
+
+def test_too_few_questions_decide_nothing():
+    verdict = judge(better(49, 40), rows(49))
+    assert refused(verdict) == ["questions"]
+    assert "1 fewer than the 50" in finding(verdict, "questions").told
+    unscored = [replace(row, f1=None) for row in rows(100)]
+    assert "questions" in refused(judge(unscored, unscored))
+
+
+def test_the_first_champion_needs_no_gain_but_must_answer_something():
+    verdict = judge(better(), None)
+    assert verdict.first
+    assert refused(verdict) == []
+    assert refused(judge(rows(), None)) == ["first"]
+    assert refused(judge(better(illegal_rate=0.1), None)) == ["illegal"]
+    limited = Policy.of({"latency": {"most_ms": 40.0}})
+    assert refused(judge(better(), None, limited)) == ["latency"]
+
+
+def test_latencies_of_two_machines_are_not_compared():
+    verdict = judge(better(), rows(), same_machine=False)
+    assert refused(verdict) == ["latency"]
+    assert refused(judge(better(), rows(), Policy.of({"latency": {"ratio": 0.0}}), same_machine=False)) == []
+
+
+def test_other_questions_are_no_comparison():
+    with pytest.raises(UsageError) as error:
+        judge(better(100), rows(99))
+    assert error.value.error_code == "EVAL_NOT_PAIRED"
+
+
+def test_the_order_of_rows_does_not_matter():
+    ours, theirs = simulate_pair(3, 100, gain=0.1)
+    assert judge(ours, theirs).as_dict() == judge(ours, list(reversed(theirs))).as_dict()
+
+
+# --- error rates ------------------------------------------------------------------------------------------------------
+def promoted(pairs: int, policy: Policy, **truth) -> int:
+    return sum(judge(*simulate_pair(seed, 400, **truth), policy).passed for seed in range(pairs))
+
+
+THREE = dict.fromkeys(("2hop", "context", "edition"), 0.7 / 3)
+"""A gain of .1 over all, made of three of the seven types."""
+
+
+def test_the_simulation_has_the_difference_that_it_says():
+    ours, theirs = simulate_pair(0, 60_000, gain=0.1)
+    mean = sum(r.f1 or 0 for r in ours) / len(ours) - sum(r.f1 or 0 for r in theirs) / len(theirs)
+    assert mean == pytest.approx(0.1, abs=0.006)
+    expected = sum(mean_score(p) for p in TYPES.values()) / len(TYPES)
+    assert sum(r.f1 or 0 for r in theirs) / len(theirs) == pytest.approx(expected, abs=0.006)
+    ours, theirs = simulate_pair(1, 60_000, gains=THREE)
+    assert sum((a.f1 or 0) - (b.f1 or 0) for a, b in zip(ours, theirs, strict=True)) / 60_000 == pytest.approx(
+        0.1, abs=0.006
+    )
+
+
+def test_error_rates_of_a_few():
+    quick = Policy.of({"gain": {"resamples": 1000}})
+    assert promoted(40, quick) <= 4
+    assert promoted(25, quick, gain=0.1) >= 20
+
+
+@pytest.mark.slow
+def test_equal_models_are_promoted_at_most_once_in_twenty():
+    assert promoted(200, Policy()) <= 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("truth", [{"gain": 0.1}, {"gains": THREE}], ids=["all types", "three types"])
+def test_a_gain_of_a_tenth_is_promoted_four_times_in_five(truth):
+    assert promoted(200, Policy(), **truth) >= 160
+
+
+@pytest.mark.slow
+def test_a_true_loss_on_one_type_is_mostly_refused():
+    """The mean gains .1, and comparisons lose .4: refused at least four times in five."""
+    loss = dict.fromkeys(TYPES, 0.0) | {"comparison": -0.4, "2hop": 0.4, "context": 0.4, "edition": 0.3}
+    assert promoted(200, Policy(), gains=loss) <= 40

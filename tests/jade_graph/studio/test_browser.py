@@ -1,0 +1,220 @@
+"""The studio in a real headless Chromium: what a person does, and what the browser asked for meanwhile."""
+
+import pytest
+
+READY = "document.querySelector('#jade-run') && document.querySelector('#jade-run').dataset.ready === '1'"
+DETAIL = "document.querySelector('.jv-side').innerText"
+TOLD = "document.querySelector('.jv-told').innerText"
+
+
+def box(key):
+    return f'#jade-run [data-key="{key}"]'
+
+
+def states(browser):
+    return browser.run(
+        "Object.fromEntries([...document.querySelectorAll('#jade-run .jg-tree .jg-box')].map((b) => "
+        "[b.dataset.key, [...b.classList].find((c) => c.startsWith('jg-is-')).slice(6)]))"
+    )
+
+
+def choose(browser, selector, text):
+    browser.click(selector)
+    found = f"[...document.querySelectorAll('.q-menu .q-item')].find((i) => i.innerText.trim() === '{text}')"
+    browser.wait(f"!!{found}")
+    browser.run(f"{found}.click()")
+
+
+def test_a_question_is_asked_watched_stepped_through_and_forked(studio, browser):
+    browser.open(f"{studio}/ask")
+    browser.click(".st-form textarea")
+    browser.type("Which parts are there?")
+    browser.wait("document.querySelector('.st-form textarea').value.length > 10")
+    browser.click(".st-ask")
+    browser.wait("location.pathname.startsWith('/run/')")
+    # It unfolds: boxes are there before the run has ended, and something is at work.
+    browser.wait("document.querySelectorAll('#jade-run .jg-tree .jg-is-running').length > 0")
+    before = browser.run("jadeRun.view.steps")
+    browser.wait("jadeRun.view.status === 'answered'")
+    assert browser.run("jadeRun.view.steps") > before
+    assert set(states(browser).values()) == {"done"}
+    rect = "document.querySelector('[data-key=\"{}\"]').getBoundingClientRect().toJSON()"
+    left, right = (browser.run(rect.format(key)) for key in ("q0.1", "q0.2"))
+    assert left["y"] == right["y"], "parallel parts stand side by side"
+    assert left["right"] < right["x"]
+
+    # A node.
+    answer = browser.run("jadeRun.view.order.find((o) => o[1].startsWith('DS'))[0]")
+    browser.click(box(answer))
+    browser.wait(f"{DETAIL}.includes('Select documents')")
+    for text in ("Document0", "selected", "What it saw", "log-probability", "scripted:studio_policy"):
+        assert text in browser.run(DETAIL), text
+    assert browser.run("document.querySelectorAll('.jv-selected').length") == 1
+    assert browser.run("document.querySelectorAll('.jv-token').length") > 3
+
+    # Back and on, by keyboard.
+    steps = browser.run("jadeRun.view.steps")
+    browser.press("ArrowLeft")
+    browser.wait(f"{TOLD}.startsWith('{steps - 1} of')")
+    assert states(browser)["o0"] == "pending"
+    browser.press("ArrowLeft")
+    browser.press("ArrowRight")
+    browser.press("ArrowRight")
+    browser.wait(f"{TOLD}.startsWith('{steps} of')")
+    assert states(browser)["o0"] == "done"
+    browser.press("ArrowLeft")
+    browser.press(" ")
+    browser.wait(f"{TOLD}.startsWith('{steps} of')")
+    for _ in range(steps):
+        browser.press("ArrowLeft")
+    browser.wait(f"{TOLD}.startsWith('0 of')")
+    assert browser.run("new URLSearchParams(location.search).get('step')") == "0"
+
+    # Fork, with another plan.
+    browser.click(box("a0"))
+    browser.wait(f"{DETAIL}.includes('Planner')")
+    browser.click(".jv-actions button")
+    choose(browser, ".st-dialog .q-select", "R,AG")
+    browser.click(".st-dialog .jv-primary")
+    browser.wait("location.pathname === '/pair'")
+    browser.wait("document.getElementById('jade-difference')?.dataset.ended === '1'")
+    told = browser.run("document.getElementById('jade-difference').innerText")
+    assert "First difference: PL at the question" in told
+    assert "QDP" in told
+    assert "R,AG" in told
+    assert browser.run("document.querySelectorAll('#jade-one .jg-differs, #jade-other .jg-differs').length") == 2
+    browser.wait("document.querySelector('#jade-other .jv-side').innerText.includes('edited')")
+
+
+def test_the_table_filters_sorts_and_keeps_its_state_in_the_address(studio, seeded, browser):
+    browser.open(f"{studio}/")
+    browser.wait("document.querySelectorAll('.st-table tbody tr').length >= 10")
+    browser.click(".st-search input")
+    browser.type("number 3")
+    browser.wait("document.querySelectorAll('.st-table tbody tr').length === 2")
+    browser.wait("location.search.includes('text=number+3')")
+    browser.open(f"{studio}/?version=two&sort=f1&order=asc")
+    browser.wait("document.querySelectorAll('.st-table tbody tr').length === 6")
+    scores = browser.run("[...document.querySelectorAll('.st-table td.st-col-f1')].map((c) => c.innerText.trim())")
+    assert scores == sorted(scores)
+    assert set(scores) == {"0.00", "1.00"}
+    aside = browser.run("document.querySelector('.st-aside').innerText")
+    assert "QDP" in aside
+    assert "100 %" in aside
+    assert "0.50" in aside
+    browser.click(".st-part-right")
+    browser.wait("document.querySelectorAll('.st-table tbody tr').length === 3")
+    browser.wait("location.search.includes('score=right')")
+    browser.open(f"{studio}/?text=nothing+like+it")
+    browser.wait("document.body.innerText.includes('No run matches')")
+
+
+def test_a_failed_run_says_why_at_first_sight(studio, seeded, browser):
+    browser.open(f"{studio}/run/{seeded.ids['failed']}")
+    browser.wait(READY)
+    browser.wait(f"{DETAIL}.includes('LIMIT_TOKENS')")
+    assert "Why it failed" in browser.run(DETAIL)
+    assert "no tokens are left" in browser.text()
+    assert "failed" in states(browser).values()
+    assert browser.run("document.querySelectorAll('#jade-run .jg-is-failed .jg-mark').length") >= 1
+
+
+def test_hostile_text_is_shown_and_never_runs(studio, seeded, browser):
+    for where in (
+        f"/run/{seeded.ids['hostile']}",
+        "/?text=pwned",
+        "/corpus?q=right+door",
+        "/ask",
+        "/compare?a=jade+%40+one&b=jade+%40+two",
+    ):
+        browser.open(studio + where)
+        browser.wait("document.body.innerText.includes('onerror') || location.pathname === '/compare'")
+        assert browser.run("document.querySelectorAll('img[src=\"x\"]').length") == 0
+    browser.open(f"{studio}/run/{seeded.ids['hostile']}")
+    browser.wait(READY)
+    for key in browser.run("[...document.querySelectorAll('#jade-run .jg-box')].map((b) => b.dataset.key)"):
+        browser.click(box(key))
+        browser.wait(f"document.querySelector('{box(key)}').classList.contains('jg-chosen')")
+    assert (
+        browser.run("[...document.querySelectorAll('script')].filter((s) => s.textContent.includes('pwned')).length")
+        == 0
+    )
+
+
+def test_two_versions_are_compared_question_by_question(studio, seeded, browser):
+    browser.open(f"{studio}/compare?a=jade+%40+one&b=jade+%40+two")
+    browser.wait("document.querySelectorAll('.st-change').length === 6")
+    text = browser.text()
+    assert "6 questions in common" in text
+    assert "They part at PL, the question" in text
+    turns = browser.run("[...document.querySelectorAll('.st-turn-n')].map((n) => n.innerText)")
+    assert turns == ["3", "3", "0 %", "0 %"]
+    browser.click(".st-turn-right")
+    browser.wait("document.querySelectorAll('.st-change').length === 3")
+    browser.click(".st-change a")
+    browser.wait("location.pathname === '/pair'")
+    browser.wait("document.getElementById('jade-difference')?.innerText.includes('First difference')")
+
+
+def test_a_corpus_is_searched_as_the_graph_searches(studio, browser):
+    browser.open(f"{studio}/corpus?corpus=doors&q=left+of+the+door")
+    browser.wait("document.querySelectorAll('.st-rank').length === 3")
+    titles = browser.run("[...document.querySelectorAll('.st-rank h2')].map((h) => h.innerText.split('\\n')[0])")
+    assert titles == ["By words", "Fused", "By meaning"]
+    assert browser.run("document.querySelector('.st-rank-bm25 .st-passage-title').innerText") == "Left"
+
+
+def test_learning_curves_are_drawn_and_follow_the_file(studio, seeded, browser):
+    folder = seeded.folder / "learned"
+    folder.mkdir(exist_ok=True)
+    line = '{"iteration": %d, "reward": 0.1, "reward/f1": 0.2, "plan_entropy": 2.0, "calls": 3.0, "kl_old": 0.01}\n'
+    (folder / "metrics.jsonl").write_text(line % 0 + line % 1)
+    browser.open(f"{studio}/learning?folder=learned")
+    browser.wait("document.querySelectorAll('.st-chart canvas').length >= 4")
+    assert "2 iterations" in browser.text()
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write(line % 2)
+    browser.wait("document.body.innerText.includes('3 iterations')")
+
+
+def test_empty_states_say_what_to_do_next(studio, browser):
+    browser.open(f"{studio}/learning?folder=nowhere")
+    browser.wait("document.body.innerText.includes('no metrics.jsonl')")
+    browser.open(f"{studio}/pair")
+    browser.wait("document.body.innerText.includes('Two runs are needed')")
+
+
+NAMELESS = """
+[...document.querySelectorAll('button, a, input, textarea, [role=button]')].filter((e) => e.offsetParent
+  && !(e.innerText || '').trim() && !e.getAttribute('aria-label') && !e.title && !e.closest('[aria-label]'))
+  .map((e) => e.outerHTML.slice(0, 160))
+"""
+CUT = """
+[...document.querySelectorAll('#jade-run .jg-tree .jg-box')].filter((box) => {
+  const s = box.querySelector('.jg-shape').getBBox();
+  return [...box.querySelectorAll('text')].filter((t) => !t.closest('.jg-mark')).some((t) => {
+    const r = t.getBBox();
+    return r.x < s.x || r.x + r.width > s.x + s.width || r.y < s.y || r.y + r.height > s.y + s.height;
+  });
+}).map((box) => box.textContent)
+"""
+SHOWN = "document.querySelectorAll('.jg-box, .st-table tbody tr, .st-ask, .st-passage, .st-change').length > 0"
+
+
+@pytest.mark.parametrize("width", [1280, 1920])
+def test_nothing_is_cut_and_every_control_has_a_name(studio, seeded, browser, width):
+    compared = "/compare?a=jade+%40+one&b=jade+%40+two"
+    browser.resize(width, 900)
+    try:
+        for dark in (False, True):
+            browser.dark(dark)
+            for where in ("/", f"/run/{seeded.ids['two-q1']}", "/ask", "/corpus?q=door", compared):
+                browser.open(studio + where)
+                browser.wait(SHOWN)
+                assert browser.run("document.documentElement.scrollWidth <= innerWidth"), where
+                assert browser.run(NAMELESS) == [], where
+                if where.startswith("/run"):
+                    assert browser.run(CUT) == []
+    finally:
+        browser.dark(False)
+        browser.resize(1280, 860)

@@ -1,0 +1,256 @@
+"""The studio's parts without a browser: index, guard, learning curves, comparison, rooms."""
+
+import contextlib
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from jade_graph import JadeGraph, RunStore
+from jade_graph.config import load_config
+from jade_graph.errors import JadeError, UsageError
+from jade_graph.evaluation import Row
+from jade_graph.studio import guard, learning
+from jade_graph.studio.comparison import compare, from_index
+from jade_graph.studio.index import Filter, Index
+from jade_graph.studio.room import Room
+from jade_graph.types import Run
+from tests.jade_graph.studio.conftest import fill, scripted
+
+
+# --- index ------------------------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("index")
+    fill(folder)
+    with RunStore(folder / ".jade" / "runs.db") as opened:
+        yield opened
+
+
+def test_the_index_holds_every_run_once_and_what_it_scores(store):
+    index = Index(store.engine)
+    assert index.sync() == 14
+    assert index.sync() == 0
+    rows = index.page(Filter(version="one", type="1hop"), sort="f1", limit=50)
+    assert [r["f1"] for r in rows] == [1.0, 1.0, 1.0, 0.0][: len(rows)] or {r["f1"] for r in rows} <= {0.0, 1.0, None}
+    found = index.summary(Filter(version="two"))
+    assert (found.runs, found.scored, found.f1, found.failed) == (6, 6, 0.5, 0)
+    assert found.plans == (("QDP", 6, 0.5),)
+    assert found.scores == (3, 0, 3)
+    assert {name: n for name, n, _ in found.types} == {"1hop": 3, "2hop": 3}
+
+
+@pytest.mark.parametrize(
+    ("where", "count"),
+    [
+        ({}, 14), ({"status": "failed"}, 1), ({"plan": "QDP"}, 6), ({"score": "right"}, 6), ({"score": "unscored"}, 2),
+        ({"text": "NUMBER 3"}, 2), ({"text": "failed"}, 1), ({"text": "100%_"}, 0), ({"calls": "4"}, 6),
+        ({"illegal": "none"}, 13), ({"version": "one", "score": "wrong"}, 3), ({"type": "' OR 1=1 --"}, 0),
+    ],
+)  # fmt: skip
+def test_filters_count_and_page_alike(store, where, count):
+    index = Index(store.engine)
+    index.sync()
+    chosen = Filter(**where)
+    assert index.count(chosen) == index.summary(chosen).runs == len(index.page(chosen, limit=100)), where
+    if not where.get("illegal"):
+        assert index.count(chosen) == count
+    assert Filter.of(chosen.as_query() | {"unknown": "x"}) == chosen
+
+
+def test_pages_follow_each_other_without_gaps(store):
+    index = Index(store.engine)
+    index.sync()
+    for sort in ("started_at", "f1", "calls", "question"):
+        for descending in (True, False):
+            pages = [index.page(Filter(), sort=sort, descending=descending, limit=5, offset=o) for o in (0, 5, 10)]
+            assert len({row["id"] for page in pages for row in page}) == 14
+    assert index.page(Filter(), sort="f1", limit=14)[-1]["f1"] is None, "what is not scored stands last"
+
+
+def test_a_run_that_ends_or_is_tried_again_is_copied_again(tmp_path):
+    with RunStore(tmp_path / "runs.db") as store:
+        index = Index(store.engine)
+        run = Run("r", "q?", "", "jade", 0, metadata={"answers": ["a"], "parent": "p"})
+        store.run_started(run)
+        store.flush()
+        assert index.sync() == 1
+        assert index.page(Filter())[0]["f1"] is None
+        assert index.forks("p") == ["r"]
+        store.run_finished(replace(run, status="answered", answer="a"))
+        store.flush()
+        assert index.sync() == 1
+        assert index.page(Filter())[0]["f1"] == 1.0
+        store.run_finished(replace(run, status="answered", answer="b", attempt=1))
+        store.flush()
+        assert index.sync() == 1
+        assert index.page(Filter())[0]["f1"] == 0.0
+
+
+def test_an_index_of_an_older_studio_is_made_again(tmp_path):
+    with RunStore(tmp_path / "runs.db") as store:
+        with store.engine.begin() as db:
+            db.exec_driver_sql("create table studio_runs (id text primary key, old text)")
+        assert Index(store.engine).sync() == 0
+        assert Index(store.engine).page(Filter()) == []
+
+
+# --- guard ------------------------------------------------------------------------------------------------------------
+TOKEN = "0123456789abcdef0123"
+
+
+def asked(*, token=None, local=True, path="/", query="", kind="http", **headers):
+    """The status that a request gets, and the headers of the reply."""
+    sent = []
+
+    async def app(scope, receive, send):
+        if scope["type"] == "http":
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+        else:
+            await send({"type": "websocket.accept"})
+
+    async def send(message):
+        sent.append(message)
+
+    named = {"host": "127.0.0.1:8420", **{k.replace("_", "-"): v for k, v in headers.items()}}
+    scope = {
+        "type": kind, "method": "GET", "path": path, "query_string": query.encode(),
+        "headers": [(k.encode(), v.encode()) for k, v in named.items()],
+    }  # fmt: skip
+    coroutine = guard.Guard(app, token=token, local=local)(scope, None, send)
+    with contextlib.suppress(StopIteration):
+        coroutine.send(None)
+    first = sent[0]
+    status = first.get("status", {"websocket.accept": 101, "websocket.close": 403}.get(first["type"]))
+    return status, {k.decode(): v.decode() for k, v in first.get("headers", [])}
+
+
+def test_only_this_machine_is_answered_unless_told_otherwise():
+    assert asked()[0] == asked(host="localhost:1")[0] == asked(host="[::1]:8420")[0] == 200
+    assert asked(host="evil.example:8420")[0] == 421, "a name that somebody points at this machine"
+    assert asked(host="")[0] == 421
+    assert asked(origin="http://127.0.0.1:8420")[0] == 200
+    assert asked(origin="http://evil.example")[0] == 403
+    assert asked(kind="websocket", origin="http://evil.example")[0] == 403
+    assert asked(kind="websocket", origin="http://127.0.0.1:8420")[0] == 101
+    assert asked(origin="null")[0] == 403
+
+
+def test_with_a_token_nothing_is_given_without_it():
+    shut = {"token": TOKEN, "local": False, "host": "studio.example"}
+    assert asked(**shut)[0] == asked(**shut, authorization="Bearer wrong")[0] == 401
+    assert asked(**shut, kind="websocket")[0] == 403
+    assert asked(**shut, authorization=f"Bearer {TOKEN}")[0] == 200
+    assert asked(**shut, cookie=f"{guard.COOKIE}={TOKEN}")[0] == 200
+    assert asked(**shut, kind="websocket", cookie=f"{guard.COOKIE}={TOKEN}")[0] == 101
+    status, headers = asked(**shut, path="/run/x", query=f"token={TOKEN}&step=2")
+    assert (status, headers["location"]) == (303, "/run/x?step=2"), "the token leaves the address"
+    assert "HttpOnly" in headers["set-cookie"]
+    assert "SameSite=Strict" in headers["set-cookie"]
+    assert asked(**shut, path="//evil.example/", query=f"token={TOKEN}")[1]["location"] == "/"
+
+
+def test_pages_may_ask_for_nothing_outside():
+    policy = asked()[1]["content-security-policy"]
+    assert policy.startswith("default-src 'self'")
+    assert "http:" not in policy
+    assert "*" not in policy
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.4", "studio.example"])
+def test_others_are_let_in_only_with_a_token(host):
+    for token in (None, "", "short"):
+        with pytest.raises(UsageError) as error:
+            guard.require_token(host, token)
+        assert error.value.error_code == "STUDIO_TOKEN"
+    guard.require_token(host, TOKEN)
+    for local in ("127.0.0.1", "localhost", "::1", "127.8.8.8"):
+        guard.require_token(local, None)
+
+
+# --- learning ---------------------------------------------------------------------------------------------------------
+def test_curves_come_from_what_is_written_and_survive_half_a_line(tmp_path):
+    lines = [
+        {"iteration": i, "reward": 0.1 * i, "reward/f1": 0.2, "reward/format": -0.1, "plan_entropy": 2.0 - i,
+         "calls": 3.0, "retrievals": 1.0, "kl_old": 0.01, "clip_fraction": 0.1, "AG/advantage_mean": 0.1,
+         "PL/advantage_mean": -0.1, "plans": {"AG": 3}}
+        for i in range(3)
+    ]  # fmt: skip
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (tmp_path / "metrics.jsonl").write_text(text + '{"iteration": 3, "rew')
+    state = {"facts": {"preset": "jade"}, "evaluations": {"0": {"f1": 0.2, "f1_by_kind": {"1hop": 0.4}}}}
+    (tmp_path / "improve.json").write_text(json.dumps(state))
+    found = learning.read(tmp_path)
+    charts = {c.title: c.curves for c in found.charts}
+    assert found.done == 3
+    assert found.facts == {"preset": "jade"}
+    assert set(charts["Reward by term"]) == {"all", "f1", "format"}
+    assert charts["Plan entropy"]["plan entropy"] == ((0.0, 2.0), (1.0, 1.0), (2.0, 0.0))
+    assert list(charts["F1 by question type"]) == ["all", "1hop"]
+    assert set(charts["Advantage by role"]) == {"AG", "PL"}
+    assert "Illegal actions by role" not in charts
+    assert learning.read(tmp_path / "nothing").charts == ()
+    assert learning.folders(tmp_path.parent)[0] == tmp_path
+
+
+def test_illegal_actions_are_counted_by_role_and_iteration(tmp_path, passages):
+    from jade_graph import store_read
+
+    with RunStore(tmp_path / "runs.sqlite") as store:
+        graph = JadeGraph(scripted("R,DS,AG", DS="nonsense"), retriever=passages, recorder=store)
+        run = graph.run("q?")
+        store_read.begin_rollout(store.engine, "learned-004", {})
+        store_read.add_runs(store.engine, "learned-004", [run.id])
+    (tmp_path / "metrics.jsonl").write_text('{"iteration": 4, "reward": 1.0}\n')
+    curves = {c.title: c.curves for c in learning.read(tmp_path).charts}["Illegal actions by role"]
+    assert curves["DS"] == ((4.0, 1.0),)
+    assert curves["AG"] == ((4.0, 0.0),)
+    assert "R" not in curves
+
+
+def test_the_watchdog_speaks_once_where_it_would_have_stopped(tmp_path):
+    rows = [{"iteration": i, "reward": 0.1, "kl_old": 0.01 if i < 2 else 2.0} for i in range(8)]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    assert [(at, text.partition(":")[0]) for at, text in learning.read(tmp_path).events] == [(4, "KL")]
+
+
+# --- comparison -------------------------------------------------------------------------------------------------------
+def test_questions_asked_often_are_meant_and_paired():
+    base = {
+        "id": "r", "question": "q?", "type": "t", "plan": "AG", "answer": "x", "status": "answered", "error": "",
+        "calls": 2, "retrievals": 0, "tokens": 10, "wall_ms": 5.0, "illegal": 0,
+    }  # fmt: skip
+    one, texts = from_index(
+        [{**base, "question_id": "a", "f1": 1.0, "em": 1.0}, {**base, "question_id": "a", "f1": 0.0, "em": 0.0}]
+    )
+    assert (one["a"].f1, one["a"].em, texts) == (0.5, 0.5, {"a": "q?"})
+    other, _ = from_index(
+        [{**base, "question_id": "a", "f1": 1.0, "em": 1.0}, {**base, "question_id": "b", "f1": None, "em": None}]
+    )
+    found = compare(one, other, texts)
+    assert found.left_out == 1
+    assert [t.question_id for t in found.behaviour.turned_right] == ["a"]
+    assert compare(one, {}, texts) is None
+    assert isinstance(one["a"], Row)
+
+
+# --- room -------------------------------------------------------------------------------------------------------------
+def test_what_goes_wrong_before_a_run_begins_is_said(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    room = Room(lambda changes: load_config(overrides=["corpus=nowhere", "backbone=scripted:no_such_module", *changes]))
+    with pytest.raises(JadeError) as error:
+        room.ask("  ")
+    assert error.value.error_code == "EMPTY_QUESTION"
+    started = room.ask("q?")
+    until = time.monotonic() + 30
+    while not room.jobs[started].failed and time.monotonic() < until:
+        time.sleep(0.01)
+    assert "[UNKNOWN_CORPUS]" in room.jobs[started].note
+    room.close()
+    tiny = Room(lambda changes: load_config(overrides=list(changes)))
+    with pytest.raises(UsageError) as refused:
+        tiny.ask("Who wrote Hamlet in Copenhagen?")
+    assert refused.value.error_code == "FOREIGN_QUESTION"
+    assert not Path(".jade").exists()

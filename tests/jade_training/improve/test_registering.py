@@ -1,0 +1,70 @@
+"""`jade improve` from a registered version and into the registry."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from jade_graph.backbones import TINY
+from jade_graph.cli import main
+from jade_graph.config import Settings
+from jade_graph.errors import UsageError
+from jade_graph.registry import Registry
+from jade_training.improve.loop import Improved
+from jade_training.improve.registering import register_best, start_of
+
+
+@pytest.fixture
+def registry(empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+    Path(".jade").mkdir()
+    shutil.copy(empty_database, Path(".jade") / "mlflow.db")
+    found = Registry()
+    found.register("tiny")
+    found.promote(1, kind="force", reason="start")
+    return found
+
+
+def test_learning_starts_from_what_the_reference_names(registry):
+    champion = registry.get("champion")
+    folder = start_of(Settings(backbone="models:/jade-backbone@champion"))
+    assert folder == registry.fetch(1)[1]
+    assert start_of(Settings(backbone="tiny")) == TINY
+    with pytest.raises(UsageError) as error:
+        start_of(Settings(backbone="openai:http://127.0.0.1#m"))
+    assert error.value.error_code == "BACKBONE_NOT_LOCAL"
+    assert champion.number == 1
+
+
+def test_a_run_that_made_nothing_better_registers_nothing(registry, tmp_path):
+    result = Improved(tmp_path, 3, [], {}, TINY, 0, TINY, None, 1.0)
+    assert register_best(Settings(), result) is None
+    assert len(registry.versions()) == 1
+
+
+def test_what_was_learned_from_a_version_is_registered_as_its_child(registry, capsys):
+    command = [
+        "improve", "microworld:train?n=20&scale=0.1", "--held-out", "microworld:validation?n=4&scale=0.1",
+        "--backbone", "models:/jade-backbone@champion", "--iterations", "1", "--questions", "3",
+        "--runs-per-question", "2", "--evaluate-every", "1", "--register", "--json",
+    ]  # fmt: skip
+    assert main(command) == 0
+    result = json.loads(capsys.readouterr().out)
+    best = result["best_iteration"]
+    assert (result["version"] is None) == (best == 0)
+    version = registry.register("improved/models/001")
+    assert version.number == 2
+    manifest = registry.manifest(2)
+    assert manifest["parents"] == [registry.get(1).content]
+    assert manifest["data"]["train"].startswith("microworld:train")
+    assert manifest["data"]["selected_on"].startswith("microworld:validation")
+    assert manifest["seeds"] == [0]
+    assert manifest["hyperparameters"]["questions"] == 3
+    assert manifest["model"]["value_head"] is True
+    assert {"f1", "calls"} <= version.metrics.keys()
+    if best:
+        assert result["version"]["number"] == 2
