@@ -13,9 +13,10 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar
 
-from jade_graph.actor import Served, Where, exchange, jsonable, row
+from jade_graph.actor import Served, Where, exchange, row
 from jade_graph.context import DeadlineError, RunContext, generate, in_time
 from jade_graph.errors import JadeError, UsageError
+from jade_graph.reading import jsonable
 from jade_graph.types import (
     Ask,
     Backbone,

@@ -35,4 +35,6 @@ def retrieved_passages(run: Run, k: int) -> list[Passage]:
 
 def _passage(document: Mapping[str, Any]) -> Passage:
     told = document.get("metadata") or {}
-    return Passage(document["id"], document.get("text", ""), document.get("title", ""), document.get("score", 0.0), told)
+    return Passage(
+        document["id"], document.get("text", ""), document.get("title", ""), document.get("score", 0.0), told
+    )

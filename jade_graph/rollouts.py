@@ -8,7 +8,6 @@ run that ended and loses none: a run that was cut off is run again as its next a
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
@@ -16,9 +15,10 @@ from contextlib import aclosing
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from jade_graph.errors import BackboneError, DataError, StoreError, UsageError
+from jade_graph.errors import BackboneError, StoreError, UsageError
 from jade_graph.manifest import differences, manifest
 from jade_graph.metrics import token_f1
+from jade_graph.replicas import Planned, planned
 from jade_graph.types import Question, Run
 
 if TYPE_CHECKING:
@@ -66,70 +66,6 @@ class Rollout:
     def runs_per_s(self) -> float | None:
         """Of the fresh runs; None when there were none."""
         return self.fresh / self.seconds if self.fresh and self.seconds > 0 else None
-
-
-@dataclass(frozen=True, slots=True)
-class Planned:
-    """One run of a rollout, before it is run."""
-
-    run_id: str
-    question: Question
-    replica: int
-    seed: int
-    draw: int
-    plan_seed: int
-
-
-def run_id_of(rollout_id: str, question_id: str, replica: int) -> str:
-    """The id of a rollout's run: 32 hexadecimal digits."""
-    return _hash(16, rollout_id, question_id, replica).hex()
-
-
-def seed_of(seed: int, question_id: str, replica: int) -> int:
-    """The seed of a rollout's run, 0 <= seed < 2^63: the same for every rollout with this seed."""
-    return int.from_bytes(_hash(8, seed, question_id, replica), "big") >> 1
-
-
-def planned(
-    questions: Sequence[Question],
-    *,
-    rollout_id: str,
-    runs_per_question: int = 1,
-    seed: int = 0,
-    runs_per_plan: int = 1,
-) -> list[Planned]:
-    """Every run of a rollout, in the order of the questions and then of the replicas.
-
-    Replicas 0 .. runs_per_plan - 1 are of a question's draw 0, the next as many of draw 1, and so on.
-
-    Raises:
-        UsageError: ROLLOUT_ID, BAD_REPLICAS, EMPTY_QUESTION. DataError: DATASET_EMPTY, DATASET_IDS.
-    """
-    if not 0 < len(rollout_id) <= 200:
-        raise UsageError(f"{rollout_id!r} is no id of a rollout.", code="ROLLOUT_ID", hint="1 to 200 characters")
-    if runs_per_question < 1:
-        raise UsageError(f"runs_per_question is {runs_per_question}.", code="BAD_REPLICAS", hint="runs_per_question=1")
-    if runs_per_plan < 1:
-        raise UsageError(f"runs_per_plan is {runs_per_plan}.", code="BAD_REPLICAS", hint="runs_per_plan=1")
-    if not questions:
-        raise DataError("there are no questions to run.", code="DATASET_EMPTY")
-    if len({q.id for q in questions}) < len(questions) or any(not q.id for q in questions):
-        raise DataError("every question needs an id of its own.", code="DATASET_IDS")
-    for q in questions:
-        if not q.question.strip():
-            raise UsageError(f"the question {q.id!r} is empty.", code="EMPTY_QUESTION", hint="leave it out")
-    return [
-        Planned(
-            run_id_of(rollout_id, q.id, g),
-            q,
-            g,
-            seed_of(seed, q.id, g),
-            g // runs_per_plan,
-            seed_of(seed, q.id, g // runs_per_plan),
-        )
-        for q in questions
-        for g in range(runs_per_question)
-    ]
 
 
 async def collect(
@@ -438,7 +374,3 @@ def _strange_version(run: Run, facts: Mapping[str, Any]) -> str | None:
         if t.backbone_version and t.backbone_version != known:
             return t.backbone_version
     return None if run.backbone_version == ours else run.backbone_version
-
-
-def _hash(size: int, *parts: object) -> bytes:
-    return hashlib.blake2b(repr(parts).encode(), digest_size=size).digest()

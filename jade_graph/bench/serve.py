@@ -292,12 +292,12 @@ def _server(model: str, folder: Path) -> Iterator[_Server]:
 
 def _serve(model: str, store: str) -> None:
     """The server's process: the app of `jade serve` over the benchmark's graph."""
-    from jade_graph.config import ServeSettings, Settings
     from jade_graph.serve.app import create_app
     from jade_graph.serve.graphs import Graphs
     from jade_graph.serve.server import listen
     from jade_graph.serve.server import serve as answer
     from jade_graph.serve.service import Service
+    from jade_graph.settings import ServeSettings, Settings
 
     settings = Settings(backbone=f"bench:{model}", serve=ServeSettings(port=0))
     with _graph(model, Path(store)) as (graph, _), listen(settings.serve) as bound:

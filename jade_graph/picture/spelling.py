@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from jade_graph.types import Run
 
 if TYPE_CHECKING:
-    from jade_graph.config import Settings
     from jade_graph.picture.details import Pieces
+    from jade_graph.settings import Settings
 
 
 def speller(settings: Settings, run: Run) -> Pieces | None:

@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from jade_graph.config import Settings
 from jade_graph.errors import RegistryError, UsageError
 from jade_graph.registry import bundle as bundles
 from jade_graph.registry import sources
@@ -21,6 +20,7 @@ from jade_graph.registry.place import Place, absent
 from jade_graph.registry.promotions import Log
 from jade_graph.registry.shelf import Shelf
 from jade_graph.registry.versions import ANY, CHAMPION, MODEL, Kind, ModelVersion, Promotion, Reference
+from jade_graph.settings import Settings
 
 Tell = Callable[[str], None]
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*")

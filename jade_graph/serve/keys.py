@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from jade_graph.config import ServeSettings
 from jade_graph.errors import UsageError
 from jade_graph.serve.problems import RequestError
+from jade_graph.settings import ServeSettings
 
 LEAST = 16
 """Characters of a key: less could be guessed."""

@@ -17,10 +17,10 @@ from types import FrameType
 
 import uvicorn
 
-from jade_graph.config import ServeSettings
 from jade_graph.errors import UsageError
 from jade_graph.serve.guard import Guard
 from jade_graph.serve.keys import Keys
+from jade_graph.settings import ServeSettings
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _GRACE_S = 5.0  # after the longest run's deadline

@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from jade_graph.config import Settings
 from jade_graph.context import Event
 from jade_graph.errors import UsageError
 from jade_graph.manifest import version
@@ -23,6 +22,7 @@ from jade_graph.serve.metrics import Metrics
 from jade_graph.serve.places import Places
 from jade_graph.serve.problems import RequestError, RunFailed
 from jade_graph.serve.requests import LimitsBody
+from jade_graph.settings import Settings
 from jade_graph.types import Run
 
 if TYPE_CHECKING:

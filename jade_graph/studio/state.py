@@ -19,9 +19,9 @@ from jade_graph.studio.index import Index
 from jade_graph.studio.room import Configured, Room
 
 if TYPE_CHECKING:
-    from jade_graph.config import Settings
     from jade_graph.picture.details import Pieces
     from jade_graph.retrieval.local import LocalRetriever
+    from jade_graph.settings import Settings
     from jade_graph.types import Run
 
 _KEPT = 16

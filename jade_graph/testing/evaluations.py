@@ -5,10 +5,10 @@ expectation, whatever the noise: tests of statistical decisions can count errors
 
 How. A question of type t has a difficulty p ~ Beta(k m, k (1 - m)), m the type's mean and k = 1.5: like questions under
 greedy decoding, most are nearly always right or nearly always wrong, so that two versions agree on most of them. Each
-version then draws on its own: the full score with probability p, else in a quarter of the cases a partial F1 (a word or
-two in common with the gold answer), else 0. A better version turns what is left to gain on an answer into the full score
-with a probability that makes the mean gain exact. Calls, tokens, illegal actions and latency are drawn for both from the
-same distributions, times a factor.
+version then draws on its own: the full score with probability p, else in a quarter of the cases a partial F1 (a word
+or two in common with the gold answer), else 0. A better version turns what is left to gain on an answer into the full
+score with a probability that makes the mean gain exact. Calls, tokens, illegal actions and latency are drawn for both
+from the same distributions, times a factor.
 """
 
 from __future__ import annotations

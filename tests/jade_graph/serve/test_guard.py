@@ -6,11 +6,11 @@ import logging
 
 import pytest
 
-from jade_graph.config import ServeSettings
 from jade_graph.errors import UsageError
 from jade_graph.serve.keys import Rate, read_keys
 from jade_graph.serve.problems import RequestError
 from jade_graph.serve.server import is_loopback, listen, require_safe
+from jade_graph.settings import ServeSettings
 
 KEY, OTHER = "the-first-key-of-two", "the-second-key-of-two"
 

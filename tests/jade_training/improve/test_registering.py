@@ -10,9 +10,9 @@ import pytest
 
 from jade_graph.backbones import TINY
 from jade_graph.cli import main
-from jade_graph.config import Settings
 from jade_graph.errors import UsageError
 from jade_graph.registry import Registry
+from jade_graph.settings import Settings
 from jade_training.improve.loop import Improved
 from jade_training.improve.registering import register_best, start_of
 

@@ -184,7 +184,7 @@ class Improver:
                 concurrency=s.concurrency,
                 sampling={"temperature": s.temperature},
                 explore=s.explore if self.preset.plan is None else 0.0,
-                runs_per_plan=s.runs_per_plan if self.preset.trainable != {"PL"} else 1,
+                runs_per_plan=s.runs_per_plan if self.preset.trainable != frozenset({"PL"}) else 1,
                 progress=count,
                 store=store,
             )

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from jade_training.improve.sources import folder_of
 
 if TYPE_CHECKING:
-    from jade_graph.config import Settings
     from jade_graph.registry import ModelVersion
+    from jade_graph.settings import Settings
     from jade_training.improve.loop import Improved
 
 SCHEME = "models:"

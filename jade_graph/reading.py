@@ -1,0 +1,96 @@
+"""Around a model's call: the prompt that fits, and what the text that came back means.
+
+Invariant: pure; what a role's parser or effect returns is checked before anything acts on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from jade_graph.errors import BackboneError
+from jade_graph.types import Backbone, Effect, Message, Parsed, Passage, Plan, Role, Tool, View
+
+
+def read(role: Role, text: str, view: View) -> Parsed:
+    """Parse an action; where there is no legal value, take the role's fallback."""
+    parsed = role.parse(text, view)
+    if parsed.value is None:
+        return Parsed(role.fallback(text, view), parsed.violation or "UNPARSED", fallback_used=True)
+    return parsed
+
+
+def checked(effect: object, part: Role | Tool, view: View) -> Effect:
+    """The effect, if the graph can carry it out. Raises `TypeError` or `ValueError` that names what is wrong."""
+    if not isinstance(effect, Effect):
+        raise TypeError(f"effect() gave a {type(effect).__name__}, no Effect")
+    if not isinstance(effect.memory, Mapping):
+        raise TypeError(f"Effect.memory is a {type(effect.memory).__name__}, no mapping")
+    if effect.answer is not None and not (isinstance(effect.answer, str) and effect.answer.strip()):
+        raise ValueError(f"Effect.answer is {effect.answer!r}: a text that is not empty is needed")
+    if isinstance(effect.children, str) or not all(isinstance(c, str) and c.strip() for c in effect.children):
+        raise ValueError(f"Effect.children is {effect.children!r}: texts that are not empty are needed")
+    if effect.order not in (None, "serial", "parallel"):
+        raise ValueError(f"Effect.order is {effect.order!r}: 'serial' or 'parallel' is needed")
+    for name in ("documents", "selected"):
+        if not all(isinstance(d, Passage) for d in effect.memory.get(name) or ()):
+            raise TypeError(f"Effect.memory[{name!r}] holds what is no Passage")
+    if getattr(part, "kind", "tool") == "planner" and effect.memory.get("plan") not in view.plans:
+        raise ValueError(f"the planner's effect holds no legal plan: {effect.memory.get('plan')!r}")
+    return effect
+
+
+def fit(role: Role, view: View, backbone: Backbone, max_new_tokens: int) -> tuple[tuple[Message, ...], list[int], bool]:
+    """Render and encode a prompt that leaves room for the action, cutting documents where it is too long.
+
+    Returns messages, ids, and whether documents were cut. Raises `BackboneError` CONTEXT_OVERFLOW when the prompt does
+    not fit without any document text either.
+    """
+    room = backbone.max_context - max_new_tokens
+    longest = max((len(d.text) for d in view.memory.get("documents") or ()), default=0)
+    cut = False
+    while True:
+        messages = role.render(view, backbone.profile)
+        ids = backbone.encode(messages)
+        if len(ids) <= room:
+            return messages, ids, cut
+        if longest == 0:
+            raise BackboneError(
+                f"the prompt of {role.code} has {len(ids)} tokens without its documents; {room} fit.",
+                code="CONTEXT_OVERFLOW",
+                hint="a model with a longer context (--backbone), or a shorter question",
+            )
+        longest = max(0, min(longest - 1, int(longest * room / len(ids))))
+        view, cut = _cut_documents(view, longest), True
+
+
+def _cut_documents(view: View, length: int) -> View:
+    """Documents of at most `length` characters, cut between words where there are any."""
+
+    def cut(passage: Passage) -> Passage:
+        if len(passage.text) <= length:
+            return passage
+        head, _, tail = passage.text[:length].rpartition(" ")
+        return replace(passage, text=head if len(tail) < length // 2 else passage.text[:length])
+
+    memory = {
+        key: tuple(map(cut, value)) if key in ("documents", "selected") and value is not None else value
+        for key, value in view.memory.items()
+    }
+    return replace(view, memory=memory)
+
+
+def jsonable(value: Any) -> Any:
+    """A parsed value as JSON can hold it."""
+    if isinstance(value, Plan):
+        return str(value)
+    if isinstance(value, Passage):
+        score = round(float(value.score), 6) if isinstance(value.score, int | float) else 0.0
+        known = {"id": value.id, "title": value.title, "text": value.text, "score": score}
+        return {**known, "metadata": jsonable(value.metadata)} if value.metadata else known
+    if isinstance(value, tuple | list):
+        return [jsonable(v) for v in value]
+    if isinstance(value, Mapping):
+        return {str(k): jsonable(v) for k, v in value.items()}
+    return value if value is None or isinstance(value, str | int | float | bool) else repr(value)
