@@ -159,10 +159,20 @@ class Browser:
         found = json.dumps(selector)
         self.wait(f"!!document.querySelector({found})")
         self.run(f"document.querySelector({found}).scrollIntoView({{block: 'center', inline: 'center'}})")
-        script = f"(() => {{ const r = document.querySelector({found}).getBoundingClientRect(); "
-        x, y = self.run(script + "return [r.x + r.width / 2, r.y + r.height / 2]; })()")
+        x, y = self._still(found)
         for kind in ("mousePressed", "mouseReleased"):
             self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
+    def _still(self, found: str) -> tuple[float, float]:
+        """The middle of an element once it has stopped moving: what slides in is not where it was a frame ago."""
+        script = f"(() => {{ const r = document.querySelector({found}).getBoundingClientRect(); "
+        script += "return [r.x + r.width / 2, r.y + r.height / 2]; })()"
+        before: list[float] = []
+        until = time.monotonic() + 10
+        while (now := self.run(script)) != before and time.monotonic() < until:
+            before = now
+            self.run("new Promise((next) => setTimeout(() => requestAnimationFrame(next), 60))")
+        return now[0], now[1]
 
     def type(self, text: str) -> None:
         self.call("Input.insertText", text=text)

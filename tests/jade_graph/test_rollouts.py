@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 from jade_graph.engine import JadeGraph
 from jade_graph.errors import BackboneError, DataError, JadeError, StoreError, UsageError
 from jade_graph.export import export_store, read_export
-from jade_graph.rollouts import collect, f1_of, planned, run_id_of, seed_of, tally
+from jade_graph.replicas import planned, run_id_of, seed_of
+from jade_graph.rollouts import collect, f1_of, tally
 from jade_graph.store import RunFilter, RunStore
 from jade_graph.types import Limits, Question, Run
 

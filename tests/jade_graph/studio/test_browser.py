@@ -19,10 +19,11 @@ def states(browser):
 
 
 def choose(browser, selector, text):
-    browser.click(selector)
     found = f"[...document.querySelectorAll('.q-menu .q-item')].find((i) => i.innerText.trim() === '{text}')"
+    browser.click(selector)
     browser.wait(f"!!{found}")
     browser.run(f"{found}.click()")
+    browser.wait(f"document.querySelector('{selector}').innerText.includes('{text}')")
 
 
 def test_a_question_is_asked_watched_stepped_through_and_forked(studio, browser):
