@@ -137,7 +137,7 @@ class Browser:
             raise RuntimeError(f"{script}: {told.get('exception', {}).get('description') or told.get('text')}")
         return reply["result"].get("value")
 
-    def wait(self, script: str, seconds: float = 60.0) -> Any:
+    def wait(self, script: str, seconds: float = 120.0) -> Any:
         """Ask until the expression is true; returns its value. Raises `TimeoutError`."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:

@@ -34,7 +34,7 @@ def test_a_question_is_asked_watched_stepped_through_and_forked(studio, browser)
     browser.click(".st-ask")
     browser.wait("location.pathname.startsWith('/run/')")
     # It unfolds: boxes are there before the run has ended, and something is at work.
-    browser.wait("document.querySelectorAll('#jade-run .jg-tree .jg-is-running').length > 0")
+    browser.wait("document.querySelectorAll('#jade-run .jg-tree .jg-is-running').length > 0", seconds=300)  # loads
     before = browser.run("jadeRun.view.steps")
     browser.wait("jadeRun.view.status === 'answered'")
     assert browser.run("jadeRun.view.steps") > before
