@@ -45,6 +45,14 @@ PASSAGES = (
     Passage("p3", "Parts of a question are asked at once.", "Parts"),
 )
 
+MISSING = "no Chromium on this machine: the studio's pages were NOT tested in a browser (apt-get install chromium)"
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """A quiet run prints no reasons of skipped tests: this one is to be seen."""
+    if find() is None:
+        terminalreporter.write_line(MISSING, yellow=True)
+
 
 @dataclass(frozen=True)
 class Seeded:
@@ -129,8 +137,7 @@ def studio(seeded: Seeded) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def chromium(studio: str) -> Iterator[Browser]:
     if find() is None:
-        told = "no Chromium on this machine: the studio's pages are not tested in a browser (apt-get install chromium)"
-        pytest.skip(told)
+        pytest.skip(MISSING)
     with Browser() as browser:
         yield browser
 
