@@ -31,7 +31,9 @@ def compare(
     arms: Annotated[str | None, typer.Option(help='Some of them, by semicolons: "start;joint;static R,AG".')] = None,
     once: Annotated[str | None, typer.Option(help="Those that learn with the first seed alone.")] = None,
     iterations: Annotated[int | None, typer.Option(min=1, help="Updates of each learning run.")] = None,
-    backbone: Annotated[str | None, typer.Option(help="The start: tiny, a folder, or a hub id.")] = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="The start: tiny, a folder, a hub id, or models:/NAME@ALIAS.")
+    ] = None,
     train: Annotated[str, typer.Option(help="Questions to learn from.")] = "microworld:train?n=2000",
     dev: Annotated[str, typer.Option(help="Questions to pick weights with.")] = "microworld:validation?n=140",
     test: Annotated[str, typer.Option(help="Questions to report on.")] = "microworld:test?n=400",
@@ -50,8 +52,9 @@ def compare(
     from jade_training.compare import plots, report
     from jade_training.compare.arms import all_arms, chosen, fixed_graph
     from jade_training.compare.run import CompareSettings, Comparison, Result
+    from jade_training.improve.registering import start_of
     from jade_training.improve.settings import ImproveSettings
-    from jade_training.improve.sources import data_of, folder_of, require_apart
+    from jade_training.improve.sources import data_of, require_apart
 
     cli.put("backbone", backbone)
     wanted = chosen(arms, quick=quick)
@@ -63,7 +66,7 @@ def compare(
     data = [data_of(cli.config, spec) for spec in (train, dev, test)]
     for one, other in ((0, 1), (0, 2), (1, 2)):
         require_apart(data[one], data[other])
-    start = folder_of(cli.settings.backbone)
+    start = start_of(cli.settings)
     if fresh:
         shutil.rmtree(out, ignore_errors=True)
     learning = sum(1 if arm.name in few else len(settings.seeds) for arm in wanted if arm.learns)

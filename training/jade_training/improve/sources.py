@@ -51,7 +51,11 @@ def require_apart(train: Data, held_out: Data) -> None:
 
 
 def folder_of(backbone: str) -> Path:
-    """The folder of a local model: learning needs its weights. Raises `BackboneError` BACKBONE_NOT_FOUND."""
+    """The folder of a local model: learning needs its weights. Of registered versions too: `registering.start_of`.
+
+    Raises:
+        BackboneError: BACKBONE_NOT_FOUND. UsageError: BACKBONE_NOT_LOCAL.
+    """
     if backbone == "tiny":
         return TINY
     scheme, mark, rest = backbone.partition(":")
@@ -59,7 +63,7 @@ def folder_of(backbone: str) -> Path:
         raise UsageError(
             f"{backbone!r} cannot be trained: its weights are not in this process.",
             code="BACKBONE_NOT_LOCAL",
-            hint="a folder or hub id with safetensors, or tiny",
+            hint="a folder or hub id with safetensors, a registered version (models:/..), or tiny",
         )
     found: Any = folders.find_folder(rest if mark else backbone)
     return Path(found)

@@ -1,0 +1,128 @@
+"""Training from what was recorded: one update on an export, or a warm start on demonstrations and good runs.
+
+Invariant: nothing is run and nothing recorded is changed; the weights that come out are a function of the export, the
+start and the settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jade_graph import plugins
+from jade_graph.backbones.folders import content_version
+from jade_graph.errors import DataError, UsageError
+from jade_graph.export import read_export
+from jade_graph.rewards import RewardSpec, Scored, score_run
+from jade_graph.types import Preset, Question, Run
+
+if TYPE_CHECKING:
+    from jade_training.ppo import PPOConfig
+    from jade_training.sft import Pair
+
+CHECKPOINT = "checkpoint"
+MICROWORLD = "microworld"
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """Runs of an export, what each earned, and the preset that made them."""
+
+    runs: list[Run]
+    scored: dict[str, Scored]
+    spec: RewardSpec
+    preset: Preset
+
+
+def material(export: Path | str, *, preset: str | None = None, **terms: Any) -> Material:
+    """Read an export and score its runs against the gold answers recorded with them.
+
+    Args:
+        preset: whose rewards these are; None: that of the runs.
+        terms: fields of `RewardSpec` that replace the preset's.
+
+    Raises:
+        DataError: those of `read_export`; UsageError: EXPORT_PRESETS (runs of several presets), and for an unknown one.
+    """
+    runs = read_export(export).runs
+    names = sorted({run.preset for run in runs})
+    if preset is None and len(names) != 1:
+        raise UsageError(
+            f"{str(export)!r} holds runs of {len(names)} presets.", code="EXPORT_PRESETS", known=names, hint="--preset"
+        )
+    found: Preset = plugins.load("jade.presets", preset or names[0])
+    spec = RewardSpec.of_preset(found, **terms)
+    return Material(runs, {run.id: score_run(run, _asked(run), spec) for run in runs}, spec, found)
+
+
+def _asked(run: Run) -> Question:
+    answers = run.metadata.get("answers")
+    golds = tuple(answers) if isinstance(answers, list | tuple) else ()
+    return Question(run.question_id, run.question, golds, type=str(run.metadata.get("type") or ""))
+
+
+def train(
+    given: Material,
+    start: Path,
+    out: Path,
+    config: PPOConfig,
+    *,
+    checkpoint: Path | None = None,
+    any_version: bool = False,
+    replay: Sequence[Pair] = (),
+) -> dict[str, float]:
+    """One PPO update on recorded runs. Writes `out`, a Hugging Face folder, and `out/checkpoint` to go on from.
+
+    Args:
+        start: the weights that sampled the runs. With a checkpoint: the first start, which stays the reference.
+        checkpoint: of the update before.
+        any_version: do not compare the version in the runs with that of the weights. Log-probabilities still are.
+
+    Returns:
+        the update's metrics.
+
+    Raises:
+        UsageError: TRAIN_OUT, `out` is the start. What `PPOTrainer.update` raises.
+    """
+    from jade_training.trainer import PPOTrainer
+
+    if out.resolve() == start.resolve():
+        raise UsageError(f"{str(out)!r} is the start itself.", code="TRAIN_OUT", hint="another --out folder")
+    trainer = PPOTrainer(start, config, out=out, roles=given.preset.trainable, replay=replay)
+    if checkpoint is not None:
+        trainer.load_checkpoint(checkpoint)
+    version = None if any_version or checkpoint is not None else content_version(start)
+    metrics = trainer.update(given.runs, given.scored, version=version)
+    trainer.export(out)
+    trainer.save_checkpoint(out / CHECKPOINT)
+    return metrics
+
+
+def examples(source: str, start: Path, *, count: int, minimum: float, seed: int) -> list[Pair]:
+    """(prompt ids, action ids) to imitate: "microworld" demonstrations, or the good actions of an export.
+
+    Args:
+        count: of demonstrations; `minimum`: outcome of a run whose actions are good.
+
+    Raises:
+        DataError: SFT_EMPTY (no run is that good), those of `material`.
+    """
+    from jade_training.sft import demonstrations, examples_of
+
+    if source == MICROWORLD:
+        from jade_graph.backbones.codec import Codec
+
+        return demonstrations(Codec.from_folder(start).tokenizer, count, seed=seed)
+    given = material(source)
+    found = examples_of(given.runs, given.scored, minimum, roles=given.preset.trainable)
+    if not found:
+        best = max((s.outcome_total for s in given.scored.values() if s.outcome_total is not None), default=None)
+        told = "no run is scored" if best is None else f"the best run earned {best:.2f}"
+        raise DataError(
+            f"no action of {source!r} is from a run that earned {minimum:g}: {told}.",
+            code="SFT_EMPTY",
+            hint="a lower --minimum, or more runs",
+        )
+    return found

@@ -1,0 +1,102 @@
+"""`jade train` and `jade sft`: weights from what was recorded.
+
+Invariant: thin. The commands parse their options, call `offline` and `sft`, and print what came out.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from jade_graph.cli.command import Cli, command, single
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+train_app, sft_app = single(), single()
+SHOWN = ("reward", "rows", "gradient_tokens", "kl_old", "clip_fraction", "entropy", "grad_norm", "plan_kl", "seconds")
+
+
+@command(train_app, "train")
+def train(
+    cli: Cli,
+    export: Annotated[Path, typer.Argument(help="A folder that jade export wrote.")],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the new weights go.")],
+    backbone: Annotated[str | None, typer.Option(help="The weights that sampled the runs: tiny, a folder ..")] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Of the update before (OUT/checkpoint): optimiser and reference go on.")
+    ] = None,
+    preset: Annotated[str | None, typer.Option(help="Whose rewards and roles; default: that of the runs.")] = None,
+    outcome: Annotated[str | None, typer.Option(help="Performance term: f1, em, f1-yes-no ..")] = None,
+    call_cost: Annotated[float | None, typer.Option(help="Cost of each call, in units of the outcome.")] = None,
+    estimator: Annotated[str | None, typer.Option(help="Advantages: tree, rloo, grpo or gae.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(min=0.0, help="Of AdamW.")] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the rows.")] = 1,
+    any_version: Annotated[
+        bool, typer.Option("--any-version", help="Allow runs that name another version of the weights.")
+    ] = False,
+    register: Annotated[bool, typer.Option("--register", help="Register the new weights as a version.")] = False,
+) -> None:
+    """Update a backbone once on exported runs. jade improve does this in a loop, with rollouts between."""
+    from dataclasses import replace
+
+    from jade_training import offline
+    from jade_training.improve.registering import start_of
+    from jade_training.improve.settings import PPO
+
+    cli.put("backbone", backbone)
+    terms = {"outcome": outcome, "call_cost": call_cost}
+    given = offline.material(export, preset=preset, **{k: v for k, v in terms.items() if v is not None})
+    chosen = {"estimator": estimator, "learning_rate": learning_rate, "epochs": epochs}
+    config = replace(
+        PPO, **{k: v for k, v in chosen.items() if v is not None}, schedule="constant", warmup=0, seed=cli.settings.seed
+    )
+    with cli.out.progress(f"training on {len(given.runs)} runs"):
+        metrics = offline.train(
+            given, start_of(cli.settings), out, config, checkpoint=checkpoint, any_version=any_version
+        )
+    version = None
+    if register:
+        from jade_graph.registry import Registry
+
+        version = Registry.of(cli.settings).register(out, tell=cli.out.log)
+    described = {"out": str(out), "metrics": metrics, "version": None if version is None else version.as_dict()}
+    cli.out.result(described, lambda: _show(out, {k: metrics[k] for k in SHOWN if k in metrics}))
+
+
+@command(sft_app, "sft")
+def sft(
+    cli: Cli,
+    source: Annotated[str, typer.Argument(help="What to imitate: microworld, or a folder that jade export wrote.")],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the new weights go.")],
+    backbone: Annotated[str | None, typer.Option(help="The start: tiny, a folder, or a hub id.")] = None,
+    minimum: Annotated[float, typer.Option(help="Of an export: actions of runs that earned at least this.")] = 0.8,
+    count: Annotated[int, typer.Option(min=1, help="Demonstrations of microworld.")] = 2000,
+    epochs: Annotated[float, typer.Option(min=0.0, help="Passes over the examples.")] = 1.0,
+    batch_rows: Annotated[int, typer.Option(min=1, help="Examples a step.")] = 32,
+    learning_rate: Annotated[float, typer.Option(min=0.0, help="Of AdamW, falling linearly.")] = 5e-4,
+) -> None:
+    """Warm start: fine-tune on demonstrations, or on the actions of runs that went well, with TRL's SFTTrainer."""
+    from jade_training import offline
+    from jade_training import sft as tuning
+    from jade_training.improve.registering import start_of
+
+    cli.put("backbone", backbone)
+    start, seed = start_of(cli.settings), cli.settings.seed
+    found = offline.examples(source, start, count=count, minimum=minimum, seed=seed)
+    with cli.out.progress(f"imitating {len(found)} actions"):
+        metrics = tuning.sft(
+            start, found, out, epochs=epochs, batch_rows=batch_rows, learning_rate=learning_rate, seed=seed
+        )
+    cli.out.result({"out": str(out), "metrics": metrics}, lambda: _show(out, metrics))
+
+
+def _show(out: Path, metrics: Mapping[str, float]) -> list[Any]:
+    from rich.text import Text
+
+    from jade_graph.console import table
+
+    rows = [(name.replace("_", " "), f"{value:,.4g}") for name, value in metrics.items()]
+    return [table(("", ""), rows, title=f"saved {out}"), Text(f"Next: jade eval .. --backbone {out}", style="dim")]
