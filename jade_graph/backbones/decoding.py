@@ -42,7 +42,7 @@ def decode(
     limits = torch.tensor([job.sampling.max_new_tokens for job in live], device=sampler.device)
     ends = torch.tensor(list(eos_token_ids), device=sampler.device)
     ids = torch.zeros((len(live), int(limits.max())), dtype=torch.long, device=sampler.device)
-    logprobs = torch.zeros(ids.shape, device=sampler.device)
+    logprobs = torch.zeros(ids.shape, dtype=torch.float32, device=sampler.device)
     seen = signals.cancellations
     logits = session.prefill()
     stats.prompt_tokens += sum(len(job.prompt) for job in live)

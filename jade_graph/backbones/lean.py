@@ -1,7 +1,8 @@
 """The forward pass of Llama-shaped models on a CPU, without the overhead that dominates small ones.
 
 Invariant: it computes what transformers computes, from the model's own weight tensors (never copies, so updates show);
-`LeanModel.of` proves that on a ragged batch before it is used, and gives None for every model it does not know.
+`LeanModel.of` proves that on a ragged batch before it is used, and gives None for every model it does not know. Every
+tensor names its dtype: transformers changes torch's default for the whole process while another thread loads a model.
 """
 
 from __future__ import annotations
@@ -116,7 +117,7 @@ class LeanModel:
         size = torch.Size(shape).numel()
         kept, self._buffer = self._buffer, None
         if kept is None or kept.numel() < size:
-            kept = torch.empty(size)
+            kept = torch.empty(size, dtype=torch.float32)
         if 4 * kept.numel() <= _KEEP:
             self._buffer = kept
         return kept[:size].view(shape)
@@ -174,10 +175,11 @@ class LeanSession:
         gap[:, self._column :] = False
         self._mask: Tensor | None = None
         if len(set(self._lengths)) > 1:
-            self._mask = torch.zeros(rows, 1, 1, columns).masked_fill_(gap[:, None, None, :], float("-inf"))
+            empty = torch.zeros(rows, 1, 1, columns, dtype=torch.float32)
+            self._mask = empty.masked_fill_(gap[:, None, None, :], float("-inf"))
         width = lean.model.model.embed_tokens.weight.shape[1]
-        self._mean = torch.full((width, 1), 1.0 / width)
-        self._eps = torch.tensor([[lean.eps]])
+        self._mean = torch.full((width, 1), 1.0 / width, dtype=torch.float32)
+        self._eps = torch.tensor([[lean.eps]], dtype=torch.float32)
         self.padded_tokens = 0
 
     def prefill(self) -> Tensor:
@@ -193,7 +195,7 @@ class LeanSession:
             self._kv[:, :, others, :, : stem.length] = self._kv[:, :, first : first + 1, :, : stem.length]
             for row in others:
                 started[row] = stem.length
-        logits = torch.empty(len(ends), self._lean.vocabulary)
+        logits = torch.empty(len(ends), self._lean.vocabulary, dtype=torch.float32)
         alone = sorted(set(range(len(ends))).difference(grown))
         self._fill(alone, started, ends, logits)
         self._fill(grown, started, ends, logits)

@@ -62,7 +62,8 @@ class Sampler:
             if s.temperature > 0:
                 table[row, : s.max_new_tokens] = numbers.draw(s.seed, s.max_new_tokens)
         self._uniforms = torch.from_numpy(table).to(self.device)
-        self._temperature = torch.tensor([[s.temperature or 1.0] for s in samplings], device=self.device)
+        temperatures = [[s.temperature or 1.0] for s in samplings]
+        self._temperature = torch.tensor(temperatures, dtype=torch.float32, device=self.device)
         self._greedy = torch.tensor([s.temperature == 0 for s in samplings], device=self.device)
         self._top_p = torch.tensor([[s.top_p] for s in samplings], device=self.device, dtype=torch.float64)
         self._tries = [trie_of(s.choices) if s.choices is not None else None for s in samplings]

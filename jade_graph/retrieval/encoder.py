@@ -200,18 +200,21 @@ class TransformerEncoder:
             from transformers import AutoModel, AutoTokenizer
             from transformers.utils import logging
 
+            from jade_graph.backbones.weights import LOADING
+
             bars = logging.is_progress_bar_enabled()
             logging.disable_progress_bar()  # type: ignore[no-untyped-call]
             source = str(self._folder)
             try:
                 tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
-                model = AutoModel.from_pretrained(
-                    source,
-                    local_files_only=True,
-                    use_safetensors=True,
-                    trust_remote_code=False,
-                    dtype=getattr(torch, self.dtype),
-                )
+                with LOADING:
+                    model = AutoModel.from_pretrained(
+                        source,
+                        local_files_only=True,
+                        use_safetensors=True,
+                        trust_remote_code=False,
+                        dtype=getattr(torch, self.dtype),
+                    )
             except (OSError, ValueError, RuntimeError, SafetensorError) as error:
                 raise RetrievalError(
                     f"the encoder {self._spec!r} does not load: {error}", code="BAD_ENCODER"
