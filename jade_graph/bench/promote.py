@@ -54,7 +54,9 @@ def run(
         version). `swaps`, `runs` and `swap_failures` (runs that failed during the load with swaps), `failures` (without
         swaps), `mixed_version_runs`, `runs_across_swaps` (in flight when another version became active),
         `versions_in_memory` (the most). Latencies of a question in ms: `p50_ms`, `p95_ms`, `swap_p50_ms`,
-        `swap_p95_ms`, `added_p95_ms`; `runs_per_s` without swaps.
+        `swap_p95_ms`, `added_p95_ms`, and `swap_p95_ratio` and `swap_p50_ratio`, with swaps over without; `runs_per_s`
+        without swaps. Of the time of the load with swaps: `loading_share`, in which a version was fetched, loaded and
+        asked, and `two_versions_share`, in which runs of two versions shared the processor.
     """
     if quick:
         questions, swaps, gate_questions = min(questions, 200), min(swaps, 4), min(gate_questions, 60)
@@ -137,6 +139,7 @@ class _Loads:
         self._graph, self._backbone, self._promoter = graph, backbone, promoter
         self._questions, self._concurrency = questions, concurrency
         self._across = self._swapped = self._most = 0
+        self._looks = self._loading = self._shared = 0
 
     async def measure(self, questions: int, swaps: int, blocks: int) -> dict[str, float]:
         plain: list[tuple[Run, float]] = []
@@ -148,7 +151,9 @@ class _Loads:
             began = time.perf_counter()
             plain += await self._load(share, 0)
             seconds += time.perf_counter() - began
+            looking = asyncio.create_task(self._look())
             swapped += await self._load(share, swaps // blocks + (block < swaps % blocks))
+            looking.cancel()
         without, with_ = (np.array([ms for _, ms in runs]) for runs in (plain, swapped))
         figures = {
             "swaps": self._swapped,
@@ -163,6 +168,10 @@ class _Loads:
             "swap_p50_ms": np.percentile(with_, 50),
             "swap_p95_ms": np.percentile(with_, 95),
             "added_p95_ms": np.percentile(with_, 95) - np.percentile(without, 95),
+            "swap_p95_ratio": np.percentile(with_, 95) / np.percentile(without, 95),
+            "swap_p50_ratio": np.percentile(with_, 50) / np.percentile(without, 50),
+            "loading_share": self._loading / max(1, self._looks),
+            "two_versions_share": self._shared / max(1, self._looks),
             "runs_per_s": len(plain) / seconds,
         }
         return {name: float(value) for name, value in figures.items()}
@@ -185,6 +194,15 @@ class _Loads:
         await asyncio.gather(*(caller() for _ in range(self._concurrency)))
         await swapping
         return found
+
+    async def _look(self) -> None:
+        """See at even times what the versions are doing."""
+        while True:
+            status = self._backbone.status()
+            self._looks += 1
+            self._loading += status.loading is not None
+            self._shared += sum(runs > 0 for runs in status.held.values()) > 1
+            await asyncio.sleep(0.02)
 
     async def _swap(self, swaps: int, questions: int, found: Sequence[Any]) -> None:
         """Promote and roll back in turn, spread over the questions; each swap arrives before the next is made."""

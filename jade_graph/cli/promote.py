@@ -59,8 +59,8 @@ def promote(
     if not evidence and not force:
         from jade_graph.gate.promoting import contestants
 
+        versions = contestants(registry, version)
         with cli.out.progress("comparing versions") as tick:
-            versions = contestants(registry, version)
             trial = measure(registry, versions, cli.config, rules, limit=limit, record=record, tick=tick)
     outcome = decide(
         registry, version, cli.config, policy=rules, evidence=evidence, trial=trial, force=force, reason=reason,
@@ -71,8 +71,11 @@ def promote(
         told = f"Version {number} is the champion (promotion {outcome.promotion.number}). Back: jade rollback"
     elif outcome.verdict is not None and outcome.verdict.passed:
         told = f"Version {number} passes; nothing was changed (--dry-run)."
+    elif outcome.verdict is None:
+        told = f"Version {number} would be promoted past the gate; nothing was changed (--dry-run)."
     else:
-        told = f"Version {number} is refused; the champion stays."
+        stays = "there is no champion still" if outcome.champion is None else "the champion stays"
+        told = f"Version {number} is refused; {stays}."
     cli.out.result(outcome.as_dict(), lambda: [*shown(of_outcome(outcome)), told])
     if outcome.verdict is not None and not outcome.verdict.passed and outcome.promotion is None:
         raise typer.Exit(9)

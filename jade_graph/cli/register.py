@@ -40,7 +40,5 @@ def register(
 def _show(result: dict[str, Any]) -> list[str]:
     what = "registered as" if result["new"] else "is the same model as"
     aliases = f" ({', '.join(result['aliases'])})" if result["aliases"] else ""
-    return [
-        f"{what} version {result['number']}{aliases}: {result['uri']}, {result['content']}",
-        f"Next: jade promote {result['number']}",
-    ]
+    told = [f"{what} version {result['number']}{aliases}: {result['uri']}, {result['content']}"]
+    return told if "champion" in result["aliases"] else [*told, f"Next: jade promote {result['number']}"]

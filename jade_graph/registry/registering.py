@@ -1,7 +1,8 @@
 """How a staged bundle becomes a version.
 
 Invariant: the order decides. Files first, then one row that makes the version visible with all of its tags, then the
-alias; killed at any point, what is visible is whole, and what is left behind is a stored model that no version names.
+alias; killed at any point, what is visible is whole, and what is left behind is a stored model that no version names,
+or an alias that the row's tag still asks for: registering again sets it.
 """
 
 from __future__ import annotations
@@ -19,11 +20,13 @@ from jade_graph.registry import adapters, checking
 from jade_graph.registry import bundle as bundles
 from jade_graph.registry.card import card
 from jade_graph.registry.promotions import who
-from jade_graph.registry.versions import CHALLENGER, ModelVersion
+from jade_graph.registry.versions import CHALLENGER, CHAMPION, ModelVersion
 
 if TYPE_CHECKING:
     from jade_graph.registry.registry import Registry
     from jade_graph.registry.sources import Source
+
+OWED = "jade.owed_alias"  # on a version whose alias is not set yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +120,7 @@ def store(
             known = registry.known(bundle.digest)
             if known is not None:
                 client.delete_logged_model(model.model_id)
-                return known
+                return settle(registry, known)
             return _number(registry, model, {**tags, **drafted.tags}, challenger)
 
 
@@ -126,10 +129,11 @@ def _number(registry: Registry, model: Any, tags: Mapping[str, str], challenger:
     _make(registry)
     # MLflow's own database code looks a model id up in the process's default store: only a server is told it.
     named = {"model_id": model.model_id} if registry.place.served else {}
+    owed = {OWED: CHALLENGER} if challenger else {}
     row = client.create_model_version(
         registry.model,
         source=source,
-        tags={**tags, "jade.source": source, "jade.model_id": model.model_id},
+        tags={**tags, **owed, "jade.source": source, "jade.model_id": model.model_id},
         description=f"{tags['jade.content']}, {tags['jade.who']}",
         **named,
     )
@@ -138,9 +142,23 @@ def _number(registry: Registry, model: Any, tags: Mapping[str, str], challenger:
         # Another host was faster by a moment: no lock reaches there.
         client.delete_model_version(registry.model, row.version)
         return first
-    if challenger:
-        client.set_registered_model_alias(registry.model, CHALLENGER, row.version)
-    return registry.get(int(row.version))
+    return settle(registry, registry.get(int(row.version)))
+
+
+def settle(registry: Registry, version: ModelVersion) -> ModelVersion:
+    """Set the alias that a version was registered for, unless that was done: its writer may have been killed before.
+
+    A version that others followed meanwhile does not take the alias from them, nor does one that became champion.
+    """
+    alias = version.tags.get(OWED)
+    if not alias:
+        return version
+    client = registry.place.client
+    with registry.place.asking():
+        if registry.versions()[0].number == version.number and CHAMPION not in version.aliases:
+            client.set_registered_model_alias(registry.model, alias, str(version.number))
+        client.delete_model_version_tag(registry.model, str(version.number), OWED)
+    return registry.get(version.number)
 
 
 def _make(registry: Registry) -> None:

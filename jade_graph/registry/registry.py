@@ -171,7 +171,10 @@ class Registry:
             bundle = bundles.stage(source.folder, staging / "bundle")
             if self.place.made and (known := self.known(bundle.digest)) is not None:
                 tell(f"{path} is version {known.number} already")
-                return known
+                if registering.OWED not in known.tags:
+                    return known
+                with self.place.locked("registering"):
+                    return registering.settle(self, known)
             tell("checking the model")
             draft = registering.draft(
                 self, bundle, source, staging, manifest=manifest, metrics=metrics, parents=parents, base=base

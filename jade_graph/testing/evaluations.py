@@ -14,6 +14,7 @@ from the same distributions, times a factor.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +24,16 @@ TYPES: Mapping[str, float] = {
     "1hop": 0.85, "noisy": 0.75, "2hop": 0.45, "comparison": 0.5, "context": 0.4, "conjunction": 0.6, "edition": 0.35,
 }  # fmt: skip
 """Mean probability of the full score by type: in the middle, where noise is largest."""
+CASES: Mapping[str, Mapping[str, Any]] = {
+    "equal": {},
+    "gain": {"gain": 0.1},
+    "gain_three": {"gains": dict.fromkeys(("2hop", "context", "edition"), 0.7 / 3)},
+    "loss_one": {
+        "gains": dict.fromkeys(TYPES, 0.0) | {"comparison": -0.4, "2hop": 0.4, "context": 0.4, "edition": 0.3}
+    },
+}
+"""True differences that a gate is tried on, as arguments of `simulate_pair`: none; .1 in the mean, harder types gain
+more; .1 in the mean, all of it in three of the seven types; .1 in the mean, and comparisons lose .4."""
 PARTIAL = (0.25, 1 / 3, 0.4, 0.5, 2 / 3, 0.8)
 _PARTIAL_SHARE = 0.25
 _CONCENTRATION = 1.5

@@ -36,3 +36,6 @@ def test_questions_in_flight_through_swaps() -> None:
     names = ("create_s", "register_s", "gate_s", "promote_s", "reload_s", "rollback_s", "p95_ms", "swap_p95_ms")
     assert all(figures[name] > 0 for name in names)
     assert figures["added_p95_ms"] == pytest.approx(figures["swap_p95_ms"] - figures["p95_ms"])
+    assert figures["swap_p95_ratio"] == pytest.approx(figures["swap_p95_ms"] / figures["p95_ms"])
+    assert 0 < figures["two_versions_share"] <= 1
+    assert 0 <= figures["loading_share"] <= 1

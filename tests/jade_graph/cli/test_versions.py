@@ -46,11 +46,14 @@ def evidence(contents: list[str], gain: float) -> list[str]:
 
 def test_from_a_folder_to_the_champion_and_back(jade, data):
     Path("gate.toml").write_text("[gain]\nresamples = 1000\n")
+    Path("strict.toml").write_text("[gain]\nresamples = 1000\n[first]\nleast = 0.99\n")
     assert "jade register" in jade("versions").out
     assert "jade promote" in jade("history").out
     first = jade("register", "tiny", "--json").json
     assert (first["number"], first["new"], first["aliases"]) == (1, True, ["challenger"])
     assert jade("register", "tiny", "--json").json["new"] is False
+    poor = jade("promote", "1", *evidence([first["content"]], 0.0), "--policy", "strict.toml")
+    assert (poor.code, "there is no champion still" in poor.out) == (9, True), poor.err
     assert jade("promote", "1", *evidence([first["content"]], 0.0)).code == 0
     second = jade("register", variant("better"), "--note", "norm times 1.5", "--json").json
 
@@ -89,7 +92,11 @@ def test_force_needs_a_reason(jade, data):
     jade("register", "tiny")
     refused = jade("promote", "1", "--force", "--json")
     assert (refused.code, refused.json["error"]["code"]) == (2, "PROMOTION_REASON")
+    looked = jade("promote", "1", "--force", "--reason", "no time", "--dry-run")
+    assert looked.code == 0
+    assert "nothing was changed" in looked.out
     assert jade("promote", "1", "--force", "--reason", "no time", "--json").json["promotion"]["kind"] == "force"
+    assert "Next" not in jade("register", "tiny").out, "the champion needs no promotion"
 
 
 def test_the_policy_can_be_printed_and_read(jade, data):

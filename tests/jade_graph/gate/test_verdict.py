@@ -6,10 +6,12 @@ from dataclasses import replace
 
 import pytest
 
+from jade_graph.bench import gate
+from jade_graph.bench.gate import promoted
 from jade_graph.errors import UsageError
 from jade_graph.evaluation import Row
 from jade_graph.gate import Policy, Verdict, judge, needed
-from jade_graph.testing.evaluations import TYPES, mean_score, simulate_pair
+from jade_graph.testing.evaluations import CASES, TYPES, mean_score, simulate_pair
 
 
 def rows(n: int = 100, f1: float | None = 0.0, *, types: tuple[str, ...] = ("all",), **changes) -> list[Row]:
@@ -171,45 +173,38 @@ def test_the_order_of_rows_does_not_matter():
 
 
 # --- error rates ------------------------------------------------------------------------------------------------------
-def promoted(pairs: int, policy: Policy, **truth) -> int:
-    return sum(judge(*simulate_pair(seed, 400, **truth), policy).passed for seed in range(pairs))
-
-
-THREE = dict.fromkeys(("2hop", "context", "edition"), 0.7 / 3)
-"""A gain of .1 over all, made of three of the seven types."""
-
-
 def test_the_simulation_has_the_difference_that_it_says():
-    ours, theirs = simulate_pair(0, 60_000, gain=0.1)
-    mean = sum(r.f1 or 0 for r in ours) / len(ours) - sum(r.f1 or 0 for r in theirs) / len(theirs)
-    assert mean == pytest.approx(0.1, abs=0.006)
+    for case, difference in (("equal", 0.0), ("gain", 0.1), ("gain_three", 0.1), ("loss_one", 0.1)):
+        ours, theirs = simulate_pair(0, 60_000, **CASES[case])
+        mean = sum((a.f1 or 0) - (b.f1 or 0) for a, b in zip(ours, theirs, strict=True)) / len(ours)
+        assert mean == pytest.approx(difference, abs=0.006), case
     expected = sum(mean_score(p) for p in TYPES.values()) / len(TYPES)
     assert sum(r.f1 or 0 for r in theirs) / len(theirs) == pytest.approx(expected, abs=0.006)
-    ours, theirs = simulate_pair(1, 60_000, gains=THREE)
-    assert sum((a.f1 or 0) - (b.f1 or 0) for a, b in zip(ours, theirs, strict=True)) / 60_000 == pytest.approx(
-        0.1, abs=0.006
-    )
 
 
 def test_error_rates_of_a_few():
     quick = Policy.of({"gain": {"resamples": 1000}})
-    assert promoted(40, quick) <= 4
-    assert promoted(25, quick, gain=0.1) >= 20
+    assert promoted("equal", 40, policy=quick) <= 4
+    assert promoted("gain", 25, policy=quick) >= 20
 
 
 @pytest.mark.slow
 def test_equal_models_are_promoted_at_most_once_in_twenty():
-    assert promoted(200, Policy()) <= 10
+    assert gate.run(case="equal")["promoted_equal"] <= 0.05
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("truth", [{"gain": 0.1}, {"gains": THREE}], ids=["all types", "three types"])
-def test_a_gain_of_a_tenth_is_promoted_four_times_in_five(truth):
-    assert promoted(200, Policy(), **truth) >= 160
+@pytest.mark.parametrize("case", ["gain", "gain_three"])
+def test_a_gain_of_a_tenth_is_promoted_four_times_in_five(case):
+    assert gate.run(case=case)[f"promoted_{case}"] >= 0.8
 
 
 @pytest.mark.slow
 def test_a_true_loss_on_one_type_is_mostly_refused():
-    """The mean gains .1, and comparisons lose .4: refused at least four times in five."""
-    loss = dict.fromkeys(TYPES, 0.0) | {"comparison": -0.4, "2hop": 0.4, "context": 0.4, "edition": 0.3}
-    assert promoted(200, Policy(), gains=loss) <= 40
+    assert gate.run(case="loss_one")["promoted_loss_one"] <= 0.2
+
+
+def test_an_unknown_case_is_told():
+    with pytest.raises(UsageError) as error:
+        gate.run(case="other")
+    assert "gain_three" in error.value.known

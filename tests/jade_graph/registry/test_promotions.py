@@ -272,9 +272,20 @@ def test_a_killed_registration_leaves_a_whole_version_or_none(registry, variant,
         seen.fetch(number)  # whole: every file is checked
     version = seen.register(folder)
     assert version.number == 5
-    assert seen.get("challenger").number in (4, 5)
+    assert version.aliases == ("challenger",), "what was left undone is done"
     assert not list(seen.place.data.glob(".staging-*")), "what the dead left is cleared away"
     assert seen.current() == 1
+
+
+def test_an_alias_that_is_owed_is_not_taken_from_a_newer_version(registry, variant):
+    folder, newer = variant("model", 0.3), variant("newer", 0.4)
+    killed(registry, "set_registered_model_alias", "register", folder)
+    seen = again(registry)
+    assert seen.register(newer).number == 6
+    assert seen.register(folder).aliases == ()
+    assert seen.get("challenger").number == 6
+    force(seen, 6)
+    assert seen.register(folder).aliases == (), "it is owed nothing any more"
 
 
 def test_two_who_register_one_model_at_once_get_one_version(registry, variant, monkeypatch):

@@ -115,9 +115,10 @@ def following(source: Source, house: House) -> Any:
 
 
 @pytest.fixture(scope="session")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
-    """A registry of MLflow's own kind; making its database takes seconds, so these tests share it."""
+def registry(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Registry:
+    """A registry of MLflow's own kind; making its database takes seconds, so all tests share an empty one."""
     folder = tmp_path_factory.mktemp("registry")
+    shutil.copy(empty_database, folder / "mlflow.db")
     return Registry(f"sqlite:///{folder / 'mlflow.db'}", data_dir=folder)
 
 

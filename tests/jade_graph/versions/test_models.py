@@ -148,7 +148,9 @@ async def test_the_alias_of_a_registry_is_followed(registry: Registry, variant: 
 
 
 @pytest.mark.slow
-async def test_a_server_that_goes_away_and_comes_back(tmp_path: Path, variant: Callable[..., Path]) -> None:
+async def test_a_server_that_goes_away_and_comes_back(
+    tmp_path: Path, variant: Callable[..., Path], empty_database: Path
+) -> None:
     """A real `mlflow server` is killed: the graph serves on, and follows again when it is back."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -174,6 +176,7 @@ async def test_a_server_that_goes_away_and_comes_back(tmp_path: Path, variant: C
         os.killpg(process.pid, 9)
         process.wait()
 
+    shutil.copy(empty_database, tmp_path / "mlflow.db")
     process = await asyncio.to_thread(serve)
     try:
         registry = Registry(url, data_dir=tmp_path / "data")
