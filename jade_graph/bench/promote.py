@@ -56,7 +56,10 @@ def run(
         `versions_in_memory` (the most). Latencies of a question in ms: `p50_ms`, `p95_ms`, `swap_p50_ms`,
         `swap_p95_ms`, `added_p95_ms`, and `swap_p95_ratio` and `swap_p50_ratio`, with swaps over without; `runs_per_s`
         without swaps. Of the time of the load with swaps: `loading_share`, in which a version was fetched, loaded and
-        asked, and `two_versions_share`, in which runs of two versions shared the processor.
+        asked, and `two_versions_share`, in which runs of two versions shared the processor. CPU time of this process,
+        which other work on the machine hardly changes: `cpu_ms_per_run`, `swap_cpu_ms_per_run`, and `reload_cpu_ms`,
+        what it takes to fetch, load and ask a version. What a run costs more with swaps, and the reloads do not
+        explain, is the price of two smaller batches instead of one.
     """
     if quick:
         questions, swaps, gate_questions = min(questions, 200), min(swaps, 4), min(gate_questions, 60)
@@ -104,17 +107,22 @@ def _changed(folder: Path) -> Path:
 
 def _reloads(registry: Registry, backbone: VersionedBackbone, rounds: int) -> dict[str, float]:
     """Promotions and rollbacks without load, one after the other."""
-    promote, reload, rollback = [], [], []
+    promote, reload, rollback, cpu = [], [], [], []
     for _ in range(rounds):
         took, _ = _timed(lambda: registry.promote(2, kind="force", reason="benchmark"))
         promote.append(took)
+        used = time.process_time()
         reload.append(_timed(lambda: _wait_for(backbone, 2))[0])
+        cpu.append((time.process_time() - used) * 1000)
         began = time.perf_counter()
         registry.rollback()
         _wait_for(backbone, 1)
         rollback.append(time.perf_counter() - began)
     middle = statistics.median
-    return {"promote_s": middle(promote), "reload_s": middle(reload), "rollback_s": middle(rollback)}
+    return {
+        "promote_s": middle(promote), "reload_s": middle(reload), "rollback_s": middle(rollback),
+        "reload_cpu_ms": middle(cpu),
+    }  # fmt: skip
 
 
 def _wait_for(backbone: VersionedBackbone, number: int) -> None:
@@ -144,16 +152,18 @@ class _Loads:
     async def measure(self, questions: int, swaps: int, blocks: int) -> dict[str, float]:
         plain: list[tuple[Run, float]] = []
         swapped: list[tuple[Run, float]] = []
-        seconds = 0.0
+        seconds = plain_cpu = swapped_cpu = 0.0
         await self._load(self._concurrency, 0)  # warm up
         for block in range(blocks):
             share = questions // blocks + (block < questions % blocks)
-            began = time.perf_counter()
+            began, used = time.perf_counter(), time.process_time()
             plain += await self._load(share, 0)
             seconds += time.perf_counter() - began
-            looking = asyncio.create_task(self._look())
+            plain_cpu += time.process_time() - used
+            looking, used = asyncio.create_task(self._look()), time.process_time()
             swapped += await self._load(share, swaps // blocks + (block < swaps % blocks))
             looking.cancel()
+            swapped_cpu += time.process_time() - used
         without, with_ = (np.array([ms for _, ms in runs]) for runs in (plain, swapped))
         figures = {
             "swaps": self._swapped,
@@ -170,6 +180,8 @@ class _Loads:
             "added_p95_ms": np.percentile(with_, 95) - np.percentile(without, 95),
             "swap_p95_ratio": np.percentile(with_, 95) / np.percentile(without, 95),
             "swap_p50_ratio": np.percentile(with_, 50) / np.percentile(without, 50),
+            "cpu_ms_per_run": 1000 * plain_cpu / len(plain),
+            "swap_cpu_ms_per_run": 1000 * swapped_cpu / len(swapped),
             "loading_share": self._loading / max(1, self._looks),
             "two_versions_share": self._shared / max(1, self._looks),
             "runs_per_s": len(plain) / seconds,
