@@ -204,9 +204,9 @@ def _types(pairs: Pairs, policy: Policy) -> Finding:
         for name, p in worse.items()
     )
     if not worse:
-        told = f"none of {len(judged)} types is significantly worse"
+        told = f"none of {len(judged)} types is significantly worse" if judged else "no type was judged"
         if small:
-            told += f"; {len(small)} too small to be judged ({', '.join(small)})"
+            told += f"; too small to be judged, with fewer than {t.minimum} questions: {', '.join(small)}"
     figures = {
         name: {"n": s.n, "difference": s.difference, "ci": [s.low, s.high], "p": s.p, "worse": name in worse}
         for name, s in seen.items()

@@ -134,7 +134,9 @@ def test_small_types_are_told_and_not_judged():
     theirs = [replace(r, f1=1.0 if r.type == "rare" else 0.0) for r in rows(100, types=kinds)]
     types = finding(judge(ours, theirs), "types")
     assert types.passed
-    assert "rare" in types.told
+    assert types.told.endswith("too small to be judged, with fewer than 10 questions: rare")
+    few = rows(60, types=tuple("abcdefghijkl"))
+    assert finding(judge(few, few), "types").told.startswith("no type was judged; too small")
 
 
 def test_too_few_questions_decide_nothing():

@@ -40,6 +40,21 @@ def test_learning_starts_from_what_the_reference_names(registry):
     assert champion.number == 1
 
 
+def test_a_comparison_starts_from_a_version_too(registry, monkeypatch, capsys):
+    begun = []
+
+    def comparison(out, start, *others):
+        begun.append(start)
+        raise UsageError("learning would begin here.", code="BEGUN")
+
+    monkeypatch.setattr("jade_training.compare.run.Comparison", comparison)
+    data = [f"--{name}=microworld:{split}?n=4&scale=0.1" for name, split in
+            (("train", "train"), ("dev", "validation"), ("test", "test"))]  # fmt: skip
+    assert main(["compare", "--quick", *data, "--backbone", "models:/jade-backbone@champion", "--json"]) == 2
+    assert json.loads(capsys.readouterr().out)["error"]["code"] == "BEGUN"
+    assert begun == [registry.fetch(1)[1]]
+
+
 def test_a_run_that_made_nothing_better_registers_nothing(registry, tmp_path):
     result = Improved(tmp_path, 3, [], {}, TINY, 0, TINY, None, 1.0)
     assert register_best(Settings(), result) is None
