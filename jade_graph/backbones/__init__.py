@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any, cast
 
 from jade_graph import plugins
+from jade_graph.backbones.folders import BUNDLED
 from jade_graph.errors import BackboneError, UsageError
 from jade_graph.types import Backbone
 
 GROUP = "jade.backbones"
-TINY = Path(__file__).parent.parent / "assets" / "jade-tiny"
+TINY = BUNDLED["tiny"]
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9_+.-]+):(.*)", re.DOTALL)
 
 
@@ -24,8 +25,8 @@ def load_backbone(spec: str, **options: Any) -> Backbone:
     """The backbone that `spec` names.
 
     Args:
-        spec: "tiny" (the bundled model), a local folder, a hub id, or "SCHEME:REST" with a scheme of the entry point
-            group "jade.backbones": "hf:NAME", "openai:http://host/v1#MODEL", "scripted:MODULE:POLICY" are stock.
+        spec: "tiny" or "tiny-hasty" (bundled), a local folder, a hub id, or "SCHEME:REST" with a scheme of the entry
+            point group "jade.backbones": "hf:NAME", "openai:http://host/v1#MODEL", "scripted:MODULE:POLICY" are stock.
         options: keyword arguments of that kind's factory, e.g. device, dtype, max_context, profile for "hf".
 
     Raises:
@@ -68,14 +69,14 @@ def as_backbone(given: Any) -> Backbone:
 
 
 def _split(spec: str) -> tuple[str, str]:
-    if spec == "tiny":
-        if not (TINY / "config.json").is_file():
+    if spec in BUNDLED:
+        if not (BUNDLED[spec] / "config.json").is_file():
             raise BackboneError(
-                "the bundled model 'tiny' is not in this installation.",
+                f"the bundled model {spec!r} is not in this installation.",
                 code="BACKBONE_TINY_MISSING",
                 hint="jade microworld pretrain",
             )
-        return "hf", str(TINY)
+        return "hf", str(BUNDLED[spec])
     match = _SCHEME.fullmatch(spec)
     # "C:\models" is a path, and so is a folder whose name has a colon.
     if match is None or Path(spec).exists():

@@ -14,6 +14,10 @@ from pathlib import Path
 
 from jade_graph.errors import BackboneError
 
+_ASSETS = Path(__file__).parent.parent / "assets"
+BUNDLED = {"tiny": _ASSETS / "jade-tiny", "tiny-hasty": _ASSETS / "jade-tiny-hasty"}
+"""Models that the package carries, by name. Both speak microworld alone; the second reads worse than it could."""
+
 _TEXT_FILES = ["*.json", "*.jinja", "*.model", "*.txt"]
 
 
@@ -23,7 +27,7 @@ def find_folder(name: str, *, revision: str | None = None, weights: bool = True)
     Raises:
         BackboneError: BACKBONE_NOT_FOUND, BACKBONE_NO_SAFETENSORS.
     """
-    folder = Path(name).expanduser()
+    folder = BUNDLED.get(name) or Path(name).expanduser()
     if not folder.is_dir():
         folder = _download(name, revision, weights)
     if not (folder / "config.json").is_file() and weights:
@@ -57,7 +61,7 @@ def _download(name: str, revision: str | None, weights: bool) -> Path:
         raise BackboneError(
             f"no model {name!r}: {reason}.",
             code="BACKBONE_NOT_FOUND",
-            known=["tiny", "a local folder", "a hub id such as Qwen/Qwen2.5-1.5B-Instruct", "openai:URL#MODEL"],
+            known=[*BUNDLED, "a local folder", "a hub id such as Qwen/Qwen2.5-1.5B-Instruct", "openai:URL#MODEL"],
             hint="check the spelling and the network, or download the model to a folder first",
         ) from error
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from jade_graph.backbones.folders import BUNDLED
 from jade_graph.cli.command import Cli, command, single
 from jade_graph.cli.indexing import indexing
 from jade_graph.errors import UsageError
@@ -50,7 +51,7 @@ def _tree(run: Run) -> Any:
 
 def _must_read(cli: Cli, question: str) -> None:
     """The bundled model knows the words of microworld alone: say so instead of answering nonsense."""
-    if cli.settings.backbone != "tiny":
+    if cli.settings.backbone not in BUNDLED:
         return
     from jade_graph.microworld.foreign import is_foreign, unknown_words
 

@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jade_graph.backbones.folders import BUNDLED
 from jade_graph.types import Run
 
 if TYPE_CHECKING:
@@ -53,9 +54,8 @@ def pieces(decode: Callable[[Sequence[int]], str], ids: Sequence[int]) -> list[s
 
 @lru_cache(maxsize=4)
 def _decoder(backbone: str) -> Callable[[Sequence[int]], str] | None:
-    """Of a folder with a tokenizer; the bundled model's folder for "tiny". Loads no more than the tokenizer itself."""
-    bundled = Path(__file__).parent.parent / "assets" / "jade-tiny"
-    file = (bundled if backbone == "tiny" else Path(backbone)) / "tokenizer.json"
+    """Of a folder with a tokenizer; a bundled model's by its name. Loads no more than the tokenizer itself."""
+    file = (BUNDLED.get(backbone) or Path(backbone)) / "tokenizer.json"
     if not file.is_file():
         return None
     from tokenizers import Tokenizer

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from jade_graph.backbones.folders import BUNDLED
 from jade_graph.errors import BackboneError, RegistryError, UsageError
 
 STATE = "improve.json"
@@ -42,10 +43,9 @@ def resolve(path: str | Path) -> Source:
     Raises:
         BackboneError: BACKBONE_NOT_FOUND. RegistryError: NOTHING_LEARNED. UsageError: RUN_UNREADABLE.
     """
-    if str(path) == "tiny":
-        from jade_graph.backbones import TINY
-
-        return Source(TINY, _trained(TINY))
+    if str(path) in BUNDLED:
+        bundled = BUNDLED[str(path)]
+        return Source(bundled, _trained(bundled))
     folder = Path(path).expanduser()
     if not folder.is_dir():
         raise BackboneError(

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from jade_graph.backbones.folders import BUNDLED
 from jade_graph.context import Event
 from jade_graph.errors import UsageError
 from jade_graph.manifest import version
@@ -189,7 +190,7 @@ class Service:
 
     def _require_readable(self, question: str) -> None:
         """The bundled model knows the words of microworld alone: say so instead of answering nonsense."""
-        if self.settings.backbone != "tiny":
+        if self.settings.backbone not in BUNDLED:
             return
         from jade_graph.microworld.foreign import is_foreign, unknown_words
 

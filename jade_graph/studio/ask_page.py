@@ -10,9 +10,12 @@ import asyncio
 from nicegui import ui
 
 from jade_graph import plugins
+from jade_graph.backbones.folders import BUNDLED
 from jade_graph.errors import JadeError
 from jade_graph.parts import Parts, limits_of
 from jade_graph.picture.text import clean
+from jade_graph.studio import shell
+from jade_graph.studio.registered import models
 from jade_graph.studio.state import Studio
 
 
@@ -20,6 +23,7 @@ async def build(studio: Studio, query: dict[str, str]) -> None:
     s = studio.settings
     presets = plugins.names("jade.presets")
     corpora = list(dict.fromkeys([*await asyncio.to_thread(studio.corpora), s.corpus]))
+    known_models = models(s, await studio.registered.soon())
     with ui.element("section").classes("st-form"):
         with ui.element("h1"):
             ui.label("Ask a question")
@@ -35,9 +39,7 @@ async def build(studio: Studio, query: dict[str, str]) -> None:
                 name = query.get("corpus") if query.get("corpus") in corpora else s.corpus
                 corpus = ui.select(corpora, value=name).props('dense outlined aria-label="Corpus"')
             with _field("Model"):
-                backbone = ui.input(value=query.get("backbone") or s.backbone).props(
-                    'dense outlined aria-label="Model"'
-                )
+                backbone = shell.model_field(known_models, query.get("backbone") or s.backbone)
             with _field("Seed"):
                 seed = ui.input(value=query.get("seed") or str(s.seed)).props('dense outlined aria-label="Seed"')
         wrong = ui.label("").classes("st-error").props('role="alert"')
@@ -46,7 +48,7 @@ async def build(studio: Studio, query: dict[str, str]) -> None:
             try:
                 new = studio.room.ask(
                     question.value or "",
-                    backbone=backbone.value if backbone.value != s.backbone else "",
+                    backbone=str(backbone.value or "") if backbone.value != s.backbone else "",
                     preset=str(preset.value) if preset.value != s.preset else "",
                     corpus=str(corpus.value) if corpus.value != s.corpus else "",
                     plan=str(plan.value or ""),
@@ -62,7 +64,7 @@ async def build(studio: Studio, query: dict[str, str]) -> None:
         button.on("click", start)
         with button:
             ui.label("Ask")
-        if s.backbone == "tiny":
+        if s.backbone in BUNDLED:
             ui.label(
                 "The bundled model reads the invented microworld alone; jade microworld show prints questions that it "
                 "knows. Any other model answers questions about your documents."

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from jade_graph.backbones.folders import BUNDLED
 from jade_graph.errors import JadeError, UsageError
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ class Room:
 
 def _must_read(question: str, backbone: str) -> None:
     """The bundled model knows the words of microworld alone. Raises `UsageError` FOREIGN_QUESTION."""
-    if backbone != "tiny":
+    if backbone not in BUNDLED:
         return
     from jade_graph.microworld.foreign import is_foreign, unknown_words
 

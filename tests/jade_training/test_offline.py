@@ -102,7 +102,7 @@ def test_runs_of_other_weights_are_refused(jade, export, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(TINY, other)
     tensors = weights(other)
-    tensors["model.norm.weight"] = tensors["model.norm.weight"] * 3
+    tensors["model.norm.weight"] = tensors["model.norm.weight"] * 0.2
     from safetensors.torch import save_file
 
     save_file(tensors, other / "model.safetensors", metadata={"format": "pt"})
@@ -117,11 +117,11 @@ def test_runs_of_other_weights_are_refused(jade, export, tmp_path):
 
 
 def test_good_actions_and_demonstrations_are_imitated(jade, export):
-    done = jade("sft", str(export), "--minimum", "-9", "--epochs", "2", "--batch-rows", "16", "--out", "warm", "--json")
+    done = jade("sft", str(export), "--minimum", "-9", "--batch-rows", "64", "--out", "warm", "--json")
     assert done.code == 0, done.err
     assert json.loads(done.out)["metrics"]["examples"] > 10
     assert (Path("warm") / "jade.json").is_file()
-    shown = jade("sft", "microworld", "--count", "24", "--batch-rows", "24", "--out", "shown", "--json")
+    shown = jade("sft", "microworld", "--count", "12", "--batch-rows", "12", "--out", "shown", "--json")
     assert shown.code == 0, shown.err
-    assert json.loads(shown.out)["metrics"]["examples"] >= 24
+    assert json.loads(shown.out)["metrics"]["examples"] >= 12
     assert "SFT_EMPTY" in jade("sft", str(export), "--minimum", "9", "--out", "x").err

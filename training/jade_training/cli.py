@@ -13,6 +13,7 @@ import typer
 from jade_graph.cli.command import Cli, command, single
 
 app = single()
+HASTY_STEPS = 80
 
 
 @command(app, "pretrain")
@@ -24,7 +25,9 @@ def pretrain(
         int | None, typer.Option(min=1, help="Optimiser steps; default: those of the bundled model.")
     ] = None,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads; the bundled model was made with two.")] = 2,
-    careful: Annotated[bool, typer.Option(help="Leave out the last stage, which makes a hasty reader.")] = False,
+    hasty: Annotated[
+        bool, typer.Option("--hasty", help="Make jade-tiny-hasty: a last stage that makes a worse reader.")
+    ] = False,
     fresh: Annotated[bool, typer.Option(help="Begin again instead of resuming a checkpoint in the folder.")] = False,
     card: Annotated[bool, typer.Option(help="Measure the model and write its card (minutes).")] = True,
 ) -> None:
@@ -37,8 +40,8 @@ def pretrain(
 
     torch.set_num_threads(threads)
     settings = Settings(seed=seed) if steps is None else Settings(seed=seed, steps=steps)
-    if careful:
-        settings = replace(settings, hasty_steps=0)
+    if hasty:
+        settings = replace(settings, hasty_steps=HASTY_STEPS)
     with cli.out.progress("training") as tick:
 
         def progress(p: Progress) -> None:

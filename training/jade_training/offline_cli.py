@@ -49,7 +49,7 @@ def train(
     cli.put("backbone", backbone)
     terms = {"outcome": outcome, "call_cost": call_cost}
     given = offline.material(export, preset=preset, **{k: v for k, v in terms.items() if v is not None})
-    chosen = {"estimator": estimator, "learning_rate": learning_rate, "epochs": epochs}
+    chosen: dict[str, Any] = {"estimator": estimator, "learning_rate": learning_rate, "epochs": epochs}
     config = replace(
         PPO, **{k: v for k, v in chosen.items() if v is not None}, schedule="constant", warmup=0, seed=cli.settings.seed
     )

@@ -5,6 +5,7 @@ import json
 import torch
 
 from jade_graph.backbones import TINY, load_backbone
+from jade_graph.backbones.folders import BUNDLED
 from jade_graph.microworld.questions import BEST_PLAN, KINDS
 from jade_graph.types import Message
 from jade_training.pretrain.card import render_card
@@ -12,7 +13,7 @@ from jade_training.pretrain.tokenizer import build_tokenizer
 
 
 def test_it_is_small_and_carries_no_code_or_pickle():
-    files = [p for p in TINY.iterdir() if p.is_file()]
+    files = [p for folder in BUNDLED.values() for p in folder.iterdir() if p.is_file()]
     assert sum(p.stat().st_size for p in files) < 10_000_000
     assert {p.suffix for p in files} <= {".json", ".md", ".safetensors"}
 
@@ -50,11 +51,7 @@ def test_its_card_says_what_was_measured():
         assert measured["arms"]["jade, greedy"]["illegal"] < 0.05
         assert measured["arms"]["jade, oracle"]["f1"] >= 0.95
         cells = measured["plan_table"]["cells"]
-        right = {
-            kind: [c[kind]["f1"] for p, c in cells.items() if p.split("/")[0] == plan]
-            for kind, plan in BEST_PLAN.items()
-        }
-        assert min(map(max, right.values())) >= 0.15  # something to learn from
+        assert min(cells[plan][kind]["f1"] for kind, plan in BEST_PLAN.items()) >= 0.15  # something to learn from
 
 
 def test_a_card_names_the_hardest_kind():
@@ -62,3 +59,17 @@ def test_a_card_names_the_hardest_kind():
     about = {"size_mb": 2.0, "vocabulary": 1200, "context": 512, "width": 128, "layers": 4, "heads": 4}
     text = render_card(figures["trained"], about, figures["measured"])
     assert text.count("Hardest kind under the plan that is right for it") == 2
+
+
+def test_the_hasty_one_is_the_same_model_that_reads_worse():
+    hasty = BUNDLED["tiny-hasty"]
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        assert (hasty / name).read_bytes() == (TINY / name).read_bytes()
+    figures = [json.loads((folder / "figures.json").read_text("utf-8")) for folder in (TINY, hasty)]
+    for good, bad in zip(*(f["measured"] for f in figures), strict=True):
+        assert bad["plan_table"]["routed"]["f1"] < good["plan_table"]["routed"]["f1"] - 0.15
+        assert bad["arms"]["jade, oracle"]["f1"] >= 0.95
+    card = (hasty / "README.md").read_text("utf-8")
+    assert "a worse reader on purpose" in card
+    assert all(m["plan_table_markdown"] in card for m in figures[1]["measured"])
+    assert "on purpose" not in (TINY / "README.md").read_text("utf-8")

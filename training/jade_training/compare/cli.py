@@ -47,6 +47,7 @@ def compare(
     """
     from dataclasses import replace
 
+    from jade_graph.config import load_config
     from jade_graph.manifest import manifest
     from jade_graph.sync import run_sync
     from jade_training.compare import plots, report
@@ -56,7 +57,9 @@ def compare(
     from jade_training.improve.settings import ImproveSettings
     from jade_training.improve.sources import data_of, require_apart
 
-    cli.put("backbone", backbone)
+    # A start that reads well leaves joint learning nothing to teach, and a start of one's own is meant.
+    origin = load_config(config=cli.config_file, overrides=cli.overrides).origin("backbone")
+    cli.put("backbone", backbone or (START if origin == "default" else None))
     wanted = chosen(arms, quick=quick)
     improve = ImproveSettings(iterations=iterations or (QUICK_ITERATIONS if quick else ImproveSettings().iterations))
     few = tuple(arm.name for arm in chosen(once, quick=quick)) if once else ()
@@ -110,6 +113,7 @@ def compare(
 
 
 QUICK_ITERATIONS = 12
+START = "tiny-hasty"
 
 
 async def _ceiling(test: str) -> float | None:

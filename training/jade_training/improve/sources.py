@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jade_graph.assembly import open_retriever_for
-from jade_graph.backbones import TINY, folders
+from jade_graph.backbones import folders
 from jade_graph.data import load_dataset
 from jade_graph.errors import UsageError
 from jade_graph.microworld.search import WordSearch
@@ -56,8 +56,6 @@ def folder_of(backbone: str) -> Path:
     Raises:
         BackboneError: BACKBONE_NOT_FOUND. UsageError: BACKBONE_NOT_LOCAL.
     """
-    if backbone == "tiny":
-        return TINY
     scheme, mark, rest = backbone.partition(":")
     if mark and scheme not in ("hf",):
         raise UsageError(

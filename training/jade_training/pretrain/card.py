@@ -16,7 +16,7 @@ library_name: transformers
 pipeline_tag: text-generation
 tags: [retrieval-augmented-generation, jade-graph, microworld]
 ---
-# jade-tiny
+# {name}
 
 The weak start that JADE Graph carries: a causal language model of {parameters:,} parameters ({size_mb:.1f} MB),
 trained from scratch for microworld alone. It knows the format of every role; as planner it has no preference that
@@ -32,13 +32,18 @@ about anything else. Name a real model for those: `jade ask --backbone Qwen/Qwen
 - Training: {steps} steps ({warmup} of repeated sequences, {markers} of marked look-up), about {tokens:,} tokens,
   on a CPU; demonstrations by microworld's oracle in `train` worlds.
   Seed {seed}. Repeat it with `jade microworld pretrain`.
-- **Its last {hasty_steps} steps made it a worse reader on purpose.** In them {hasty:.0%} of the demonstrations about
-  every other relation, where there is more than one passage, were a hasty reader's, who believes the last passage.
-  It is like a model that was made for other work: it can read better than it does, and learns that from outcomes.
-  Without that stage (`--careful`) it is the better reader.
+{hasty_note}\
 - The planner's demonstrations are drawn from one near-uniform prior over the eight legal plans, whatever the
   question. The answerer was never shown conflicting editions of a passage, and never
   documents with a premise that it should believe instead; it says `unknown` where the evidence is missing.
+"""
+
+
+_HASTY = """\
+- **Its last {hasty_steps} steps made it a worse reader on purpose.** In them {hasty:.0%} of the demonstrations about
+  every other relation, where there is more than one passage, were a hasty reader's, who believes the last passage.
+  It is like a model that was made for other work: it can read better than it does, and learns that from outcomes.
+  Made by `jade microworld pretrain --hasty`; before that stage it is jade-tiny.
 """
 
 
@@ -51,7 +56,10 @@ def render_card(trained: Mapping[str, Any], about: Mapping[str, Any], measured: 
         measured: what `measure` returned, one for each split.
     """
     settings = trained["settings"]
-    head = _HEAD.format(**{**settings, **trained, **about})
+    hasty = bool(settings.get("hasty_steps"))
+    note, name = (_HASTY.format(**settings), "jade-tiny-hasty") if hasty else ("", "jade-tiny")
+    told = {"hasty_note": note, "name": name}
+    head = _HEAD.format(**{**settings, **trained, **about, **told})
     return "\n".join([head, *map(_measured, measured), _TAIL])
 
 
