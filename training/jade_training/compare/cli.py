@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from jade_graph.cli.command import Cli, command, single
+from jade_graph.errors import UsageError
 
 if TYPE_CHECKING:
     from jade_training.improve.loop import Progress
@@ -38,6 +39,7 @@ def compare(
     dev: Annotated[str, typer.Option(help="Questions to pick weights with.")] = "microworld:validation?n=140",
     test: Annotated[str, typer.Option(help="Questions to report on.")] = "microworld:test?n=400",
     sweep: Annotated[bool, typer.Option(help="Sweep the cost coefficient, too.")] = True,
+    costs: Annotated[str | None, typer.Option(help="Call costs of the sweep; default: 0,.1,.2,.3,.5.")] = None,
     fresh: Annotated[bool, typer.Option(help="Begin again: what is in the folder is thrown away.")] = False,
 ) -> None:
     """Learn each arm from the same start under the same budget and report, with intervals, which claims hold.
@@ -64,6 +66,8 @@ def compare(
     improve = ImproveSettings(iterations=iterations or (QUICK_ITERATIONS if quick else ImproveSettings().iterations))
     few = tuple(arm.name for arm in chosen(once, quick=quick)) if once else ()
     settings = CompareSettings(tuple(range(seeds or (1 if quick else 3))), improve, once=few)
+    if costs is not None:
+        settings = replace(settings, costs=tuple(_numbers(costs)))
     if quick or not sweep:
         settings = replace(settings, costs=())
     data = [data_of(cli.config, spec) for spec in (train, dev, test)]
@@ -110,6 +114,13 @@ def compare(
     told["manifest"] = manifest(seeds=settings.seeds, compare=work.facts, command=command_line)
     (out / "report.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
     cli.out.result(report.summarized(told), lambda: _show(told))
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(f"{text!r} are no costs.", code="BAD_COSTS", hint="--costs 0,.1,.3") from None
 
 
 QUICK_ITERATIONS = 12
