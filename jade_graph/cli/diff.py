@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlencode
 
 import typer
 
@@ -49,6 +50,7 @@ def diff(
     versions = [registry.get(a), registry.get(b)]
     policy = Policy.load()
     trial = None
+    sides: dict[str, str] = {}  # what the studio's page can show as well
     if evidence:
         if len(evidence) != 2:
             raise UsageError(
@@ -58,13 +60,18 @@ def diff(
             )
         files = {version.number: path for version, path in zip(versions, evidence, strict=True)}
         trial = load_evidence(files, versions)
+        sides = {"a": str(evidence[0]), "b": str(evidence[1])}
     elif not weights_only and versions[0].number != versions[1].number:
         trial = None if dataset or limit or preset or corpus else logged(registry, *versions)
-        if trial is None:
+        if trial is not None:
+            sides = {"a": str(versions[0].number), "b": str(versions[1].number)}
+        else:
             rules = replace(policy, questions=replace(policy.questions, dataset=dataset or policy.questions.dataset))
             with cli.out.progress("asking both versions") as tick:
                 trial = measure(registry, versions, cli.config, rules, limit=limit, tick=tick)
     found = compare(registry, a, b, trial, metric=policy.gain.metric)
+    if sides:
+        cli.out.log(f"question by question: jade studio, its page /compare?{urlencode(sides)}")
     parts = of_diff(found, show)
     title = f"{found.a.name}: version {found.b.number} against version {found.a.number}"
     if markdown is not None:

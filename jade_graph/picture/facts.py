@@ -30,6 +30,13 @@ _STOCK = {
 _KINDS: dict[str, str] = {"PL": "planner", "QDS": "decomposer", "QDP": "decomposer", "AS": "summarizer"}
 
 
+_ENDS = {
+    "LIMIT_TOKENS": "no tokens were left for it",
+    "LIMIT_DEADLINE": "out of time",
+    "LIMIT_RETRIEVALS": "no searches were left",
+}
+
+
 class Span(NamedTuple):
     """The steps between which something runs: running from step `starts` on, over from step `ends` on."""
 
@@ -80,7 +87,7 @@ def outcome(t: Transition) -> str:
     """What an action came to, in one line."""
     value: Any = t.parsed
     if t.error is not None and value is None:
-        return t.error
+        return _ENDS.get(t.error, t.error)
     if isinstance(value, dict) and "documents" in value:
         found = len(value["documents"])
         return f"{found} passage{'' if found == 1 else 's'} for “{' | '.join(value.get('queries', ()))}”"

@@ -19,7 +19,7 @@ from jade_graph.types import Question, Run
 
 
 def view(run: Run) -> dict[str, Any]:
-    """`{"id", "status", "question", "head", "badges", "steps", "tree", "gantt", "topology", "order"}`.
+    """`{"id", "status", "question", "head", "badges", "why", "steps", "tree", "gantt", "topology", "order", "parent"}`.
 
     `order` names the action that ends at each step, with one line about it: [key, line], from step 1 on.
     """
@@ -35,6 +35,7 @@ def view(run: Run) -> dict[str, Any]:
         "question": clean(run.question),
         "head": _head(run),
         "badges": _badges(run),
+        "why": clean(run.error_message or "") if run.status == "failed" else "",
         "steps": picture.steps,
         "tree": tree_svg(picture, style=False),
         "gantt": gantt_svg(run),

@@ -18,8 +18,9 @@ from jade_graph.studio.learning_page import LearningPage
 from jade_graph.studio.runs_page import RunsPage
 from jade_graph.studio.state import Studio
 
-PATIENCE_S = 60.0
+PATIENCE_S = 180.0
 """Seconds that a page may take to be built: a busy machine is no reason to give up."""
+_RECONNECT_S = 60.0  # NiceGUI pings a page by it, and takes one that answers late for gone
 
 
 def build(studio: Studio, *, host: str = "127.0.0.1", token: str | None = None) -> FastAPI:
@@ -29,7 +30,15 @@ def build(studio: Studio, *, host: str = "127.0.0.1", token: str | None = None) 
     api.add(app, studio)
     _assets(app)
     _pages(studio)
-    ui.run_with(app, title="JADE Studio", dark=None, tailwind=False, show_welcome_message=False, favicon="🔷")
+    ui.run_with(
+        app,
+        title="JADE Studio",
+        dark=None,
+        tailwind=False,
+        show_welcome_message=False,
+        favicon="🔷",
+        reconnect_timeout=_RECONNECT_S,
+    )
     local = guard.is_loopback(host)
 
     def outermost(inner: Any) -> guard.Guard:

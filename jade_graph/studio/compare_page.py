@@ -1,4 +1,4 @@
-"""Compare: the same questions under two versions or methods, or two saved evaluations.
+"""Compare: the same questions under two versions or methods, or two saved evaluations (`studio.sides`).
 
 Invariant: which two are compared stands in the address. Differences have intervals, and the page says of each whether
 it is one; a pair of runs is one click away.
@@ -7,7 +7,6 @@ it is one; a pair of runs is one click away.
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nicegui import ui
@@ -15,12 +14,10 @@ from nicegui import ui
 from jade_graph.errors import JadeError
 from jade_graph.picture.text import clean, milliseconds
 from jade_graph.replay import first_difference
-from jade_graph.studio import shell
-from jade_graph.studio.index import Filter
+from jade_graph.studio import shell, sides
 from jade_graph.studio.state import Studio
 
 if TYPE_CHECKING:
-    from jade_graph.evaluation import Row
     from jade_graph.registry.diff import FigureDiff, Turned
     from jade_graph.studio.comparison import Comparison
 
@@ -37,18 +34,17 @@ class ComparePage:
 
     async def build(self) -> None:
         await asyncio.to_thread(self.studio.sync)
-        self.known = await asyncio.to_thread(self.studio.index.arms)
+        self.known = await asyncio.to_thread(sides.choices, self.studio)
         if len(self.known) < 2 and not all(self.sides.values()):
             shell.empty(
-                "There is one version and one method so far",
+                "There are no two versions or methods yet",
                 "A comparison needs the same questions answered by two: run them again with another method or model, "
-                "or name two files that jade eval saved.",
+                "register two versions, or name two files that jade eval saved.",
                 "jade rollout microworld:test --preset vanilla-rag     or     jade eval microworld:test --out a.jsonl",
             )
-        names = {key: f"{label}  ({n:,} runs)" for key, label, n in self.known}
-        if len(self.known) >= 2:
-            self.sides["a"] = self.sides["a"] or self.known[0][0]
-            self.sides["b"] = self.sides["b"] or self.known[1][0]
+        names = self.known
+        if len(names) >= 2 and not any(self.sides.values()):
+            self.sides["a"], self.sides["b"] = list(names)[:2]
         with ui.element("section").classes("st-compare"):
             with ui.element("div").classes("st-filters"):
                 for side, label in (("a", "A, before"), ("b", "B, after")):
@@ -60,7 +56,8 @@ class ComparePage:
                         chosen.props(f'dense outlined aria-label="{label}"').classes("st-wide")
                         chosen.on_value_change(lambda e, side=side: self._set(side, str(e.value or "")))
             ui.label(
-                "Choose versions and methods of the run store, or write the path of a file that jade eval --out saved."
+                "Choose versions and methods of the run store or registered versions, or write an alias, or the path "
+                "of a file that jade eval --out saved."
             ).classes("st-soft")
             self.box = ui.element("div").classes("st-comparison")
         await self.refresh()
@@ -79,7 +76,7 @@ class ComparePage:
         if not all(self.sides.values()):
             return
         try:
-            found = await asyncio.to_thread(self._compared)
+            found, told = await asyncio.to_thread(self._compared)
         except JadeError as error:
             with self.box:
                 shell.empty("These two cannot be compared", str(error))
@@ -91,34 +88,17 @@ class ComparePage:
                     "Both must have answered the same data set: compare two rollouts or evaluations of one.",
                 )
                 return
-            self._figures(found)
+            self._figures(found, told)
             self._changes(found)
 
-    def _compared(self) -> Comparison | None:
-        from jade_graph.studio.comparison import compare
-
-        texts: dict[str, str] = {}
-        one, other = (self._side(self.sides[side], texts) for side in ("a", "b"))
-        return compare(one, other, texts)
-
-    def _side(self, value: str, texts: dict[str, str]) -> dict[str, Row]:
-        """Rows of a method with a version, or of a file. Raises `DataError` EVAL_FILE."""
-        from jade_graph.evaluation import load_rows
-        from jade_graph.studio.comparison import by_question, from_index
-
-        preset, mark, version = value.partition(" @ ")
-        if not mark:
-            return by_question(load_rows(Path(value).expanduser())[0])
-        rows = self.studio.index.page(Filter(preset=preset, version=version), limit=20_000)
-        found, known = from_index(r for r in rows if r["status"] != "running" and not r["parent"])
-        texts.update(known)
-        return found
+    def _compared(self) -> tuple[Comparison | None, str]:
+        return sides.compared(self.studio, self.sides["a"], self.sides["b"])
 
     # --- parts --------------------------------------------------------------------------------------------------------
-    def _figures(self, found: Comparison) -> None:
+    def _figures(self, found: Comparison, told: str) -> None:
         b = found.behaviour
         with ui.element("div").classes("st-turns").props('role="group" aria-label="What turned"'):
-            for how, n, told in (
+            for how, n, what in (
                 ("right", len(b.turned_right), "turned right with B"),
                 ("wrong", len(b.turned_wrong), "turned wrong with B"),
             ):
@@ -127,13 +107,13 @@ class ComparePage:
                 button.on("click", lambda _, how=how: self._only(how))
                 with button:
                     ui.label(f"{n:,}").classes("st-turn-n")
-                    ui.label(told)
-            for share, told in ((b.same_plan, "have the same plan"), (b.same_answer, "have the same answer")):
+                    ui.label(what)
+            for share, what in ((b.same_plan, "have the same plan"), (b.same_answer, "have the same answer")):
                 with ui.element("div").classes("st-turn st-turn-plain"):
                     ui.label(f"{100 * share:.0f} %").classes("st-turn-n")
-                    ui.label(told)
+                    ui.label(what)
         left = f" {found.left_out:,} questions of one side alone are left out." if found.left_out else ""
-        ui.label(f"{b.n:,} questions in common.{left}").classes("st-soft")
+        ui.label(clean(f"{b.n:,} questions in common.{left} {told}")).classes("st-soft")
         with ui.element("div").classes("st-two"):
             with ui.element("section"):
                 _tag("h2", "Figures")

@@ -29,13 +29,16 @@ class Chart:
 
 @dataclass(frozen=True, slots=True)
 class Learned:
-    """A learning run. `events` are (iteration, text) of the watchdog."""
+    """A learning run. `events` are (iteration, text) of the watchdog, `begun` (iteration, when it began, seconds since
+    1970) as far as its run store knows.
+    """
 
     folder: Path
     done: int
     facts: Mapping[str, Any] = field(default_factory=dict)
     charts: tuple[Chart, ...] = ()
     events: tuple[tuple[int, str], ...] = ()
+    begun: Curve = ()
 
 
 def folders(*roots: Path) -> list[Path]:
@@ -74,6 +77,7 @@ def read(folder: Path) -> Learned:
         dict(state.get("facts") or {}),
         tuple(c for c in charts if c.curves),
         _events(history),
+        _begun(folder / STORE),
     )
 
 
@@ -133,6 +137,32 @@ def _kinds(evaluations: Mapping[int, Mapping[str, Any]]) -> dict[str, Curve]:
     return {kind: tuple(points) for kind, points in sorted(out.items(), key=lambda item: item[0] != "all")}
 
 
+def _begun(store: Path) -> Curve:
+    """When each iteration's rollout began."""
+    if not store.is_file():
+        return ()
+    import sqlalchemy as sa
+
+    from jade_graph import tables
+
+    c = tables.rollouts.c
+    engine = sa.create_engine(sa.URL.create("sqlite", database=str(store)))
+    try:
+        with engine.connect() as db:
+            found = [(i, float(at)) for i, at in db.execute(sa.select(c.id, c.started_at).order_by(c.started_at))]
+    except sa.exc.SQLAlchemyError:
+        return ()
+    finally:
+        engine.dispose()
+    return tuple((_number(name, place), at) for place, (name, at) in enumerate(found))
+
+
+def _number(rollout: str, place: int) -> float:
+    """The iteration in a rollout's name, else its place."""
+    number = re.search(r"(\d+)$", rollout)
+    return float(number[1]) if number else float(place)
+
+
 _known: dict[tuple[str, str], dict[str, float]] = {}
 
 
@@ -168,9 +198,8 @@ def _illegal(store: Path) -> dict[str, Curve]:
         engine.dispose()
     out: dict[str, list[tuple[float, float]]] = {}
     for i, rollout in enumerate(rollouts):
-        number = re.search(r"(\d+)$", rollout)
         for role, share in _known.get((str(store), rollout), {}).items():
-            out.setdefault(role, []).append((float(number[1]) if number else float(i), share))
+            out.setdefault(role, []).append((_number(rollout, i), share))
     return {role: tuple(points) for role, points in sorted(out.items())}
 
 

@@ -1,4 +1,4 @@
-"""Learning: the curves of a learning run, live.
+"""Learning: the curves of a learning run, live, with the registry's versions and promotions on its time line.
 
 Invariant: the page follows the folder that its address names; it reads, and an iteration shows within seconds of being
 written.
@@ -7,6 +7,8 @@ written.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,13 @@ from nicegui import ui
 from jade_graph.picture.text import clean
 from jade_graph.studio import learning, shell
 from jade_graph.studio.learning import Chart, Learned
+from jade_graph.studio.registered import Known, Moment, moments
 from jade_graph.studio.state import Studio
 
 # Told apart without red and green; dark enough on white and light enough on black.
 _COLOURS = ("#1668dc", "#c4620a", "#7a4fc9", "#0f8a7e", "#b8336a", "#6b7a2f", "#4a6fa5", "#8a5a44", "#5a6878")
+_GREEN, _BLUE, _RED = "#1e7f42", "#1668dc", "#c42b2b"
+_MOST_MOMENTS = 12
 
 
 class LearningPage:
@@ -28,6 +33,7 @@ class LearningPage:
         self.studio, self.folder = studio, query.get("folder", "")
         self.charts: dict[str, ui.echart] = {}
         self.shown: Learned | None = None
+        self.known: Known | None = None
 
     async def build(self) -> None:
         data = self.studio.settings.data_path
@@ -50,8 +56,50 @@ class LearningPage:
                 self.told = ui.label("").classes("st-soft")
             self.events = ui.element("div").classes("st-events")
             self.grid = ui.element("div").classes("st-charts")
+            self.line = ui.element("section").classes("st-line").props('aria-label="Versions and promotions"')
         await self.refresh()
         ui.timer(3.0, self.refresh)
+        ui.timer(10.0, self.look)  # at once, then again and again; the curves do not wait for the registry
+
+    async def look(self) -> None:
+        """Ask the registry."""
+        now = await asyncio.to_thread(self.studio.registered.read)
+        if now == self.known:
+            return
+        self.known = now
+        self._place()
+
+    def _place(self) -> None:
+        """Draw versions and promotions: as a line of time, in words, and as lines in the curves."""
+        if self.known is None:
+            return
+        begun = self.shown.begun if self.shown else ()
+        found = moments(self.known, begun)
+        self.line.clear()
+        with self.line:
+            with ui.element("h2"):
+                ui.label("Versions and promotions")
+            if self.known.trouble:
+                ui.label(clean(self.known.trouble)).classes("st-soft")
+            elif not found:
+                ui.label("No version is registered yet. One of a learning run's models becomes one by:").classes(
+                    "st-soft"
+                )
+                ui.label(f"jade register {self.folder or 'FOLDER'}").classes("st-command")
+            else:
+                strip = ui.echart(_strip(found, begun)).classes("st-strip")
+                strip.props('role="img" aria-label="Versions and promotions over time; the list below says the same"')
+                with ui.element("ol").classes("st-moments"):
+                    for m in found[:_MOST_MOMENTS]:
+                        with ui.element("li"):
+                            ui.label(f"{datetime.fromtimestamp(m.when):%Y-%m-%d %H:%M:%S}").classes("st-number")
+                            ui.label(m.where if begun else "").classes("st-soft")
+                            ui.label(m.text).classes("st-moment")
+                if len(found) > _MOST_MOMENTS:
+                    ui.label(f"and {len(found) - _MOST_MOMENTS:,} before; jade history lists all").classes("st-soft")
+        if self.shown is not None:
+            for chart in self.shown.charts:
+                self._draw(chart, self.shown)
 
     async def _set(self, folder: str) -> None:
         self.folder, self.shown = folder, None
@@ -85,9 +133,11 @@ class LearningPage:
                 ui.label(clean(f"Watchdog at iteration {at}: {text}")).classes("st-event").props('role="alert"')
         for chart in now.charts:
             self._draw(chart, now)
+        self._place()
 
     def _draw(self, chart: Chart, learned: Learned) -> None:
-        options = _options(chart, [at for at, _ in learned.events])
+        placed = [m for m in moments(self.known, learned.begun) if m.at is not None] if self.known else []
+        options = _options(chart, [at for at, _ in learned.events], placed)
         known = self.charts.get(chart.title)
         if known is not None:
             known.options.clear()
@@ -103,7 +153,7 @@ class LearningPage:
             self.charts[chart.title] = drawn
 
 
-def _options(chart: Chart, events: list[int]) -> dict[str, Any]:
+def _options(chart: Chart, events: list[int], placed: Sequence[Moment] = ()) -> dict[str, Any]:
     grey = "#7f8c9b"
     series: list[dict[str, Any]] = [
         {
@@ -112,11 +162,16 @@ def _options(chart: Chart, events: list[int]) -> dict[str, Any]:
         }
         for name, points in chart.curves.items()
     ]  # fmt: skip
-    if events and series:
-        series[0]["markLine"] = {
-            "symbol": "none", "silent": True, "label": {"show": False}, "lineStyle": {"color": "#c42b2b"},
-            "data": [{"xAxis": at} for at in events],
-        }  # fmt: skip
+    if (events or placed) and series:
+        lines: list[dict[str, Any]] = [{"xAxis": at, "lineStyle": {"color": _RED}} for at in events]
+        for m in placed:
+            promoted = m.what != "registered"
+            lines.append({
+                "xAxis": round(m.at or 0.0, 3),
+                "lineStyle": {"color": _GREEN if promoted else _BLUE, "type": "solid" if promoted else "dashed"},
+                "label": {"show": promoted, "formatter": f"v{m.version}", "color": _GREEN, "fontSize": 10},
+            })  # fmt: skip
+        series[0]["markLine"] = {"symbol": "none", "silent": True, "label": {"show": False}, "data": lines}
     below = 30 if len(series) < 2 else 56 if len(series) < 6 else 76  # room for a legend of one line, or two
     axis = {"axisLabel": {"color": grey, "hideOverlap": True}, "axisLine": {"lineStyle": {"color": grey}}}
     return {
@@ -131,3 +186,36 @@ def _options(chart: Chart, events: list[int]) -> dict[str, Any]:
         "yAxis": {"type": "value", "scale": True, "splitLine": {"lineStyle": {"color": grey, "opacity": 0.2}}, **axis},
         "series": series,
     }  # fmt: skip
+
+
+def _strip(found: Sequence[Moment], begun: Sequence[tuple[float, float]]) -> dict[str, Any]:
+    """Time from left to right: the iterations, the registrations, and who was champion from when."""
+    grey = "#7f8c9b"
+
+    def row(name: str, points: list[dict[str, Any]], colour: str, symbol: str) -> dict[str, Any]:
+        return {
+            "name": name, "type": "scatter", "data": points, "symbol": symbol, "symbolSize": 9, "color": colour,
+            "animation": False, "labelLayout": {"hideOverlap": True},
+            "label": {"show": True, "position": "right", "color": colour, "fontSize": 11, "formatter": "{@[2]}"},
+        }  # fmt: skip
+
+    def points(rank: str, some: Sequence[Moment]) -> list[dict[str, Any]]:
+        return [{"value": [round(m.when * 1000), rank, f"v{m.version}"], "name": m.text} for m in some]
+
+    promoted = points("champion", [m for m in found if m.what != "registered"])
+    registered = points("registered", [m for m in found if m.what == "registered"])
+    series = [row("champion", promoted, _GREEN, "diamond"), row("registered", registered, _BLUE, "circle")]
+    if begun:
+        ticks = [{"value": [round(at * 1000), "iteration", f"{i:g}"], "name": f"iteration {i:g}"} for i, at in begun]
+        series.append({**row("iteration", ticks, grey, "rect"), "symbolSize": [2, 10]})
+    axis = {"axisLabel": {"color": grey, "hideOverlap": True}, "axisLine": {"lineStyle": {"color": grey}}}
+    ranks = [*(["iteration"] if begun else []), "registered", "champion"]
+    return {
+        "animation": False,
+        "aria": {"enabled": True},
+        "grid": {"left": 84, "right": 40, "top": 8, "bottom": 26},
+        "tooltip": {"trigger": "item", "confine": True, "renderMode": "richText", "formatter": "{b}"},
+        "xAxis": {"type": "time", "splitLine": {"show": False}, **axis},
+        "yAxis": {"type": "category", "data": ranks, "axisTick": {"show": False}, **axis},
+        "series": series,
+    }

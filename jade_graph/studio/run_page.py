@@ -18,6 +18,8 @@ from jade_graph.parts import Parts, limits_of
 from jade_graph.picture import facts
 from jade_graph.picture.text import clean
 from jade_graph.replay import action_at, passages_of
+from jade_graph.studio import shell
+from jade_graph.studio.registered import models
 from jade_graph.studio.state import Studio
 from jade_graph.types import Run, Transition
 
@@ -63,10 +65,10 @@ async def _ask(studio: Studio, run_id: str, seq: int) -> None:
     except JadeError as error:
         ui.notify(str(error), type="negative")
         return
-    _dialog(studio, found, t)
+    _dialog(studio, found, t, models(studio.settings, await studio.registered.soon(), found.backbone_version))
 
 
-def _dialog(studio: Studio, found: Run, t: Transition) -> None:
+def _dialog(studio: Studio, found: Run, t: Transition, known: dict[str, str]) -> None:
     """Ask what is to be done instead, and where the new run goes on."""
     with ui.dialog(value=True) as dialog, ui.element("div").classes("st-dialog"):
         where = "the question" if t.trace_node == "0" else f"sub-question {t.trace_node[2:]}"
@@ -80,7 +82,7 @@ def _dialog(studio: Studio, found: Run, t: Transition) -> None:
         with ui.element("div").classes("st-row"):
             with ui.element("div").classes("st-grow"):
                 ui.label("Model").classes("st-label")
-                backbone = ui.input(value=studio.settings.backbone).props('dense outlined aria-label="Model"')
+                backbone = shell.model_field(known, studio.settings.backbone)
             with ui.element("div"):
                 ui.label("Seed").classes("st-label")
                 seed = ui.input(value=str(found.seed)).props('dense outlined aria-label="Seed"')

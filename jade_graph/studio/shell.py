@@ -63,6 +63,19 @@ def empty(title: str, told: str, command: str = "") -> None:
             ui.label(command).classes("st-command")
 
 
+def model_field(known: Mapping[str, str], value: str) -> ui.input:
+    """Any model's name, with a list of those that are known to set it from."""
+    field = ui.input(value=value).props('dense outlined aria-label="Model"').classes("st-wide st-model")
+    with (
+        field.add_slot("append"),
+        ui.button(icon="arrow_drop_down").props('flat dense round size=sm color=grey aria-label="Known models"'),
+        ui.menu().props("auto-close max-height=320px").classes("st-models"),
+    ):
+        for name, told in known.items():
+            ui.menu_item(told, on_click=lambda name=name: field.set_value(name))
+    return field
+
+
 def url(path: str, query: Mapping[str, str]) -> str:
     kept = {k: v for k, v in query.items() if v}
     return path + (f"?{urlencode(kept)}" if kept else "")

@@ -16,6 +16,7 @@ from jade_graph.picture.spelling import speller
 from jade_graph.picture.view import credited, view
 from jade_graph.store import RunStore
 from jade_graph.studio.index import Index
+from jade_graph.studio.registered import Registered
 from jade_graph.studio.room import Configured, Room
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class Studio:
         self.store = RunStore(self.settings.store_url)
         self.index = Index(self.store.engine)
         self.room = Room(configured)
+        self.registered = Registered(self.settings)
         self._ended: OrderedDict[tuple[str, int], tuple[Run, Pieces | None]] = OrderedDict()
         self._corpus: LocalRetriever | None = None
         self._synced = self._chosen = -1e9

@@ -20,6 +20,8 @@ from typing import Any
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 KEYS = {"ArrowLeft": 37, "ArrowRight": 39, " ": 32, "Enter": 13, "Escape": 27, "Tab": 9}
+PATIENCE_S = 300.0
+"""Seconds that anything may take: a crowded machine is slow, not broken, and what is quick waits for nothing."""
 
 
 def find() -> str | None:
@@ -55,7 +57,7 @@ class Browser:
             [program, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL
         )
         try:
-            self._socket = websocket.create_connection(self._page(), timeout=60, suppress_origin=True)
+            self._socket = websocket.create_connection(self._page(), timeout=PATIENCE_S, suppress_origin=True)
         except BaseException:
             self.close()
             raise
@@ -87,7 +89,7 @@ class Browser:
     def _page(self) -> str:
         """The address of the page's socket, once the browser listens."""
         found = Path(self._profile) / "DevToolsActivePort"
-        until = time.monotonic() + 60
+        until = time.monotonic() + PATIENCE_S
         while time.monotonic() < until:
             if self._process.poll() is not None:
                 raise RuntimeError(f"Chromium ended with status {self._process.returncode}")
@@ -97,7 +99,7 @@ class Browser:
                 if pages:
                     return str(pages[0]["webSocketDebuggerUrl"])
             time.sleep(0.05)
-        raise RuntimeError("Chromium did not listen within 60 s")
+        raise RuntimeError(f"Chromium did not listen within {PATIENCE_S:g} s")
 
     # --- the protocol -------------------------------------------------------------------------------------------------
     def call(self, method: str, **params: Any) -> dict[str, Any]:
@@ -137,7 +139,7 @@ class Browser:
             raise RuntimeError(f"{script}: {told.get('exception', {}).get('description') or told.get('text')}")
         return reply["result"].get("value")
 
-    def wait(self, script: str, seconds: float = 120.0) -> Any:
+    def wait(self, script: str, seconds: float = PATIENCE_S) -> Any:
         """Ask until the expression is true; returns its value. Raises `TimeoutError`."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:

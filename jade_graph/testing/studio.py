@@ -18,7 +18,7 @@ from pathlib import Path
 
 
 @contextmanager
-def serving(folder: Path, *options: str, seconds: float = 120.0) -> Iterator[str]:
+def serving(folder: Path, *options: str, seconds: float = 300.0) -> Iterator[str]:
     """Start `jade studio` in a folder; gives its address without the slash at its end, once it answers.
 
     Raises:

@@ -232,7 +232,9 @@ const jadeViewer = (() => {
         pair.append(el("dt", "", name), el("dd", "", value, {title: value}));
         rows.append(pair);
       }
-      top.replaceChildren(line, badges, rows);
+      top.replaceChildren(line, badges);
+      if (view.why) top.append(el("p", "jv-why", view.why));
+      top.append(rows);
       if (o.header) o.header(top, view);
     };
     const refresh = async () => {

@@ -34,7 +34,7 @@ def test_a_question_is_asked_watched_stepped_through_and_forked(studio, browser)
     browser.click(".st-ask")
     browser.wait("location.pathname.startsWith('/run/')")
     # It unfolds: boxes are there before the run has ended, and something is at work.
-    browser.wait("document.querySelectorAll('#jade-run .jg-tree .jg-is-running').length > 0", seconds=300)  # loads
+    browser.wait("document.querySelectorAll('#jade-run .jg-tree .jg-is-running').length > 0")
     before = browser.run("jadeRun.view.steps")
     browser.wait("jadeRun.view.status === 'answered'")
     assert browser.run("jadeRun.view.steps") > before
@@ -76,6 +76,11 @@ def test_a_question_is_asked_watched_stepped_through_and_forked(studio, browser)
     browser.wait(f"{DETAIL}.includes('Planner')")
     browser.click(".jv-actions button")
     choose(browser, ".st-dialog .q-select", "R,AG")
+    browser.click(".st-dialog .st-model button")
+    browser.wait("document.querySelector('.st-models')?.innerText.includes('tiny · bundled')")
+    browser.press("Escape")
+    browser.wait("!document.querySelector('.st-models')")
+    assert browser.run("document.querySelector('.st-dialog .st-model input').value").startswith("scripted:")
     browser.click(".st-dialog .jv-primary")
     browser.wait("location.pathname === '/pair'")
     browser.wait("document.getElementById('jade-difference')?.dataset.ended === '1'")
@@ -115,7 +120,7 @@ def test_a_failed_run_says_why_at_first_sight(studio, seeded, browser):
     browser.wait(READY)
     browser.wait(f"{DETAIL}.includes('LIMIT_TOKENS')")
     assert "Why it failed" in browser.run(DETAIL)
-    assert "no tokens are left" in browser.text()
+    assert "no tokens are left" in browser.run("document.querySelector('.jv-why').innerText")
     assert "failed" in states(browser).values()
     assert browser.run("document.querySelectorAll('#jade-run .jg-is-failed .jg-mark').length") >= 1
 
@@ -173,6 +178,8 @@ def test_learning_curves_are_drawn_and_follow_the_file(studio, seeded, browser):
     browser.open(f"{studio}/learning?folder=learned")
     browser.wait("document.querySelectorAll('.st-chart canvas').length >= 4")
     assert "2 iterations" in browser.text()
+    browser.wait("document.body.innerText.includes('No version is registered yet')")
+    assert "jade register learned" in browser.text()
     with (folder / "metrics.jsonl").open("a") as file:
         file.write(line % 2)
     browser.wait("document.body.innerText.includes('3 iterations')")
@@ -202,17 +209,18 @@ CUT = """
 SHOWN = "document.querySelectorAll('.jg-box, .st-table tbody tr, .st-ask, .st-passage, .st-change').length > 0"
 
 
-@pytest.mark.parametrize("width", [1280, 1920])
-def test_nothing_is_cut_and_every_control_has_a_name(studio, seeded, browser, width):
+def test_nothing_is_cut_and_every_control_has_a_name(studio, seeded, browser):
     compared = "/compare?a=jade+%40+one&b=jade+%40+two"
-    browser.resize(width, 900)
     try:
-        for dark in (False, True):
-            browser.dark(dark)
-            for where in ("/", f"/run/{seeded.ids['two-q1']}", "/ask", "/corpus?q=door", compared):
-                browser.open(studio + where)
-                browser.wait(SHOWN)
-                assert browser.run("document.documentElement.scrollWidth <= innerWidth"), where
+        for where in ("/", f"/run/{seeded.ids['two-q1']}", "/ask", "/corpus?q=door", compared):
+            browser.open(studio + where)
+            browser.wait(SHOWN)
+            for width, dark in ((1280, False), (1280, True), (1920, True), (1920, False)):
+                browser.resize(width, 900)
+                browser.dark(dark)
+                is_dark = "document.body.classList.contains('body--dark')"
+                browser.wait(f"innerWidth === {width} && {is_dark} === {str(dark).lower()}")
+                assert browser.run("document.documentElement.scrollWidth <= innerWidth"), (where, width)
                 assert browser.run(NAMELESS) == [], where
                 if where.startswith("/run"):
                     assert browser.run(CUT) == []

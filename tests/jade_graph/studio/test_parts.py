@@ -3,18 +3,23 @@
 import contextlib
 import json
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from jade_graph import JadeGraph, RunStore
 from jade_graph.config import load_config
 from jade_graph.errors import JadeError, UsageError
-from jade_graph.evaluation import Row
-from jade_graph.studio import guard, learning
+from jade_graph.evaluation import Row, save_rows
+from jade_graph.registry.versions import ModelVersion, Promotion
+from jade_graph.studio import guard, learning, sides
 from jade_graph.studio.comparison import compare, from_index
 from jade_graph.studio.index import Filter, Index
+from jade_graph.studio.learning_page import _options, _strip
+from jade_graph.studio.registered import Known, Registered, models, moments
 from jade_graph.studio.room import Room
 from jade_graph.types import Run
 from tests.jade_graph.studio.conftest import fill, scripted
@@ -234,6 +239,143 @@ def test_questions_asked_often_are_meant_and_paired():
     assert [t.question_id for t in found.behaviour.turned_right] == ["a"]
     assert compare(one, {}, texts) is None
     assert isinstance(one["a"], Row)
+
+
+# --- versions ---------------------------------------------------------------------------------------------------------
+def at(second):
+    return datetime.fromtimestamp(1.8e9 + second, UTC)
+
+
+VERSIONS = (
+    ModelVersion("jade-backbone", 2, "jade-backbone@two", aliases=("champion",), created=at(25)),
+    ModelVersion("jade-backbone", 1, "jade-backbone@one", created=at(-5), tags={"jade.source_weights": "one-folder"}),
+)
+HISTORY = (
+    Promotion(2, "promote", at(34), "me", 1, 2, summary="F1 +0.05"),
+    Promotion(1, "first", at(-4), "me", None, 1, reason="<b>the first</b>"),
+)
+KNOWN = Known(VERSIONS, HISTORY)
+
+
+def test_versions_and_promotions_stand_at_the_iteration_in_which_they_happened():
+    begun = ((0.0, 1.8e9), (1.0, 1.8e9 + 10), (2.0, 1.8e9 + 20))  # the last one counts as 10 s too
+    found = moments(KNOWN, begun)
+    assert [(m.version, m.what, m.at, m.where) for m in found] == [
+        (2, "promote", None, "after its last iteration"),
+        (2, "registered", 2.5, "iteration 2.5"),
+        (1, "first", None, "before it began"),
+        (1, "registered", None, "before it began"),
+    ]
+    assert "F1 +0.05" in found[0].text
+    assert {m.at for m in moments(KNOWN)} == {None}
+    assert moments(Known(), begun) == []
+    chart = learning.Chart("Turns", "a run", {"calls": ((0.0, 1.0), (1.0, 2.0))})
+    lines = _options(chart, [1], found[1:2])["series"][0]["markLine"]["data"]
+    assert [line["xAxis"] for line in lines] == [1, 2.5]
+    strip = {row["name"]: row["data"] for row in _strip(found, begun)["series"]}
+    assert [p["value"][2] for p in strip["champion"]] == ["v2", "v1"]
+    assert [p["value"][2] for p in strip["iteration"]] == ["0", "1", "2"]
+
+
+def test_versions_are_found_by_number_alias_and_address():
+    for name, number in (
+        ("2", 2),
+        ("champion", 2),
+        ("models:/jade-backbone@champion", 2),
+        ("models:/jade-backbone/1", 1),
+    ):
+        assert KNOWN.find(name).number == number, name
+    for name in ("3", "challenger", "models:/other/1", "a b", "jade @ one", ""):
+        assert KNOWN.find(name) is None, name
+
+
+def test_models_to_choose_from_are_named_and_the_runs_own_is_said(tmp_path):
+    settings = load_config(overrides=[f"data_dir={tmp_path}", "backbone=scripted:a:b"]).settings
+    found = models(settings, KNOWN, "folder@one-folder")
+    assert list(found)[:2] == ["scripted:a:b", "models:/jade-backbone@champion"]
+    assert "the run's own" in found["models:/jade-backbone/1"]
+    assert "the run's own" not in found["models:/jade-backbone/2"]
+    assert "bundled" in found["tiny"]
+    assert Registered(settings).read() == Known(), "no registry was made: nothing is asked, nothing is made"
+    assert list(tmp_path.iterdir()) == []
+    away = load_config(overrides=["registry.url=file:///x"]).settings
+    assert "[REGISTRY_URI]" in Registered(away).read().trouble
+
+
+class Reg:
+    """A registry whose log compared version 1 and 2, or nothing."""
+
+    def __init__(self, files=None):
+        self.files = files
+
+    def history(self):
+        return [replace(p, evidence={"f1": 1}) for p in HISTORY] if self.files else []
+
+    def evidence(self, promotion):
+        return self.files if promotion.number == 2 else {}
+
+    def get(self, reference):
+        raise UsageError(f"{reference!r} is none", code="VERSION_UNKNOWN")
+
+
+@pytest.fixture
+def pages(store):
+    """A studio's parts over the filled store, with a registry of two versions whose runs are in the store."""
+    index = Index(store.engine)
+    index.sync()
+    named = tuple(replace(v, content=c, tags={}) for v, c in zip(VERSIONS, ("m@two", "m@one"), strict=True))
+    with store.engine.begin() as db:  # runs are recorded as NAME@HASH
+        for hashed in ("one", "two"):
+            for table in ("runs", "studio_runs"):
+                column = "backbone_version" if table == "runs" else "version"
+                db.exec_driver_sql(f"update {table} set {column} = ? where {column} = ?", (f"x@{hashed}", hashed))
+    registered = SimpleNamespace(read=lambda: Known(named, HISTORY), registry=Reg())
+    yield SimpleNamespace(index=index, registered=registered)
+    with store.engine.begin() as db:
+        for hashed in ("one", "two"):
+            for table in ("runs", "studio_runs"):
+                column = "backbone_version" if table == "runs" else "version"
+                db.exec_driver_sql(f"update {table} set {column} = ? where {column} = ?", (hashed, f"x@{hashed}"))
+
+
+def test_sides_are_methods_versions_and_files(pages, tmp_path):
+    offered = sides.choices(pages)
+    assert {"jade @ x@one", "jade @ x@two", "1", "2"} <= set(offered)
+    assert "champion" in offered["2"]
+    for a, b in (("jade @ x@one", "jade @ x@two"), ("1", "2"), ("1", "champion"), ("jade @ x@one", "2")):
+        found, told = sides.compared(pages, a, b)
+        assert found.behaviour.n == 6, (a, b)
+        assert len(found.behaviour.turned_right) == len(found.behaviour.turned_wrong) == 3
+        assert "run store" in told
+        assert found.questions["q3"] == "Who is where, number 3?"
+    whole, _ = sides.compared(pages, "jade", "1")
+    assert whole.behaviour.n == 6, "a method takes the runs of all of its versions"
+    with pytest.raises(UsageError, match="VERSION_UNKNOWN"):
+        sides.compared(pages, "1", "9")
+    with pytest.raises(JadeError, match="EVAL_FILE"):
+        sides.compared(pages, "1", str(tmp_path / "no such file"))
+
+
+def test_two_versions_are_compared_by_the_answers_of_their_promotion(pages, tmp_path):
+    one, _ = from_index(pages.index.page(Filter(version="x@one")))
+    right = [Row(**{**asdict(row), "em": 1.0, "f1": 1.0}) for row in one.values()]
+    save_rows(tmp_path / "a", one.values(), {"dataset": "held out"})
+    save_rows(tmp_path / "b", right, {"dataset": "held out"})
+    pages.registered.registry = Reg({"champion.jsonl": tmp_path / "a", "challenger.jsonl": tmp_path / "b"})
+    found, told = sides.compared(pages, "1", "champion")
+    assert told == "The answers are those of their promotion (held out)."
+    assert (len(found.behaviour.turned_right), len(found.behaviour.turned_wrong)) == (3, 0)
+    back, _ = sides.compared(pages, "2", "1")
+    assert (len(back.behaviour.turned_right), len(back.behaviour.turned_wrong)) == (0, 3)
+
+
+def test_a_version_that_has_answered_nothing_says_what_to_do(pages):
+    known = Known((replace(VERSIONS[0], content="m@elsewhere", tags={}),))
+    pages.registered.read = lambda: known
+    with pytest.raises(JadeError) as error:
+        sides.compared(pages, "jade @ x@one", "2")
+    assert error.value.error_code == "VERSION_NO_RUNS"
+    assert "models:/jade-backbone/2" in error.value.hint
 
 
 # --- room -------------------------------------------------------------------------------------------------------------
