@@ -132,7 +132,7 @@ def corrupt(reference: str, what: str) -> RegistryError:
     return RegistryError(
         f"the stored version {reference} is damaged: {what}.",
         code="VERSION_CORRUPT",
-        hint="register its folder again, or go back: jade rollback",
+        hint="jade register FOLDER with the same model mends it; or go back: jade rollback",
     )
 
 

@@ -8,7 +8,7 @@ or an alias that the row's tag still asks for: registering again sets it.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from jade_graph.backbones.codec import read_json
 from jade_graph.backbones.folders import content_version, count_parameters
 from jade_graph.console import jsonable
+from jade_graph.errors import RegistryError
 from jade_graph.registry import adapters, checking
 from jade_graph.registry import bundle as bundles
 from jade_graph.registry.card import card
@@ -159,6 +160,22 @@ def settle(registry: Registry, version: ModelVersion) -> ModelVersion:
             client.set_registered_model_alias(registry.model, alias, str(version.number))
         client.delete_model_version_tag(registry.model, str(version.number), OWED)
     return registry.get(version.number)
+
+
+def mend(registry: Registry, version: ModelVersion, bundle: bundles.Bundle, tell: Callable[[str], None]) -> None:
+    """Store the files of a version again where the stored ones are damaged; those of `bundle` are the same by hash."""
+    try:
+        with registry.shelf.bundle(version):
+            return
+    except RegistryError as error:
+        if error.error_code == "REGISTRY_UNREACHABLE":
+            raise
+        tell(f"{error.message.rstrip('.')}; storing its files again")
+    client = registry.place.client
+    with registry.place.asking():
+        client.log_model_artifacts(version.tags["jade.model_id"], str(bundle.root))
+    with registry.shelf.bundle(version):
+        pass  # whole now, or an error
 
 
 def _make(registry: Registry) -> None:

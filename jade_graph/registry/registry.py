@@ -146,7 +146,8 @@ class Registry:
         challenger: bool = True,
         tell: Tell | None = None,
     ) -> ModelVersion:
-        """Check a model and register it; the same model twice gives the version that is there.
+        """Check a model and register it; the same model twice gives the version that is there, mended if its stored
+        files are damaged.
 
         Args:
             path: a Hugging Face folder, a LoRA adapter, the folder of a learning run (its best counts), or "tiny".
@@ -171,6 +172,7 @@ class Registry:
             bundle = bundles.stage(source.folder, staging / "bundle")
             if self.place.made and (known := self.known(bundle.digest)) is not None:
                 tell(f"{path} is version {known.number} already")
+                registering.mend(self, known, bundle, tell)
                 if registering.OWED not in known.tags:
                     return known
                 with self.place.locked("registering"):

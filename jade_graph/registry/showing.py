@@ -66,7 +66,7 @@ def of_history(entries: Sequence[Promotion]) -> list[Part]:
     rows = [
         (
             str(e.number), f"{e.when:%Y-%m-%d %H:%M:%S}", e.kind,
-            f"{'-' if e.from_version is None else e.from_version} -> {e.to_version}", e.who, e.reason or e.summary,
+            f"{e.from_version or 'nobody'} -> {e.to_version}", e.who, e.reason or e.summary,
         )
         for e in entries
     ]  # fmt: skip

@@ -249,6 +249,12 @@ def test_a_version_that_was_damaged_in_the_store_never_becomes_champion(registry
     assert registry.current() == 1
     assert registry.fetch("champion")[0].number == 1
 
+    told: list[str] = []
+    again = registry.register(variant("again", 0.01), tell=told.append)
+    assert (again.number, again.aliases) == (2, ("challenger",)), "the same model: its files are stored anew"
+    assert "is damaged" in told[1]
+    assert registry.promote(2, kind="force", reason="test").to_version == 2
+
 
 # --- learning runs ----------------------------------------------------------------------------------------------------
 def learning_run(root: Path, model: Path, scores: dict[int, float]) -> Path:
