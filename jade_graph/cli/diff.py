@@ -54,7 +54,7 @@ def diff(
     if evidence:
         if len(evidence) != 2:
             raise UsageError(
-                f"{len(evidence)} files of evidence were given, 2 are needed.",
+                f"files of evidence needed: 2; given: {len(evidence)}.",
                 code="EVIDENCE_FILES",
                 hint="--evidence V1.jsonl --evidence V2.jsonl",
             )

@@ -94,7 +94,7 @@ def promote(
     if trial is None and evidence:
         if len(evidence) != len(versions):
             raise UsageError(
-                f"{len(evidence)} files of evidence were given, {len(versions)} are needed.",
+                f"files of evidence needed: {len(versions)}; given: {len(evidence)}.",
                 code="EVIDENCE_FILES",
                 hint="--evidence CHAMPION.jsonl --evidence CHALLENGER.jsonl; without a champion the latter only",
             )
