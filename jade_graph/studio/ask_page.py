@@ -27,6 +27,9 @@ async def build(studio: Studio, query: dict[str, str]) -> None:
     with ui.element("section").classes("st-form"):
         with ui.element("h1"):
             ui.label("Ask a question")
+        if studio.index.apart:
+            told = "This run store cannot be written: its runs can be seen and compared, and none can be started."
+            ui.label(told).classes("st-error")
         question = ui.textarea(value=query.get("question", "")).classes("st-wide")
         question.props('outlined autogrow autofocus aria-label="Question" placeholder="Your question"')
         with ui.element("div").classes("st-fields"):

@@ -1,21 +1,23 @@
 """A narrow table beside the runs, so that a page of 100,000 runs answers at once.
 
 Invariant: a row says what its run's row said when it was copied; `sync` copies what has changed since, and whatever
-only a computation knows (F1 by the gold answers of the run) is computed once, there. Nothing here changes a run.
+only a computation knows (F1 by the gold answers of the run) is computed once, there. Nothing here changes a run. A
+store that cannot be written is looked at all the same: the table then lies in a file of its own, gone at the end.
 """
 
 from __future__ import annotations
 
 import json
+import tempfile
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
 from jade_graph import tables
-from jade_graph.errors import StoreError
 from jade_graph.metrics import exact_match, token_f1
 
 _own = sa.MetaData()
@@ -87,24 +89,34 @@ class Summary:
 
 
 class Index:
-    """The table of one store's runs.
-
-    Raises:
-        StoreError: STORE_WRITE where the store takes no table.
-    """
+    """The table of one store's runs. `apart`: it lies beside the store, which cannot be written."""
 
     def __init__(self, engine: sa.Engine) -> None:
-        self._engine = engine
+        self._engine = self._runs = engine
         self._lock = threading.Lock()
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
         try:
             known = sa.inspect(engine)
             if known.has_table(rows.name) and {c["name"] for c in known.get_columns(rows.name)} != set(rows.c.keys()):
                 rows.drop(engine)  # of an older studio: it is only a copy, and is made again
             _own.create_all(engine)
-        except sa.exc.SQLAlchemyError as error:
-            raise StoreError(
-                f"the studio cannot keep its index in the run store: {error}", code="STORE_WRITE", hint="jade doctor"
-            ) from error
+            with engine.begin() as db:
+                db.execute(rows.delete().where(rows.c.id == ""))  # none: asks whether it may be written
+        except sa.exc.SQLAlchemyError:
+            self._folder = tempfile.TemporaryDirectory(prefix="jade-studio-")
+            own = Path(self._folder.name) / "index.db"
+            self._engine = sa.create_engine(sa.URL.create("sqlite", database=str(own)))
+            _own.create_all(self._engine)
+
+    @property
+    def apart(self) -> bool:
+        return self._folder is not None
+
+    def close(self) -> None:
+        """Remove a table that lies apart. The store stays open."""
+        if self._folder is not None:
+            self._engine.dispose()
+            self._folder.cleanup()
 
     def sync(self, blocks: int | None = None) -> int:
         """Copy what is new or has changed, at most so many blocks of it; returns how many runs.
@@ -122,6 +134,8 @@ class Index:
         return copied
 
     def _block(self) -> int:
+        if self.apart:
+            return self._block_apart()
         r = tables.runs.c
         stale = sa.or_(rows.c.id.is_(None), rows.c.status != r.status, rows.c.attempt != r.attempt)
         joined = tables.runs.outerjoin(rows, rows.c.id == r.id)
@@ -129,6 +143,25 @@ class Index:
         with self._engine.begin() as db:
             found = [_row(dict(row)) for row in db.execute(query).mappings()]
             ids = [row["id"] for row in found]
+            for start in range(0, len(ids), 500):
+                db.execute(rows.delete().where(rows.c.id.in_(ids[start : start + 500])))
+            if found:
+                db.execute(rows.insert(), found)
+        return len(found)
+
+    def _block_apart(self) -> int:
+        """The same over two databases: what is known is compared here."""
+        r = tables.runs.c
+        with self._engine.connect() as db:
+            known = {i: rest for i, *rest in db.execute(sa.select(rows.c.id, rows.c.status, rows.c.attempt))}
+        with self._runs.connect() as db:
+            listed = db.execute(sa.select(r.id, r.status, r.attempt).order_by(r.started_at.desc()))
+            ids = [i for i, *rest in listed if known.get(i) != rest][:_BLOCK]
+            found = []
+            for start in range(0, len(ids), 500):
+                query = sa.select(tables.runs).where(r.id.in_(ids[start : start + 500]))
+                found += [_row(dict(row)) for row in db.execute(query).mappings()]
+        with self._engine.begin() as db:
             for start in range(0, len(ids), 500):
                 db.execute(rows.delete().where(rows.c.id.in_(ids[start : start + 500])))
             if found:

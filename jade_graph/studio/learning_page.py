@@ -22,7 +22,7 @@ from jade_graph.studio.state import Studio
 
 # Told apart without red and green; dark enough on white and light enough on black.
 _COLOURS = ("#1668dc", "#c4620a", "#7a4fc9", "#0f8a7e", "#b8336a", "#6b7a2f", "#4a6fa5", "#8a5a44", "#5a6878")
-_GREEN, _BLUE, _RED = "#1e7f42", "#1668dc", "#c42b2b"
+_GREEN, _BLUE, _RED = "#2a9d57", "#3b82f6", "#c42b2b"
 _MOST_MOMENTS = 12
 
 
@@ -207,7 +207,9 @@ def _strip(found: Sequence[Moment], begun: Sequence[tuple[float, float]]) -> dic
     series = [row("champion", promoted, _GREEN, "diamond"), row("registered", registered, _BLUE, "circle")]
     if begun:
         ticks = [{"value": [round(at * 1000), "iteration", f"{i:g}"], "name": f"iteration {i:g}"} for i, at in begun]
-        series.append({**row("iteration", ticks, grey, "rect"), "symbolSize": [2, 10]})
+        series.append({**row("iteration", ticks, grey, "rect"), "symbolSize": [2, 10], "label": {"show": False}})
+        told = f"iterations {begun[0][0]:g} to {begun[-1][0]:g}"
+        series[-1]["data"][-1] |= {"label": {"show": True, "formatter": told}}
     axis = {"axisLabel": {"color": grey, "hideOverlap": True}, "axisLine": {"lineStyle": {"color": grey}}}
     ranks = [*(["iteration"] if begun else []), "registered", "champion"]
     return {

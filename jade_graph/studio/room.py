@@ -152,7 +152,8 @@ def _must_read(question: str, backbone: str) -> None:
     if is_foreign(question):
         words = ", ".join(repr(w) for w in dict.fromkeys(unknown_words(question)[:5])) or "no word at all"
         raise UsageError(
-            f"the bundled model {backbone!r} knows only the invented microworld and cannot read this question ({words}).",
+            f"the bundled model {backbone!r} knows only the invented microworld and cannot read this question "
+            f"({words}).",
             code="FOREIGN_QUESTION",
             hint="another model above, or a question of jade microworld show",
         )

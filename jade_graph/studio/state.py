@@ -109,6 +109,7 @@ class Studio:
 
     def close(self) -> None:
         self.room.close()
+        self.index.close()
         if self._corpus is not None:
             self._corpus.close()
         self.store.close()

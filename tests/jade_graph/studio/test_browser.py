@@ -1,7 +1,5 @@
 """The studio in a real headless Chromium: what a person does, and what the browser asked for meanwhile."""
 
-import pytest
-
 READY = "document.querySelector('#jade-run') && document.querySelector('#jade-run').dataset.ready === '1'"
 DETAIL = "document.querySelector('.jv-side').innerText"
 TOLD = "document.querySelector('.jv-told').innerText"

@@ -102,6 +102,25 @@ def test_an_index_of_an_older_studio_is_made_again(tmp_path):
         assert Index(store.engine).page(Filter()) == []
 
 
+def test_a_store_that_cannot_be_written_is_shown_all_the_same(tmp_path):
+    path = tmp_path / "runs.db"
+    with RunStore(path) as store:
+        run = Run("r", "q?", "", "jade", 0, metadata={"answers": ["a"]})
+        store.run_started(run)
+        store.flush()
+        with RunStore(f"sqlite:///file:{path}?mode=ro&uri=true") as shut:
+            index = Index(shut.engine)
+            assert index.apart
+            assert (index.sync(), index.sync()) == (1, 0)
+            assert index.page(Filter())[0]["status"] == "running"
+            store.run_finished(replace(run, status="answered", answer="a"))
+            store.flush()
+            assert index.sync() == 1
+            assert index.summary(Filter()).scores == (1, 0, 0)
+            index.close()
+        assert not Index(store.engine).apart
+
+
 # --- guard ------------------------------------------------------------------------------------------------------------
 TOKEN = "0123456789abcdef0123"
 
@@ -349,7 +368,7 @@ def test_sides_are_methods_versions_and_files(pages, tmp_path):
         assert "run store" in told
         assert found.questions["q3"] == "Who is where, number 3?"
     whole, _ = sides.compared(pages, "jade", "1")
-    assert whole.behaviour.n == 6, "a method takes the runs of all of its versions"
+    assert whole.behaviour.n == 7, "a method takes the runs of all of its versions, and a failed one of version 1 too"
     with pytest.raises(UsageError, match="VERSION_UNKNOWN"):
         sides.compared(pages, "1", "9")
     with pytest.raises(JadeError, match="EVAL_FILE"):
