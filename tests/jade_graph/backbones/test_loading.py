@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from jade_graph import backbones
 from jade_graph.backbones import load_backbone
+from jade_graph.backbones.folders import BUNDLED
 from jade_graph.errors import BackboneError, JadeError, UsageError
 from jade_graph.types import Backbone
 
@@ -38,7 +38,7 @@ def test_an_unknown_scheme_lists_the_known_ones() -> None:
 
 
 def test_a_missing_bundled_model_says_how_to_make_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(backbones, "TINY", tmp_path)
+    monkeypatch.setitem(BUNDLED, "tiny", tmp_path)
     with pytest.raises(BackboneError) as caught:
         load_backbone("tiny")
     assert caught.value.error_code == "BACKBONE_TINY_MISSING"
@@ -55,7 +55,7 @@ def test_a_folder_and_its_scheme_are_the_same(plain_folder: Path, monkeypatch: p
 
 
 def test_the_bundled_model_is_loaded_by_name(plain_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backbones, "TINY", plain_folder)
+    monkeypatch.setitem(BUNDLED, "tiny", plain_folder)
     assert load_backbone("tiny", device="cpu").version.startswith("plain@")
 
 
