@@ -236,9 +236,9 @@ class Log:
 
 def outdated(expected: int | None, champion: int | None) -> RegistryError:
     return RegistryError(
-        f"the champion is {_named(champion)} by now, and the comparison was with {_named(expected)}.",
+        f"the champion is {_named(champion)} by now, and this was decided against {_named(expected)}.",
         code="PROMOTION_OUTDATED",
-        hint="compare with the new champion: run jade promote again",
+        hint="jade history shows what happened; jade promote again compares with the new champion",
     )
 
 
