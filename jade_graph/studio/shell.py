@@ -69,7 +69,7 @@ def model_field(known: Mapping[str, str], value: str) -> ui.input:
     with (
         field.add_slot("append"),
         ui.button(icon="arrow_drop_down").props('flat dense round size=sm color=grey aria-label="Known models"'),
-        ui.menu().props("auto-close max-height=320px").classes("st-models"),
+        ui.menu().props('auto-close max-height=320px anchor="bottom right" self="top right"').classes("st-models"),
     ):
         for name, told in known.items():
             ui.menu_item(told, on_click=lambda name=name: field.set_value(name))
