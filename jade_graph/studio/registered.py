@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -94,7 +94,8 @@ def models(settings: Settings, known: Known, recorded: str = "") -> dict[str, st
     for name, told in list(out.items()):
         own = BUNDLED.get(name)
         version = known.find(name) if name.startswith("models:") else None
-        same = mine and ((own and _weights(own) == mine) or (version and mine in weights(version)))
+        loads = weights(version) if version else {_weights(own)} if own else set()
+        same = bool(mine) and mine in loads
         out[name] = clean(" · ".join(filter(None, (name, told, "the run's own" if same else ""))))
     return out
 
@@ -127,7 +128,7 @@ def weights(version: ModelVersion) -> set[str]:
     return {version.weights, version.tags.get("jade.source_weights", "")} - {""}
 
 
-def described(known: Known) -> Mapping[str, str]:
+def described(known: Known) -> dict[str, str]:
     """The versions by number, as the page Compare offers them."""
     out = {}
     for v in known.versions:
@@ -160,7 +161,7 @@ def moments(known: Known, begun: Sequence[tuple[float, float]] = ()) -> list[Mom
     Args:
         begun: (iteration, when it began in seconds since 1970) of a learning run, in order.
     """
-    found = [
+    found: list[tuple[float, str, int, str]] = [
         (v.created.timestamp(), "registered", v.number, f"version {v.number} registered: {v.content}")
         for v in known.versions
     ]
@@ -170,9 +171,11 @@ def moments(known: Known, begun: Sequence[tuple[float, float]] = ()) -> list[Mom
         why = p.reason or p.summary
         text = f"version {p.to_version} {words.get(p.kind, p.kind)}" + (f": {why}" if why else "")
         found.append((p.when.timestamp(), p.kind, p.to_version, text))
-    placed = [(w, what, number, clean(text), _iteration(w, begun)) for w, what, number, text in found]
-    last = begun[-1][1] if begun else 0.0
-    out = [Moment(*rest, at, bool(begun) and rest[0] > last) for *rest, at in placed]
+    last = begun[-1][1] if begun else float("inf")
+    out = [
+        Moment(when, what, number, clean(text), _iteration(when, begun), when > last)
+        for when, what, number, text in found
+    ]
     return sorted(out, key=lambda m: -m.when)
 
 

@@ -73,7 +73,8 @@ def compared(studio: Studio, a: str, b: str) -> tuple[Comparison | None, str]:
             of = f" ({trial.dataset})" if trial.dataset else ""
             return compare(first, second, _texts(studio)), f"The answers are those of their promotion{of}."
     texts: dict[str, str] = {}
-    found = compare(*(_rows(studio, each, texts) for each in (one, other)), texts)
+    before, after = _rows(studio, one, texts), _rows(studio, other, texts)
+    found = compare(before, after, texts)
     kinds = "the run store" if one.arm or one.version or other.arm or other.version else "the files"
     return found, f"The answers are those in {kinds}."
 
