@@ -199,23 +199,39 @@ def _strip(found: Sequence[Moment], begun: Sequence[tuple[float, float]]) -> dic
             "label": {"show": True, "position": "right", "color": colour, "fontSize": 11, "formatter": "{@[2]}"},
         }  # fmt: skip
 
-    def points(rank: str, some: Sequence[Moment]) -> list[dict[str, Any]]:
-        return [{"value": [round(m.when * 1000), rank, f"v{m.version}"], "name": m.text} for m in some]
+    times = [m.when for m in found] + [at for _, at in begun]
+    near = 0.04 * (max(times) - min(times))
 
-    promoted = points("champion", [m for m in found if m.what != "registered"])
-    registered = points("registered", [m for m in found if m.what == "registered"])
+    def points(rank: str, some: Sequence[Moment], between: str) -> list[dict[str, Any]]:
+        """What lies too near for a label of its own shares the one before it."""
+        groups: list[list[Moment]] = []
+        for m in sorted(some, key=lambda m: m.when):
+            if groups and m.when - groups[-1][0].when < near:
+                groups[-1].append(m)
+            else:
+                groups.append([m])
+        return [
+            {
+                "value": [round(g[0].when * 1000), rank, between.join(f"v{m.version}" for m in g)],
+                "name": "\n".join(m.text for m in g),
+            }
+            for g in groups
+        ]
+
+    promoted = points("champion", [m for m in found if m.what != "registered"], " → ")
+    registered = points("registered", [m for m in found if m.what == "registered"], ", ")
     series = [row("champion", promoted, _GREEN, "diamond"), row("registered", registered, _BLUE, "circle")]
     if begun:
         ticks = [{"value": [round(at * 1000), "iteration", f"{i:g}"], "name": f"iteration {i:g}"} for i, at in begun]
         series.append({**row("iteration", ticks, grey, "rect"), "symbolSize": [2, 10], "label": {"show": False}})
         told = f"iterations {begun[0][0]:g} to {begun[-1][0]:g}"
-        series[-1]["data"][-1] |= {"label": {"show": True, "formatter": told}}
+        series[-1]["data"][-1] |= {"label": {"show": True, "formatter": told, "position": "right", "color": grey}}
     axis = {"axisLabel": {"color": grey, "hideOverlap": True}, "axisLine": {"lineStyle": {"color": grey}}}
     ranks = [*(["iteration"] if begun else []), "registered", "champion"]
     return {
         "animation": False,
         "aria": {"enabled": True},
-        "grid": {"left": 84, "right": 40, "top": 8, "bottom": 26},
+        "grid": {"left": 84, "right": 110, "top": 8, "bottom": 26},
         "tooltip": {"trigger": "item", "confine": True, "renderMode": "richText", "formatter": "{b}"},
         "xAxis": {"type": "time", "splitLine": {"show": False}, **axis},
         "yAxis": {"type": "category", "data": ranks, "axisTick": {"show": False}, **axis},

@@ -292,7 +292,10 @@ def test_versions_and_promotions_stand_at_the_iteration_in_which_they_happened()
     lines = _options(chart, [1], found[1:2])["series"][0]["markLine"]["data"]
     assert [line["xAxis"] for line in lines] == [1, 2.5]
     strip = {row["name"]: row["data"] for row in _strip(found, begun)["series"]}
-    assert [p["value"][2] for p in strip["champion"]] == ["v2", "v1"]
+    assert [p["value"][2] for p in strip["champion"]] == ["v1", "v2"]
+    crowded = _strip([replace(m, when=1.8e9 + i / 100) for i, m in enumerate(found)], begun)["series"]
+    assert [p["value"][2] for p in crowded[0]["data"]] == ["v2 → v1"]
+    assert [p["value"][2] for p in crowded[1]["data"]] == ["v2, v1"]
     assert [p["value"][2] for p in strip["iteration"]] == ["0", "1", "2"]
 
 
