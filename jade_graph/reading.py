@@ -108,3 +108,12 @@ def jsonable(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(k): jsonable(v) for k, v in value.items()}
     return value if value is None or isinstance(value, str | int | float | bool) else repr(value)
+
+
+def in_words(value: Any) -> str:
+    """A recorded value (`jsonable`) in one line for people."""
+    if isinstance(value, Mapping):
+        return "; ".join(str(k) if v is True else f"{k}: {in_words(v)}" for k, v in value.items())
+    if isinstance(value, tuple | list):
+        return " | ".join(" = ".join(map(str, v)) if isinstance(v, tuple | list) else str(v) for v in value)
+    return "" if value is None else str(value)
