@@ -27,7 +27,7 @@ class KnowledgePlan:
     description: ClassVar[str] = "breaks the question into steps, says what it knows of each, and guesses the answer"
     violations: ClassVar[tuple[str, ...]] = (
         "NO_TAG",
-        "NO_ANSWER",
+        "NO_FINAL",
         "EXTRA_TEXT",
         "MULTIPLE",
         "EMPTY_ITEM",
@@ -61,7 +61,7 @@ class KnowledgePlan:
         in_order = [(kind, i) for kind, i, _ in items] == wanted and text.lower().rfind("</a") < _place(text)
         checks = (
             ("NO_TAG", not items),
-            ("NO_ANSWER", not final.texts),
+            ("NO_FINAL", not final.texts),
             ("EXTRA_TEXT", not rest.whole),
             ("MULTIPLE", len(final.texts) > 1),
             ("EMPTY_ITEM", not all([*final.texts, *(t for _, _, t in items)])),

@@ -42,7 +42,7 @@ def outcome(role: Role, text: str, view: View) -> tuple[Any, str | None]:
         (ONE + END_ANSWER, (("a?", "b"),), "c", None),
         (f"{ONE}\n<Q2>d  #1?</Q2><A2>unknown</A2> {END_ANSWER}", (("a?", "b"), ("d #1?", "unknown")), "c", None),
         (END_ANSWER, (("Who made X?", "unknown"),), "c", "NO_TAG"),
-        (ONE, (("a?", "b"),), "unknown", "NO_ANSWER"),
+        (ONE, (("a?", "b"),), "unknown", "NO_FINAL"),
         (f"so {ONE}{END_ANSWER}", (("a?", "b"),), "c", "EXTRA_TEXT"),
         (ONE + END_ANSWER * 2, (("a?", "b"),), "c", "MULTIPLE"),
         (f"<q1>a?</q1><a1> </a1>{END_ANSWER}", (("a?", "unknown"),), "c", "EMPTY_ITEM"),
