@@ -57,7 +57,7 @@ def assign(
     | terminal_gae | l_i, and O at i = n | A_i + V_i, A the GAE of O alone | A_i + l_i |
     | split | O/n + l_i | r_i | r_i - V_i |
     | turn_delta | M(t) - M(t-1) + l_i, and the costs at i = n | r_i | r_i - V_i |
-    | turn, return_to_go, final | see `turn_shares`; l_i alone where the row is illegal; the costs at i = n | r_i | r_i - V_i |
+    | turn, return_to_go, final | `turn_shares`; l_i alone for an illegal row; the costs at i = n | r_i | r_i - V_i |
 
     In `terminal_gae` V predicts the outcome that is still to come, not the row's own penalty; with `inherit_penalties`
     it predicts both, A is the GAE of all r_i (earlier rows share in later penalties) and is itself the advantage.

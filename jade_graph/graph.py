@@ -218,7 +218,9 @@ class Workflow:
         if effect.answer is not None:
             return self._commit(ctx, blackboard.solve(target, effect.answer, plan))
         if effect.children and self.loop is not None:
-            ctx.die("LOOP_ERROR", f"{part.code} split the question, and the loop {self.loop.name!r} has no sub-questions.")
+            ctx.die(
+                "LOOP_ERROR", f"{part.code} split the question, and the loop {self.loop.name!r} has no sub-questions."
+            )
             return self._commit(ctx, blackboard.fail(target, "LOOP_ERROR", plan))
         if effect.children:
             return self._expand(ctx, branch, effect)

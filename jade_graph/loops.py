@@ -1,7 +1,8 @@
 """Loops: workflows in which the state decides who acts next, next to plans, in which a planner's text does.
 
-Invariant: pure. A loop names its parts and every edge that a run may take; edges within a turn form no circle, and every
-turn costs a round, so that a run cannot go round for ever. What a part may not do next is found here and ends the run.
+Invariant: pure. A loop names its parts and every edge that a run may take; edges within a turn form no circle, and
+every turn costs a round, so that a run cannot go round for ever. What a part may not do next is found here and ends the
+run.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ Edge = tuple[str, str]
 class Loop(Protocol):
     """A workflow as a turn loop over a state: the working memory that its parts read and write.
 
-    The memory is a mapping of plain values (texts, numbers, tuples, `Passage`s), so that a checkpoint holds it; what its
-    keys mean is agreed between the loop and its parts. Methods are pure, and given equal views decide alike.
+    The memory is a mapping of plain values (texts, numbers, tuples, `Passage`s), so that a checkpoint holds it; what
+    its keys mean is agreed between the loop and its parts. Methods are pure, and given equal views decide alike.
     """
 
     @property

@@ -182,7 +182,8 @@ def _predicted(run: Run, question: Question, spec: RewardSpec, own: Mapping[str,
     texts = {t.seq: text for t in run.transitions if (text := predicted(t)) is not None}
     reward = own[spec.outcome] if spec.outcome in own else plugins.load(GROUP, spec.outcome)
     by_text = {
-        text: _value(spec.outcome, reward, replace(run, answer=text), question) for text in dict.fromkeys(texts.values())
+        text: _value(spec.outcome, reward, replace(run, answer=text), question)
+        for text in dict.fromkeys(texts.values())
     }
     return {seq: score for seq, text in texts.items() if (score := by_text[text]) is not None}
 

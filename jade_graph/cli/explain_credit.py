@@ -30,7 +30,10 @@ def explain_credit(
     run: Annotated[str, typer.Argument(help="A run's id, or the beginning of it; last: the newest.")] = "last",
     store: Annotated[str | None, typer.Option(metavar="URL", help="Run store; default: the setting store.url.")] = None,
     mode: Annotated[
-        str | None, typer.Option(help="broadcast, terminal_gae, split, turn_delta, turn, return_to_go or final; default: the preset's.")
+        str | None,
+        typer.Option(
+            help="broadcast, terminal_gae, split, turn_delta, turn, return_to_go or final; default: the preset's."
+        ),
     ] = None,
     gamma: Annotated[float, typer.Option(help="Discount, for terminal_gae.")] = 1.0,
     lam: Annotated[float, typer.Option(help="Lambda of GAE, for terminal_gae.")] = 1.0,
@@ -310,7 +313,10 @@ def _drawn(turns: Sequence[Mapping[str, Any]]) -> list[Any]:
         style = "green" if gain > 0 else "red" if gain < 0 else "dim"
         edge = Text.assemble(("   │ ", "dim"), (f"{gain:+.3g}", style))
         said = (turn["answer"], "") if turn["answer"] is not None else ("no new answer", "dim")
-        lines += [edge, Text.assemble(("   ▼ ", "dim"), f"round {turn['round']}  ", (f"{_number(turn['after'])}  ", "bold"), said)]
+        lines += [
+            edge,
+            Text.assemble(("   ▼ ", "dim"), f"round {turn['round']}  ", (f"{_number(turn['after'])}  ", "bold"), said),
+        ]
     return lines
 
 

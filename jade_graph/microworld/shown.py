@@ -1,7 +1,7 @@
 """Demonstrations of any method on microworld: what its roles saw and the oracle wrote, for a warm start.
 
-Invariant: every pair comes from a run of the method's own graph over a real search, in which every action was legal; the
-same arguments give the same pairs.
+Invariant: every pair comes from a run of the method's own graph over a real search, in which every action was legal;
+the same arguments give the same pairs.
 """
 
 from __future__ import annotations

@@ -22,8 +22,8 @@ START, END = "start", "end"
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """What a method can do: `plans` are its legal workflows, as tuples of codes. A loop has one, its parts in order, and
-    says by `edges` who may follow whom.
+    """What a method can do: `plans` are its legal workflows, as tuples of codes. A loop has one, its parts in order,
+    and says by `edges` who may follow whom.
     """
 
     planner: str | None

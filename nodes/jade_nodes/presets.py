@@ -61,7 +61,7 @@ M_ASK = Preset(
 SEARCH_R1 = Preset(
     "search-r1",
     "Search-R1: one role in one growing context",
-    description="One role thinks, searches and answers, with all that it wrote and found before its eyes. The baseline.",
+    description="One role thinks, searches and answers, with all it wrote and found before its eyes. The baseline.",
     loop="search-r1",
     limits={"depth": 0, "rounds": 4},
     credit="broadcast",

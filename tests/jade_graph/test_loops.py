@@ -1,4 +1,4 @@
-"""Loops: what cannot run is refused when it is built, and what runs is bounded, recorded and resumed like a plan's run."""
+"""Loops: what cannot run is refused when it is built; what runs is bounded, recorded and resumed like a plan's run."""
 
 from __future__ import annotations
 
@@ -159,7 +159,9 @@ async def test_a_loop_resumes_from_any_checkpoint_in_another_graph(scripted: Any
     config = {"configurable": {"thread_id": "t"}}
     guesses = ("a", "b", "stop")
     out = await graph(scripted, passages, *guesses, checkpointer=saver).graph.ainvoke({"question": "Who?"}, config)
-    history = [s async for s in graph(scripted, passages, *guesses, checkpointer=saver).graph.aget_state_history(config)]
+    history = [
+        s async for s in graph(scripted, passages, *guesses, checkpointer=saver).graph.aget_state_history(config)
+    ]
     assert len(history) > 6
     for snapshot in history[1:-1]:
         other = graph(scripted, passages, *guesses, checkpointer=saver)

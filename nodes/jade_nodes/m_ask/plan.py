@@ -45,8 +45,8 @@ class KnowledgePlan:
         return system_and_user(
             "You plan how to answer a question with a search engine. Write at most "
             f"{self.max_steps} sub-questions in the order in which they must be answered, each with its answer, or "
-            "'unknown' where you do not know it; #1, #2 stand for earlier answers. End with the answer to the question, "
-            "or 'unknown'. Write nothing else, in the form\n"
+            "'unknown' where you do not know it; #1, #2 stand for earlier answers. End with the answer to the "
+            "question, or 'unknown'. Write nothing else, in the form\n"
             "<q1>first sub-question</q1><a1>unknown</a1><q2>second</q2><a2>unknown</a2><final_answer>unknown"
             "</final_answer>",
             f"Question: {quote(view.question)}",

@@ -33,9 +33,9 @@ class KnowledgeUpdate:
             told = f"evidence : {one_line(evidence)}\nupdate : {one_line(query)}\n"
             return (Message("user", compact_state(k) + told),)
         return system_and_user(
-            "You keep the knowledge about a question. Say where the new evidence belongs: over the step that it answers "
-            f"or corrects, in the form <update>t1</update>, or as a new step, <add>t{len(k.steps) + 1}</add>. Write "
-            "nothing else.",
+            "You keep the knowledge about a question. Say where the new evidence belongs: over the step that it "
+            f"answers or corrects, in the form <update>t1</update>, or as a new step, <add>t{len(k.steps) + 1}</add>. "
+            "Write nothing else.",
             f"Question: {quote(view.question)}\n\n{chat_state(k)}\n\nQuery: {one_line(query)}\n"
             f"New evidence: {one_line(evidence)}",
         )

@@ -1,4 +1,4 @@
-"""M-ASK and Search-R1 on microworld, with an oracle for every role: the graph, the record, the pictures, the commands."""
+"""M-ASK and Search-R1 on microworld, with an oracle for every role: graph, record, pictures, commands."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from jade_graph import JadeGraph, RunStore
 from jade_graph.backbones.scripted import ScriptedBackbone
 from jade_graph.cli import main
 from jade_graph.credit import assign
+from jade_graph.metrics import token_f1
 from jade_graph.microworld import OraclePolicy, parse
 from jade_graph.microworld.search import WordSearch
 from jade_graph.microworld.shown import demonstrations
-from jade_graph.metrics import token_f1
 from jade_graph.picture.topology import topology_svg
 from jade_graph.picture.view import view
 from jade_graph.render import run_svg
