@@ -9,7 +9,7 @@ its text is neither "unknown" nor "No useful information"; a query is asked once
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from jade_graph.microworld import frames
@@ -139,7 +139,7 @@ class Searching:
         return answers[0]
 
 
-def _resolved(part: Frame, known: Sequence[str] | Mapping[int, str]) -> Frame | None:
+def _resolved(part: Frame, known: Sequence[str]) -> Frame | None:
     """The part with the answer of the first in the place of #1; None where that is not known."""
     if not isinstance(part, Fact) or part.entity != "#1":
         return part
