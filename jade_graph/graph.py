@@ -243,26 +243,17 @@ class Workflow:
 
     def _around(self, ctx: RunContext, loop: loops.Loop, code: str, branch: Branch) -> Command[str]:
         """Let the loop say who acts next: in this turn, in a new one while rounds are left, or nobody."""
-        target, view = branch["target"], self._view(ctx, branch)
-        try:
-            after = loop.after(code, view)
-            turn = loops.begins_turn(loop, code, after)
-            limit = after != loops.END and turn and ctx.counters.rounds >= ctx.limits.rounds
-            answer = loop.answer(view) if limit or after == loops.END else ""
-        except Exception as failure:  # a third party's loop: its error ends this run, not the process
-            ctx.die("LOOP_ERROR", f"loop {loop.name!r} raised {type(failure).__name__}: {failure}")
-            return self._commit(ctx, blackboard.fail(target, "LOOP_ERROR", loop.name))
-        if turn is None:
-            ctx.die("LOOP_ERROR", f"loop {loop.name!r} went from {code} to {after!r}, and has no such edge.")
-            return self._commit(ctx, blackboard.fail(target, "LOOP_ERROR", loop.name))
-        if limit or after == loops.END:
-            if answer.strip():
-                return self._commit(ctx, blackboard.solve(target, answer, loop.name))
-            return self._commit(ctx, blackboard.fail(target, "LIMIT_ROUNDS" if limit else "NO_ANSWER", loop.name))
-        if turn:
+        target, step = branch["target"], loops.step(loop, code, self._view(ctx, branch))
+        if step.message:
+            ctx.die(step.error, step.message)
+        if step.error:
+            return self._commit(ctx, blackboard.fail(target, step.error, loop.name))
+        if step.after == loops.END:
+            return self._commit(ctx, blackboard.solve(target, step.answer, loop.name))
+        if step.turn:
             ctx.spend(rounds=1)
-            return self._send(ctx, after, {**branch, "round": ctx.take_round(), "step": 1})
-        return self._send(ctx, after, {**branch, "step": branch["step"] + 1})
+            return self._send(ctx, step.after, {**branch, "round": ctx.take_round(), "step": 1})
+        return self._send(ctx, step.after, {**branch, "step": branch["step"] + 1})
 
     def _send(self, ctx: RunContext, node: str, branch: Branch) -> Command[str]:
         spent = _spent(ctx)

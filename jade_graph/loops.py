@@ -8,6 +8,7 @@ run.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from jade_graph.errors import GraphError
@@ -98,11 +99,37 @@ def check(loop: Loop) -> None:
         raise _wrong(loop, f"the parts {text} go round within a turn", hint="move the edge that begins a turn to turns")
 
 
-def begins_turn(loop: Loop, before: str, after: str) -> bool | None:
-    """Whether this step begins a new turn; None: there is no such edge."""
-    if (before, after) in loop.edges:
-        return False
-    return True if (before, after) in loop.turns else None
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What follows a part: `after`, in a new `turn` or not; at END the `answer`; or an `error` that ends the question,
+    and with a `message` the whole run.
+    """
+
+    after: str = END
+    turn: bool = False
+    answer: str = ""
+    error: str = ""
+    message: str = ""
+
+
+def step(loop: Loop, code: str, view: View) -> Step:
+    """Ask the loop what follows; where it begins a turn and no round is left, the loop ends. Never raises."""
+    try:
+        after = loop.after(code, view)
+        turn = (code, after) in loop.turns
+        if not turn and (code, after) not in loop.edges:
+            told = f"loop {loop.name!r} went from {code} to {after!r}, and has no such edge."
+            return Step(error="LOOP_ERROR", message=told)
+        limit = turn and view.counters.rounds >= view.limits.rounds
+        if after != END and not limit:
+            return Step(after, turn)
+        answer = loop.answer(view)
+        if answer.strip():
+            return Step(answer=answer)
+        return Step(error="LIMIT_ROUNDS" if limit else "NO_ANSWER")
+    except Exception as failure:  # a third party's loop: its error ends this run, not the process
+        told = f"loop {loop.name!r} raised {type(failure).__name__}: {failure}"
+        return Step(error="LOOP_ERROR", message=told)
 
 
 def _reached(loop: Loop) -> Iterator[str]:
