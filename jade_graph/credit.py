@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from jade_graph.errors import UsageError, unknown
@@ -17,7 +17,9 @@ from jade_graph.types import Run, Transition
 if TYPE_CHECKING:
     from jade_graph.rewards import Scored
 
-MODES = ("broadcast", "terminal_gae", "turn_delta", "split")
+MODES = ("broadcast", "terminal_gae", "turn_delta", "split", "turn", "return_to_go", "final")
+TURN_MODES = ("turn", "return_to_go", "final")
+"""Of workflows that predict an answer turn by turn (M-ASK, arXiv 2601.04703)."""
 
 Terms = dict[str, float]
 
@@ -25,6 +27,12 @@ Terms = dict[str, float]
 def learns(t: Transition) -> bool:
     """Whether the learner may train on this row: of a trainable role, with tokens of its own, and without an error."""
     return t.agent_trainable and bool(t.action_token_ids) and t.error is None
+
+
+def predicted(t: Transition) -> str | None:
+    """The answer that this action predicted, where its role says so: "answer" in what was read from it."""
+    answer = t.parsed.get("answer") if isinstance(t.parsed, Mapping) and t.error is None else None
+    return answer if isinstance(answer, str) else None
 
 
 def assign(
@@ -49,6 +57,7 @@ def assign(
     | terminal_gae | l_i, and O at i = n | A_i + V_i, A the GAE of O alone | A_i + l_i |
     | split | O/n + l_i | r_i | r_i - V_i |
     | turn_delta | M(t) - M(t-1) + l_i, and the costs at i = n | r_i | r_i - V_i |
+    | turn, return_to_go, final | `turn_shares`; l_i alone for an illegal row; the costs at i = n | r_i | r_i - V_i |
 
     In `terminal_gae` V predicts the outcome that is still to come, not the row's own penalty; with `inherit_penalties`
     it predicts both, A is the GAE of all r_i (earlier rows share in later penalties) and is itself the advantage.
@@ -82,7 +91,13 @@ def assign(
     if scored.outcome is None or not order:
         return tuple(rows)
     local = [dict(scored.actions[i]) for i in order]
-    shares = _shares(mode, run, scored.outcome, order, turn_scores)
+    shares = _shares(mode, run, scored, scored.outcome, order, turn_scores)
+    if mode in TURN_MODES:
+        name = next(iter(scored.outcome), "outcome")
+        shares = [
+            {k: x for k, x in share.items() if k != name} if own else share
+            for share, own in zip(shares, local, strict=True)
+        ]
     placed = [_merged(share, own) for share, own in zip(shares, local, strict=True)]
     rewards = [math.fsum(terms.values()) for terms in placed]
     if mode == "terminal_gae":
@@ -140,8 +155,63 @@ def turn_deltas(run: Run, performance: float, turn_scores: Mapping[int, float] |
     return deltas
 
 
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A round of a run: the score of the predicted answer when it began and when it ended."""
+
+    round: int
+    before: float
+    after: float
+
+    @property
+    def gain(self) -> float:
+        return self.after - self.before
+
+
+def turns(run: Run, performance: float, answers: Mapping[int, float]) -> tuple[Turn, ...]:
+    """The rounds of a run in order; the first begins at 0. The gains telescope to the score of the last prediction.
+
+    Args:
+        performance: the score of the run's own answer.
+        answers: the score of every predicted answer, by `seq`. Where nothing was predicted the run's own answer counts
+            as that of its last learning action.
+    """
+    answers = answers or {max((t.seq for t in run.transitions if learns(t)), default=-1): performance}
+    out: list[Turn] = []
+    score = 0.0
+    ordered = sorted(run.transitions, key=lambda t: t.seq)
+    for r in dict.fromkeys(sorted(t.round for t in ordered)):
+        written = [answers[t.seq] for t in ordered if t.round == r and t.seq in answers]
+        out.append(Turn(r, score, written[-1] if written else score))
+        score = out[-1].after
+    return tuple(out)
+
+
+def turn_shares(run: Run, performance: float, answers: Mapping[int, float], *, mode: str) -> dict[int, float]:
+    """What each action earns of the performance, by `seq`. M is the score of the predicted answer.
+
+    turn: an action that predicts an answer earns M of that answer; any other the gain of its turn, M(t) - M(t-1), which
+    is 0 in a turn that predicts none. return_to_go: the same plus the gains of all later turns. final: the score of the
+    run's own answer. Source: M-ASK (arXiv 2601.04703), section on turn-level rewards; arguments as in `turns`.
+    """
+    if mode == "final":
+        return {t.seq: performance for t in run.transitions}
+    found = {turn.round: turn for turn in turns(run, performance, answers)}
+    last = max(found.values(), key=lambda turn: turn.round).after if found else 0.0
+    out: dict[int, float] = {}
+    for t in run.transitions:
+        turn = found[t.round]
+        out[t.seq] = answers.get(t.seq, turn.gain) + (last - turn.after if mode == "return_to_go" else 0.0)
+    return out
+
+
 def _shares(
-    mode: str, run: Run, outcome: Mapping[str, float], order: Sequence[int], turn_scores: Mapping[int, float] | None
+    mode: str,
+    run: Run,
+    scored: Scored,
+    outcome: Mapping[str, float],
+    order: Sequence[int],
+    turn_scores: Mapping[int, float] | None,
 ) -> list[Terms]:
     """The run-level terms as they fall on the learning rows."""
     n, whole = len(order), dict(outcome)
@@ -152,7 +222,13 @@ def _shares(
     if mode == "terminal_gae":
         return [{} for _ in order[:-1]] + [whole]
     name = next(iter(whole), "outcome")  # `Scored` has the performance term first
-    deltas = turn_deltas(run, whole.pop(name, 0.0), turn_scores)
+    performance = whole.pop(name, 0.0)
+    if mode in TURN_MODES:
+        earned = turn_shares(run, performance, scored.answers, mode=mode)
+        shares = [{name: earned[run.transitions[i].seq]} for i in order]
+        shares[-1] |= whole
+        return shares
+    deltas = turn_deltas(run, performance, turn_scores)
     shares = [{name: deltas[run.transitions[i].round]} for i in order]
     shares[-1] |= whole
     return shares

@@ -151,6 +151,7 @@ class JadeGraph(JadeRunnable, ManyRuns, Openable, Forkable):
             context=self._context,
             close=self._close,
             approve=self.approve,
+            loop=parts.loop,
         )
         self.graph: CompiledStateGraph[Any, Any, Any, Any] = compile_graph(self._flow, checkpointer)
         self._follow(constrained, action_tokens)
@@ -274,6 +275,12 @@ class JadeGraph(JadeRunnable, ManyRuns, Openable, Forkable):
         for name in overrides:
             if name not in ("temperature", "top_p"):
                 raise unknown("sampling field", name, ("temperature", "top_p"), code="BAD_SAMPLING")
+        if plan is not None and self._flow.loop is not None:
+            raise UsageError(
+                f"the plan {plan!r} cannot be taken: {self.preset.name!r} is a loop and has no plans.",
+                code="PLAN_ILLEGAL",
+                hint="leave the plan out",
+            )
         return None if plan is None else str(self.grammar.require(plan)), overrides
 
     def variant(self, **changes: Any) -> JadeGraph:
@@ -309,7 +316,7 @@ class JadeGraph(JadeRunnable, ManyRuns, Openable, Forkable):
 
     def _steps(self, limits: Limits) -> int:
         """More graph steps than a run within its limits can take: a round is its plan, its planner and two selects."""
-        longest = max(len(plan.steps) for plan in self.grammar.plans)
+        longest = max((len(plan.steps) for plan in self.grammar.plans), default=len(self.roles) + len(self._flow.tools))
         return 20 + (longest + 4) * (limits.rounds + limits.sub_questions + 2)
 
     # --- contexts -----------------------------------------------------------------------------------------------------

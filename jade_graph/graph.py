@@ -6,7 +6,8 @@ and every branch ends by writing its trace node and going back to `select`, so n
     START -> (begin ->) select -> PL -> QDS | QDP | QR -> R -> DS -> AG -> select -> .. -> AS -> select -> finish -> END
 
 `select` starts a round on every sub-question that is ready (Send: parallel ones at once), each round carries its own
-working memory from node to node as the Send payload, and recursion is the loop through `select`.
+working memory from node to node as the Send payload, and recursion is the loop through `select`. Where the preset names
+a loop (`jade_graph.loops`), its edges take the place of the plan's steps, and a new turn that of a new round.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command, Overwrite, Send, interrupt
 from typing_extensions import NotRequired, TypedDict  # noqa: UP035  schema export needs these before 3.12
 
-from jade_graph import approval, blackboard
+from jade_graph import approval, blackboard, loops
 from jade_graph.actor import Actor, Where
 from jade_graph.checkpoint import secured
 from jade_graph.context import RunContext
@@ -113,6 +114,7 @@ class Workflow:
     context: Callable[[Mapping[str, Any]], RunContext]
     close: Callable[[RunContext], None]
     approve: approval.Approve | None = None
+    loop: loops.Loop | None = None
 
     @property
     def executors(self) -> Mapping[str, str]:
@@ -183,6 +185,9 @@ class Workflow:
 
     def _round(self, ctx: RunContext, state: State, trace: blackboard.Trace, node: TraceNode) -> Send:
         ctx.spend(rounds=1)
+        if self.loop is not None:
+            branch = self._branch(ctx, state, trace, node, (self.loop.name,))
+            return Send(loops.codes(self.loop)[0], {**branch, "step": 1})
         fixed = self.plan if node.depth == 0 else self.sub_plan
         if ctx.root_plan is not None and node.depth == 0:
             fixed = self.grammar.require(ctx.root_plan)
@@ -212,8 +217,15 @@ class Workflow:
             return self._commit(ctx, blackboard.fail(target, ctx.fatal or "ROLE_ERROR", plan))
         if effect.answer is not None:
             return self._commit(ctx, blackboard.solve(target, effect.answer, plan))
+        if effect.children and self.loop is not None:
+            ctx.die(
+                "LOOP_ERROR", f"{part.code} split the question, and the loop {self.loop.name!r} has no sub-questions."
+            )
+            return self._commit(ctx, blackboard.fail(target, "LOOP_ERROR", plan))
         if effect.children:
             return self._expand(ctx, branch, effect)
+        if self.loop is not None:
+            return self._around(ctx, self.loop, part.code, {**branch, "memory": {**branch["memory"], **effect.memory}})
         return self._onward(ctx, branch, effect)
 
     def _onward(self, ctx: RunContext, branch: Branch, effect: Effect) -> Command[str]:
@@ -228,6 +240,20 @@ class Workflow:
         if position >= len(steps):
             return self._commit(ctx, blackboard.fail(branch["target"], "NO_ANSWER", ",".join(steps)))
         return self._send(ctx, steps[position], {**branch, "memory": memory, "plan": steps, "step": position + 1})
+
+    def _around(self, ctx: RunContext, loop: loops.Loop, code: str, branch: Branch) -> Command[str]:
+        """Let the loop say who acts next: in this turn, in a new one while rounds are left, or nobody."""
+        target, step = branch["target"], loops.step(loop, code, self._view(ctx, branch))
+        if step.message:
+            ctx.die(step.error, step.message)
+        if step.error:
+            return self._commit(ctx, blackboard.fail(target, step.error, loop.name))
+        if step.after == loops.END:
+            return self._commit(ctx, blackboard.solve(target, step.answer, loop.name))
+        if step.turn:
+            ctx.spend(rounds=1)
+            return self._send(ctx, step.after, {**branch, "round": ctx.take_round(), "step": 1})
+        return self._send(ctx, step.after, {**branch, "step": branch["step"] + 1})
 
     def _send(self, ctx: RunContext, node: str, branch: Branch) -> Command[str]:
         spent = _spent(ctx)
@@ -311,7 +337,7 @@ _REASONS = {
     "LIMIT_ROUNDS": "no rounds were left (limits.rounds), and nothing was solved that could be summarized.",
     "LIMIT_DEPTH": "the plan decomposes deeper than limits.depth, and no other plan is legal.",
     "LIMIT_SUB_QUESTIONS": "no sub-questions were left (limits.sub_questions), and no other plan is legal.",
-    "NO_ANSWER": "the plan ended without an answer.",
+    "NO_ANSWER": "the workflow ended without an answer.",
     "PLAN_REJECTED": "a person rejected the plan.",
 }
 
@@ -339,6 +365,7 @@ def build(flow: Workflow) -> StateGraph[Any, Any, Any, Any]:
     starts = [flow.planner.code] if flow.planner else []
     starts += [p.steps[0] for p in (flow.plan, flow.sub_plan) if p is not None]
     starts += [flow.summarizer.code] if flow.summarizer else []
+    starts += [loops.codes(flow.loop)[0]] if flow.loop else []
     graph.add_node(SELECT, flow.select, destinations=(*dict.fromkeys(starts), FINISH))
     follows = _follows(flow)
     for code, part in parts.items():
@@ -380,7 +407,9 @@ def _asks(flow: Workflow) -> Any:
 
 
 def _follows(flow: Workflow) -> dict[str, tuple[str, ...]]:
-    """Which nodes may follow which: the edges of every legal plan, for drawing and checking."""
+    """Which nodes may follow which: the edges of every legal plan, or of the loop, for drawing and checking."""
+    if flow.loop is not None:
+        return loops.follows(flow.loop)
     plans = flow.grammar.plans
     edges: dict[str, dict[str, None]] = {}
     if flow.planner is not None:

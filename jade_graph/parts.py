@@ -12,11 +12,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass, replace
 from typing import Any
 
-from jade_graph import plugins
+from jade_graph import loops, plugins
 from jade_graph.backbones import as_backbone
 from jade_graph.errors import GraphError, unknown
+from jade_graph.loops import Loop
 from jade_graph.plans import PlanGrammar
-from jade_graph.types import SCHEMA_VERSION, Backbone, Limits, Preset, Role, Tool
+from jade_graph.types import SCHEMA_VERSION, Backbone, Limits, Plan, Preset, Role, Tool
 
 PLANNER, SUMMARIZER = "PL", "AS"
 
@@ -32,10 +33,61 @@ def limits_of(preset: Preset, **overrides: Any) -> Limits:
 
 
 class Parts:
-    """The roles, tools and plans of a preset, checked against each other."""
+    """The roles, tools and plans (or loop) of a preset, checked against each other."""
+
+    plan: Plan | None
+    sub_plan: Plan | None
+    planner: Role | None
+    summarizer: Role | None
+    grammar: PlanGrammar
+    tools: dict[str, Tool]
+    roles: dict[str, Role]
 
     def __init__(self, preset: Preset, limits: Limits) -> None:
         self.preset = preset
+        self.loop = self._looped() if preset.loop is not None else None
+        if self.loop is None:
+            self._planned(limits)
+        else:
+            self._loop_parts(self.loop)
+        self._check_names()
+
+    def _looped(self) -> Loop:
+        """The preset's loop, checked. Raises `GraphError` GRAPH_LOOP."""
+        named = self.preset.loop
+        loop = plugins.load("jade.loops", named) if isinstance(named, str) else named
+        if not isinstance(loop, Loop):
+            raise GraphError(
+                f"the preset {self.preset.name!r} names a {type(loop).__name__} as its loop.",
+                code="GRAPH_LOOP",
+                hint="see jade_graph.loops.Loop",
+            )
+        if self.preset.plan or self.preset.sub_plan:
+            raise GraphError(
+                f"the preset {self.preset.name!r} has a loop and a plan: a workflow is one of them.",
+                code="GRAPH_LOOP",
+                hint="leave plan and sub_plan out",
+            )
+        loops.check(loop)
+        return loop
+
+    def _loop_parts(self, loop: Loop) -> None:
+        """The parts of a loop. It has no plans, and none of its parts may plan or split: the loop is the workflow."""
+        loaded = {loops.code_of(part): self._load(part) for part in loop.parts}
+        self.plan = self.sub_plan = self.planner = self.summarizer = None
+        self.grammar = PlanGrammar(())
+        self.tools = {c: p for c, p in loaded.items() if not isinstance(p, Role)}
+        self.roles = {c: p for c, p in loaded.items() if isinstance(p, Role)}
+        for code, role in self.roles.items():
+            if role.kind != "executor":
+                raise GraphError(
+                    f"the role {code!r} of the loop {loop.name!r} is a {role.kind}: the loop decides what follows.",
+                    code="GRAPH_ROLE_KIND",
+                    hint='kind = "executor"',
+                )
+
+    def _planned(self, limits: Limits) -> None:
+        preset = self.preset
         full = PlanGrammar.of(plugins.load("jade.plan_rules", name) for name in preset.plan_rules)
         self.plan = full.require(preset.plan) if preset.plan else None
         self.sub_plan = full.require(preset.sub_plan) if preset.sub_plan else None
@@ -50,9 +102,8 @@ class Parts:
         self.summarizer = self._special(SUMMARIZER, "summarizer") if splits else None
         used = {code: part for code, part in loaded.items() if code in self.grammar.codes}
         specials = {r.code: r for r in (self.planner, self.summarizer) if r is not None}
-        self.tools: dict[str, Tool] = {c: p for c, p in used.items() if not isinstance(p, Role)}
-        self.roles: dict[str, Role] = {c: p for c, p in used.items() if isinstance(p, Role)} | specials
-        self._check_names()
+        self.tools = {c: p for c, p in used.items() if not isinstance(p, Role)}
+        self.roles = {c: p for c, p in used.items() if isinstance(p, Role)} | specials
 
     def _check_depth(self, limits: Limits, decomposers: set[str], splits: bool) -> None:
         """Fixed workflows must be able to reach an answer."""
@@ -69,11 +120,13 @@ class Parts:
                 hint='sub_plan="R,AG"',
             )
 
-    def _load(self, code: str) -> Role | Tool:
-        part = plugins.load("jade.roles", code)
+    def _load(self, named: str | Role | Tool) -> Role | Tool:
+        """A part by its code, or one that is given itself, with the preset's options."""
+        code = loops.code_of(named)
+        part = plugins.load("jade.roles", code) if isinstance(named, str) else named
         if not isinstance(part, Role | Tool):
             raise GraphError(
-                f"the entry point {code!r} is a {type(part).__name__}, neither a Role nor a Tool.",
+                f"the part {code!r} is a {type(part).__name__}, neither a Role nor a Tool.",
                 code="GRAPH_NOT_A_ROLE",
                 hint="see jade_graph.types.Role; jade_graph.testing.roles.check_role names what is missing",
             )
@@ -97,7 +150,7 @@ class Parts:
         return part
 
     def _check_names(self) -> None:
-        known = {*plugins.names("jade.roles")}
+        known = {*plugins.names("jade.roles"), *self.roles, *self.tools}
         named = {*(self.preset.trainable or ()), *self.preset.role_options, *(set(self.preset.penalties) - {"*"})}
         for code in sorted(named - known):
             raise unknown("role", code, known, code="UNKNOWN_ROLE")
@@ -110,6 +163,7 @@ class Parts:
             "preset": {key: repr(value) for key, value in sorted(_fields(self.preset).items())},
             "parts": {code: _described(part) for code, part in sorted(parts.items())},
             "plans": [str(p) for p in self.grammar.plans],
+            **({"loop": _described(self.loop)} if self.loop else {}),
             "k": k,
             "constrained": constrained,
             "action_tokens": action_tokens,
@@ -132,7 +186,7 @@ def role_backbones(given: Mapping[str, Any], parts: Parts) -> dict[str, Backbone
     return spelled | {name: model for name, model in loaded.items() if name in parts.roles}
 
 
-def _described(part: Role | Tool) -> str:
+def _described(part: Role | Tool | Loop) -> str:
     """A role as text that is the same in every process: its class and its settings."""
     kind = type(part)
     settings = {f.name: getattr(part, f.name) for f in fields(part)} if is_dataclass(part) else vars(part)
@@ -140,6 +194,7 @@ def _described(part: Role | Tool) -> str:
 
 
 def _fields(preset: Preset) -> dict[str, Any]:
-    fields = asdict(preset)
+    fields = asdict(replace(preset, loop=None))
+    del fields["loop"]  # described by itself; a method without one keeps the hash that it had before there were loops
     fields["trainable"] = sorted(preset.trainable) if preset.trainable is not None else None
     return fields

@@ -16,6 +16,7 @@ GROUPS = (
     "jade.roles",
     "jade.presets",
     "jade.plan_rules",
+    "jade.loops",
     "jade.backbones",
     "jade.retrievers",
     "jade.encoders",

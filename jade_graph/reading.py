@@ -5,7 +5,7 @@ Invariant: pure; what a role's parser or effect returns is checked before anythi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -48,7 +48,7 @@ def fit(role: Role, view: View, backbone: Backbone, max_new_tokens: int) -> tupl
     not fit without any document text either.
     """
     room = backbone.max_context - max_new_tokens
-    longest = max((len(d.text) for d in view.memory.get("documents") or ()), default=0)
+    longest = max((len(d.text) for d in _passages(view.memory)), default=0)
     cut = False
     while True:
         messages = role.render(view, backbone.profile)
@@ -66,7 +66,7 @@ def fit(role: Role, view: View, backbone: Backbone, max_new_tokens: int) -> tupl
 
 
 def _cut_documents(view: View, length: int) -> View:
-    """Documents of at most `length` characters, cut between words where there are any."""
+    """The view with documents of at most `length` characters, cut between words where there are any."""
 
     def cut(passage: Passage) -> Passage:
         if len(passage.text) <= length:
@@ -74,11 +74,25 @@ def _cut_documents(view: View, length: int) -> View:
         head, _, tail = passage.text[:length].rpartition(" ")
         return replace(passage, text=head if len(tail) < length // 2 else passage.text[:length])
 
-    memory = {
-        key: tuple(map(cut, value)) if key in ("documents", "selected") and value is not None else value
-        for key, value in view.memory.items()
-    }
-    return replace(view, memory=memory)
+    def within(value: Any) -> Any:
+        if isinstance(value, Passage):
+            return cut(value)
+        if isinstance(value, tuple | list):
+            return tuple(map(within, value))
+        if isinstance(value, Mapping):
+            return {key: within(inner) for key, inner in value.items()}
+        return value
+
+    return replace(view, memory=within(view.memory))
+
+
+def _passages(value: Any) -> Iterator[Passage]:
+    """Every passage in the working memory, however deep: a loop may keep those of earlier turns."""
+    if isinstance(value, Passage):
+        yield value
+    elif isinstance(value, tuple | list | Mapping):
+        for inner in value.values() if isinstance(value, Mapping) else value:
+            yield from _passages(inner)
 
 
 def jsonable(value: Any) -> Any:
@@ -94,3 +108,12 @@ def jsonable(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(k): jsonable(v) for k, v in value.items()}
     return value if value is None or isinstance(value, str | int | float | bool) else repr(value)
+
+
+def in_words(value: Any) -> str:
+    """A recorded value (`jsonable`) in one line for people."""
+    if isinstance(value, Mapping):
+        return "; ".join(str(k) if v is True else f"{k}: {in_words(v)}" for k, v in value.items())
+    if isinstance(value, tuple | list):
+        return " | ".join(" = ".join(map(str, v)) if isinstance(v, tuple | list) else str(v) for v in value)
+    return "" if value is None else str(value)

@@ -13,6 +13,7 @@ from rich.console import Console, Group, RenderableType
 from rich.text import Text
 from rich.tree import Tree
 
+from jade_graph.reading import in_words
 from jade_graph.types import Run, TraceNode, Transition
 
 _FONT = re.compile(r"@font-face\s*\{.*?\}\s*", re.DOTALL)
@@ -76,8 +77,11 @@ def _node_tree(
     else:
         label.append(f"  {node.status.value}", style=_STATUS.get(node.status.value, "dim"))
     tree = Tree(label, guide_style="dim")
-    for t in (a for a in actions.get(node.id, []) if a.role != "AS"):
-        _action(tree, t, documents, width)
+    own = [a for a in actions.get(node.id, []) if a.role != "AS"]
+    rounds = list(dict.fromkeys(a.round for a in own))
+    turns = {r: tree.add(Text(f"round {r}", style="dim")) for r in rounds} if len(rounds) > 1 else {}  # of a loop
+    for t in own:
+        _action(turns.get(t.round, tree), t, documents, width)
     for child in node.children:
         tree.add(_node_tree(nodes[child], nodes, actions, documents, width))
     for t in (a for a in actions.get(node.id, []) if a.role == "AS"):
@@ -110,9 +114,7 @@ def _summary(t: Transition) -> str:
         return f"{len(value['documents'])} passages for " + " | ".join(value.get("queries", ()))
     if t.role == "DS" and isinstance(value, list):
         return "keeps " + (", ".join(f"Document{i}" for i in value) or "none")
-    if isinstance(value, list):
-        return " | ".join(str(v) for v in value)
-    return "" if value is None else str(value)
+    return in_words(value)
 
 
 def _cut(text: str, width: int) -> str:

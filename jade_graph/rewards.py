@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from numbers import Real
 from typing import Any, Literal, get_args
 
 from jade_graph import plugins
 from jade_graph.approval import REPLACED
-from jade_graph.credit import learns
+from jade_graph.credit import learns, predicted
 from jade_graph.errors import PluginError, UsageError
 from jade_graph.metrics import exact_match, is_yes_no, token_f1
 from jade_graph.types import Preset, Question, Run, Transition
@@ -114,11 +114,13 @@ class Scored:
 
     `outcome`: run-level terms, weighted and signed (costs negative), the performance term first; None: unscored.
     `actions`: local terms, `{"format": -1.0}` or `{}`, aligned with `run.transitions`. Only rows that learn have any.
+    `answers`: what the performance term says of every answer that an action predicted on the way, by `seq`.
     """
 
     run_id: str
     outcome: Mapping[str, float] | None
     actions: tuple[Mapping[str, float], ...]
+    answers: Mapping[int, float] = field(default_factory=dict)
 
     @property
     def outcome_total(self) -> float | None:
@@ -152,7 +154,8 @@ def score_run(
             f"run {run.id!r} answers the question {run.question_id!r}, not {question.id!r}.", code="REWARD_QUESTION"
         )
     outcome = _outcome(run, question, spec, rewards or {})
-    return Scored(run.id, outcome, tuple(_local(t, spec) for t in run.transitions))
+    answers = {} if outcome is None else _predicted(run, question, spec, rewards or {})
+    return Scored(run.id, outcome, tuple(_local(t, spec) for t in run.transitions), answers)
 
 
 def _outcome(
@@ -172,6 +175,17 @@ def _outcome(
         if name == spec.outcome:
             terms |= _costs(run, spec)
     return terms
+
+
+def _predicted(run: Run, question: Question, spec: RewardSpec, own: Mapping[str, RunReward]) -> dict[int, float]:
+    """The score that the run would have had with each predicted answer as its own."""
+    texts = {t.seq: text for t in run.transitions if (text := predicted(t)) is not None}
+    reward = own[spec.outcome] if spec.outcome in own else plugins.load(GROUP, spec.outcome)
+    by_text = {
+        text: _value(spec.outcome, reward, replace(run, answer=text), question)
+        for text in dict.fromkeys(texts.values())
+    }
+    return {seq: score for seq, text in texts.items() if (score := by_text[text]) is not None}
 
 
 def _costs(run: Run, spec: RewardSpec) -> dict[str, float]:

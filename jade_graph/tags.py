@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from functools import cache
 
-_ANY_TAG = re.compile(r"</?[a-zA-Z]+[0-9]*>")
+_ANY_TAG = re.compile(r"</?[a-zA-Z][a-zA-Z_]*[0-9]*>")
 
 
 @cache

@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from jade_graph.loops import Loop
 
 SCHEMA_VERSION = 1
 
@@ -371,7 +374,8 @@ class Retriever(Protocol):
 class Preset:
     """A method as a configuration of the one engine.
 
-    `plan` / `sub_plan` fix the workflow of the root and of sub-questions; None lets the planner write it.
+    `plan` / `sub_plan` fix the workflow of the root and of sub-questions; None lets the planner write it. `loop`, the
+    name of one (entry-point group `jade.loops`) or the loop itself, puts a turn loop in the place of plans.
     `trainable` are the role codes the learner may change (None: all); the others are served by the frozen backbone,
     greedily. `penalties` maps a role code (or "*") to its format penalty. `role_options` are keyword arguments for
     `dataclasses.replace` on a role, e.g. `{"AG": {"max_words": 30}}`.
@@ -390,6 +394,7 @@ class Preset:
     alpha: float = 0.0
     beta: float = 0.0
     description: str = ""
+    loop: str | Loop | None = None
 
 
 # --- records --------------------------------------------------------------------------------------------------------

@@ -29,3 +29,21 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("empty") / "mlflow.db"
     Place.find(f"sqlite:///{file}", file.parent).client.search_experiments()
     return file
+
+
+@pytest.fixture
+def declared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every entry point that pyproject.toml declares, also one that was added since the last installation."""
+    import tomllib
+    from importlib.metadata import EntryPoint
+
+    from jade_graph import plugins
+
+    file = Path(__file__).resolve().parents[1] / "pyproject.toml"
+    points = tomllib.loads(file.read_text("utf-8"))["project"]["entry-points"]
+    installed = plugins._found
+
+    def found(group: str) -> dict[str, EntryPoint]:
+        return {**installed(group), **{n: EntryPoint(n, v, group) for n, v in points.get(group, {}).items()}}
+
+    monkeypatch.setattr(plugins, "_found", found)

@@ -30,7 +30,10 @@ def explain_credit(
     run: Annotated[str, typer.Argument(help="A run's id, or the beginning of it; last: the newest.")] = "last",
     store: Annotated[str | None, typer.Option(metavar="URL", help="Run store; default: the setting store.url.")] = None,
     mode: Annotated[
-        str | None, typer.Option(help="broadcast, terminal_gae, turn_delta or split; default: the preset's.")
+        str | None,
+        typer.Option(
+            help="broadcast, terminal_gae, split, turn_delta, turn, return_to_go or final; default: the preset's."
+        ),
     ] = None,
     gamma: Annotated[float, typer.Option(help="Discount, for terminal_gae.")] = 1.0,
     lam: Annotated[float, typer.Option(help="Lambda of GAE, for terminal_gae.")] = 1.0,
@@ -92,6 +95,7 @@ def explain_credit(
         "outcome_total": scored.outcome_total,
         "total": scored.total,
         "actions": [_action(t) for t in sorted(rows, key=lambda t: (t.round, t.step, t.seq))],
+        "turns": _turns(found, scored),
         "adds_up": _adds_up(scored, rows, options),
     }
     cli.out.result(result, lambda: _show(result))
@@ -196,6 +200,20 @@ def _action(t: Transition) -> dict[str, Any]:
     }
 
 
+def _turns(run: Run, scored: Scored) -> list[dict[str, Any]]:
+    """What each round did to the predicted answer; empty where no action predicts one."""
+    from jade_graph.credit import predicted, turns
+
+    if not scored.answers or scored.outcome is None:
+        return []
+    texts = {t.round: predicted(t) for t in sorted(run.transitions, key=lambda t: t.seq) if t.seq in scored.answers}
+    performance = next(iter(scored.outcome.values()))
+    return [
+        {"round": t.round, "answer": texts.get(t.round), "before": t.before, "after": t.after, "gain": t.gain}
+        for t in turns(run, performance, scored.answers)
+    ]
+
+
 def _why_unscored(run: Run, question: Question, spec: RewardSpec) -> str:
     if run.status == "running":
         return "the run has not ended."
@@ -222,6 +240,14 @@ def _adds_up(scored: Scored, rows: Sequence[Transition], options: Mapping[str, A
         by_round = {t.round: t.rewards[name] for t in learning}
         deltas = ", ".join(f"{_number(delta)} in round {r}" for r, delta in sorted(by_round.items()))
         tail = f"{name} changes by {deltas}; every action of a round gets its change, the last one the costs too"
+    elif mode == "final":
+        tail = f"each of the {n} learning actions gets {next(iter(scored.outcome))}, an illegal one its penalty instead"
+    elif mode in ("turn", "return_to_go"):
+        later = " and of those after it" if mode == "return_to_go" else ""
+        tail = (
+            f"an action that predicts an answer gets its score, the others the gain of their turn{later}, "
+            "an illegal one its penalty instead"
+        )
     elif options["inherit_penalties"]:
         tail = f"it enters at action {learning[-1].seq}, penalties at their own; all flow back by {_decay(options)}"
     else:
@@ -271,10 +297,27 @@ def _show(result: Mapping[str, Any]) -> list[Any]:
     out = table(columns, [_cells(a, first) for a, first in starts], right="# reward return advantage")
     for row, (_, first) in zip(out.rows, starts[1:], strict=False):
         row.end_section = first
-    lines: list[Any] = [head, asked, *([wanted] if wanted else []), out]
+    lines: list[Any] = [head, asked, *([wanted] if wanted else []), out, *_drawn(result["turns"])]
     if not result["scored"]:
         lines.append(Text.assemble(("unscored: ", "bold yellow"), result["why_unscored"]))
     return [*lines, Text(result["adds_up"])]
+
+
+def _drawn(turns: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """The rounds from top to bottom, each reached by an edge that says what it gained."""
+    from rich.text import Text
+
+    lines: list[Any] = []
+    for turn in turns:
+        gain = turn["gain"]
+        style = "green" if gain > 0 else "red" if gain < 0 else "dim"
+        edge = Text.assemble(("   │ ", "dim"), (f"{gain:+.3g}", style))
+        said = (turn["answer"], "") if turn["answer"] is not None else ("no new answer", "dim")
+        lines += [
+            edge,
+            Text.assemble(("   ▼ ", "dim"), f"round {turn['round']}  ", (f"{_number(turn['after'])}  ", "bold"), said),
+        ]
+    return lines
 
 
 def _starts(actions: Sequence[Mapping[str, Any]]) -> list[tuple[Mapping[str, Any], bool]]:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from jade_graph.microworld import frames
 from jade_graph.microworld.frames import UNKNOWN, Compare, Fact, Frame, Match, understand
 from jade_graph.microworld.questions import BEST_PLAN
+from jade_graph.microworld.searching import Searching
 from jade_graph.microworld.world import World
 from jade_graph.plans import workflow
 from jade_graph.types import Ask, Order, Passage, Question, View
@@ -59,6 +60,7 @@ class OraclePolicy:
             "DS": self._selector,
             "AG": self._generator,
             "AS": self._summarizer,
+            **Searching(self).write,
         }
 
     def __call__(self, ask: Ask) -> str:

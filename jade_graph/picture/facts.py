@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 from jade_graph import plugins
 from jade_graph.errors import JadeError
 from jade_graph.metrics import token_f1
+from jade_graph.reading import in_words
 from jade_graph.types import Run, Status, Transition
 
 Family = Literal["question", "planner", "executor", "tool", "outcome"]
@@ -95,9 +96,7 @@ def outcome(t: Transition) -> str:
         return "keeps " + (", ".join(f"document {i}" for i in value) or "none")
     if isinstance(value, list) and kind_of(t.role) == "decomposer":
         return f"{len(value)} sub-question{'' if len(value) == 1 else 's'}"
-    if isinstance(value, list):
-        return " | ".join(map(str, value))
-    return t.action_text if value is None else str(value)
+    return t.action_text if value is None else in_words(value)
 
 
 def trouble(t: Transition) -> str:

@@ -22,17 +22,20 @@ START, END = "start", "end"
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """What a method can do: `plans` are its legal workflows, as tuples of codes."""
+    """What a method can do: `plans` are its legal workflows, as tuples of codes. A loop has one, its parts in order,
+    and says by `edges` who may follow whom.
+    """
 
     planner: str | None
     summarizer: str | None
     plans: tuple[tuple[str, ...], ...]
     tools: frozenset[str] = frozenset()
+    edges: tuple[tuple[str, str], ...] = ()
 
 
 def topology_of(run: Run) -> Topology:
     """That of the run's preset; of a run of something else, what it did."""
-    from jade_graph import plugins
+    from jade_graph import loops, plugins
     from jade_graph.errors import JadeError
     from jade_graph.parts import Parts, limits_of
 
@@ -43,6 +46,9 @@ def topology_of(run: Run) -> Topology:
         seen = tuple(dict.fromkeys(t.role for t in run.transitions))
         tools = frozenset(t.role for t in run.transitions if facts.family(t) == "tool")
         return Topology(None, None, (seen,) if seen else (), tools)
+    if parts.loop is not None:
+        codes, tools = loops.codes(parts.loop), frozenset(parts.tools)
+        return Topology(None, None, (codes,), tools, (*parts.loop.edges, *parts.loop.turns))
     planner = parts.planner.code if parts.planner else None
     summarizer = parts.summarizer.code if parts.summarizer else None
     plans = tuple(p.steps for p in parts.grammar.plans)
@@ -100,6 +106,8 @@ def _places(top: Topology, row: Sequence[str], splits: Sequence[str]) -> dict[st
 
 
 def _edges(top: Topology, splits: Sequence[str]) -> list[tuple[str, str]]:
+    if top.edges:
+        return list(dict.fromkeys([(START, top.plans[0][0]), *top.edges]))
     first = top.planner or None
     found: dict[tuple[str, str], None] = {}
     for plan in top.plans:
@@ -127,9 +135,9 @@ def _taken(run: Run) -> Counter[tuple[str, str]]:
 
 
 def _between(a: str, b: str, nodes: Mapping[str, tuple[float, float]]) -> bool:
-    """Whether a straight edge would run through another node."""
+    """Whether a straight edge would run through another node, or leads back."""
     (ax, ay), (bx, by) = nodes[a], nodes[b]
-    return ay == by and any(y == ay and ax < x < bx for x, y in nodes.values())
+    return ay == by and (bx < ax or any(y == ay and ax < x < bx for x, y in nodes.values()))
 
 
 def _edge(a: tuple[float, float], b: tuple[float, float], level: int, count: int) -> str:
@@ -141,8 +149,8 @@ def _edge(a: tuple[float, float], b: tuple[float, float], level: int, count: int
         at = (ax, (a[1] + _H + b[1]) / 2)
     elif level:  # an arc below the row, deeper the later it was drawn, so that no two share a line
         ax, bx, low = a[0] + _W - 16 - (level * 11) % 50, b[0] + 14 + (level * 13) % 56, a[1] + _H + 14 + 13 * level
-        start, end = a[1] + _H, b[1] + _H
-        line = f"M{ax:g} {start:g}V{low - 8:g}Q{ax:g} {low:g} {ax + 8:g} {low:g}H{bx - 8:g}"
+        start, end, side = a[1] + _H, b[1] + _H, 8 if ax < bx else -8
+        line = f"M{ax:g} {start:g}V{low - 8:g}Q{ax:g} {low:g} {ax + side:g} {low:g}H{bx - side:g}"
         line += f"Q{bx:g} {low:g} {bx:g} {low - 8:g}V{end + 7:g}"
         head = f"M{bx:g} {end:g}l-4.5 8h9z"
         at = ((ax + bx) / 2, low)

@@ -114,12 +114,14 @@ def _editor(found: Run, t: Transition) -> Any:
     """Fields for the action; returns a function that gives `JadeGraph.afork`'s arguments."""
     documents = passages_of(t) if t.finish_reason == "tool" else None
     kind = facts.kind_of(t.role)
-    modes = {"edit": "Do this", "again": "Ask the model anew"}
+    # A role whose form is not known here (of a loop, of another package) is edited as the text that it writes.
+    known = documents is not None or kind != "executor" or t.role in ("QR", "DS", "AG")
+    modes = {**({"edit": "Do this"} if known else {}), "again": "Ask the model anew"}
     if documents is None:
         modes["text"] = "Write the action exactly"
-    mode = ui.radio(modes, value="edit").props("inline dense")
+    mode = ui.radio(modes, value="edit" if known else "text").props("inline dense")
     with ui.element("div").classes("st-edit") as box:
-        get = _value(found, t, kind, documents)
+        get = _value(found, t, kind, documents) if known else dict
     box.bind_visibility_from(mode, "value", value="edit")
     raw = (
         ui.textarea(value=clean(t.action_text)).props('outlined autogrow dense aria-label="Action"').classes("st-wide")

@@ -15,12 +15,12 @@ UNKNOWN = "unknown"
 VIOLATIONS = ("NO_TAG", "EXTRA_TEXT", "MULTIPLE", "EMPTY_ITEM", "TOO_LONG")
 
 
-def parse_answer(text: str, max_words: int) -> Parsed:
-    """Read `<answer>..</answer>`: once, covering the whole output, 1 to `max_words` words.
+def parse_answer(text: str, max_words: int, tag: str = "answer") -> Parsed:
+    """Read `<answer>..</answer>` (or another tag): once, covering the whole output, 1 to `max_words` words.
 
     White space is normalised: an answer is one line, so that it cannot look like more than one in a later prompt.
     """
-    found = tags.find(text, "answer")
+    found = tags.find(text, tag)
     checks = (
         ("NO_TAG", not found.texts),
         ("EXTRA_TEXT", not found.whole),
@@ -32,9 +32,9 @@ def parse_answer(text: str, max_words: int) -> Parsed:
     return Parsed(_flat(found.texts[0])) if violation is None else Parsed(None, violation)
 
 
-def raw_answer(text: str) -> str:
+def raw_answer(text: str, tag: str = "answer") -> str:
     """The first tagged answer where there is one, else the raw text without tags, else "unknown"."""
-    tagged = next((t for t in tags.find(text, "answer").texts if t), "")
+    tagged = next((t for t in tags.find(text, tag).texts if t), "")
     return _flat(tagged) or tags.strip_tags(text) or UNKNOWN
 
 

@@ -1,7 +1,7 @@
 """The presets: methods as configurations of the one engine.
 
 Invariant: a preset holds no code. Whatever differs between methods is a field of `Preset`. Source: JADE section 5 and
-the published code of JADE, MAO-ARAG and MMOA-RAG.
+the published code of JADE, MAO-ARAG and MMOA-RAG; M-ASK (arXiv 2601.04703); Search-R1 (arXiv 2503.09516).
 """
 
 from __future__ import annotations
@@ -49,4 +49,20 @@ VANILLA_RAG = Preset(
     description="Every question takes R,AG; nothing is trained. The baseline.",
     trainable=frozenset(),
     limits={"depth": 0},
+)
+M_ASK = Preset(
+    "m-ask",
+    "M-ASK: search and knowledge agents with turn-level rewards",
+    description="A plan becomes knowledge that turns of search, summary, update and answer improve; no plan grammar.",
+    loop="m-ask",
+    limits={"depth": 0, "rounds": 4},
+    credit="turn",
+)
+SEARCH_R1 = Preset(
+    "search-r1",
+    "Search-R1: one role in one growing context",
+    description="One role thinks, searches and answers, with all it wrote and found before its eyes. The baseline.",
+    loop="search-r1",
+    limits={"depth": 0, "rounds": 4},
+    credit="broadcast",
 )

@@ -26,8 +26,9 @@ _JOINER = re.compile(r"(?<=[\x00-\x7f])[\u200c\u200d]+|[\u200c\u200d]+(?=[\x00-\
 _MARKER = re.compile(
     rf"(?im)^((?:[^\S\n]|[*_#>`~\-\[(])*)({_wide('document')}[*_`~]*\s*)(\d+)([*_`~\])]*\s*[:：﹕︓∶꞉])"
 )
-_NAMES = "|".join(map(_wide, ("workflow", "query", "id", "answer")))
-_TAG = re.compile(rf"[<＜]([\s/／]*(?:{_NAMES}|[qｑ]\d+)\s*)[>＞]", re.IGNORECASE)
+_WORDS = ("workflow", "query", "id", "answer", "final_answer", "search", "end", "evidence", "update", "add", "think")
+_NAMES = "|".join(map(_wide, _WORDS))
+_TAG = re.compile(rf"[<＜]([\s/／]*(?:{_NAMES}|[qｑaａ]\d+)\s*)[>＞]", re.IGNORECASE)
 
 
 def system_and_user(system: str, user: str) -> tuple[Message, ...]:

@@ -12,7 +12,8 @@ ROOT = Path(__file__).resolve().parents[3]
 SOURCES = [p for folder in ("jade_graph", "nodes", "training") for p in sorted((ROOT / folder).rglob("*.py"))]
 # The modules that write the `error` of a run or of a trace node.
 RUN_ERRORS = [
-    ROOT / "jade_graph" / f"{name}.py" for name in ("actor", "blackboard", "context", "engine", "graph", "recording")
+    ROOT / "jade_graph" / f"{name}.py"
+    for name in ("actor", "blackboard", "context", "engine", "graph", "loops", "recording")
 ]
 
 

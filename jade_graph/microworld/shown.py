@@ -1,0 +1,61 @@
+"""Demonstrations of any method on microworld: what its roles saw and the oracle wrote, for a warm start.
+
+Invariant: every pair comes from a run of the method's own graph over a real search, in which every action was legal;
+the same arguments give the same pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from jade_graph.errors import DataError
+from jade_graph.microworld.oracle import OraclePolicy
+from jade_graph.microworld.search import WordSearch
+from jade_graph.microworld.world import World
+from jade_graph.types import Message, Preset, Question
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A role's prompt and the action that is right for it, without the end token."""
+
+    question_id: str
+    role: str
+    messages: tuple[Message, ...]
+    action: str
+
+
+def demonstrations(
+    world: World, questions: Sequence[Question], *, preset: str | Preset, profile: str = "compact", k: int = 5
+) -> list[Shown]:
+    """One pair per language-model action, question by question in their order.
+
+    Raises:
+        DataError: ORACLE_RUN where a run fails or an action is illegal: it would be no demonstration.
+    """
+    from jade_graph.backbones.scripted import ScriptedBackbone
+    from jade_graph.engine import JadeGraph
+    from jade_graph.sync import run_sync
+
+    oracle = ScriptedBackbone(OraclePolicy(world, questions), profile=profile)
+    graph = JadeGraph(oracle, preset=preset, retriever=WordSearch(world.passages), k=k)
+
+    async def run() -> dict[str, list[Shown]]:
+        found: dict[str, list[Shown]] = {}
+        async for run in graph.arun_many(questions):
+            if run.status != "answered" or run.illegal_actions:
+                raise DataError(
+                    f"the oracle's run of question {run.question_id!r} is no demonstration: "
+                    f"{run.error or 'an action is illegal'}.",
+                    code="ORACLE_RUN",
+                )
+            found[run.question_id] = [
+                Shown(run.question_id, t.role, t.prompt_messages, t.action_text)
+                for t in run.transitions
+                if t.finish_reason != "tool"
+            ]
+        return found
+
+    by_question = run_sync(run())
+    return [shown for question in questions for shown in by_question[question.id]]
