@@ -105,7 +105,7 @@ def compare(
     ceiling = run_sync(_ceiling(test))
     command_line = "jade compare" + (" --quick" if quick else "") + (f" --seeds {seeds}" if seeds else "")
     command_line += (f" --iterations {iterations}" if iterations else "") + (f' --arms "{arms}"' if arms else "")
-    command_line += f' --once "{once}"' if once else ""
+    command_line += (f' --once "{once}"' if once else "") + (f" --costs {costs}" if costs else "")
     text = report.markdown(told, work.facts, command_line, ceiling)
     (out / "report.md").write_text(text, encoding="utf-8")
     plots.curves(results, out / "curves.png")
