@@ -11,6 +11,7 @@ import os
 import queue
 import threading
 from collections.abc import AsyncIterator, Coroutine, Iterator
+from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from jade_graph.errors import UsageError
@@ -29,15 +30,7 @@ def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
     Raises:
         UsageError: SYNC_IN_LOOP when called on the background loop itself, which would wait for itself for ever.
     """
-    loop = _background()
-    if threading.current_thread() is _thread:
-        coroutine.close()
-        raise UsageError(
-            "a synchronous call was made by code that already runs on the event loop of synchronous calls.",
-            code="SYNC_IN_LOOP",
-            hint="await graph.arun(..)",
-        )
-    future = asyncio.run_coroutine_threadsafe(coroutine, loop)
+    future = _started(coroutine, "call was made", "await graph.arun(..)")
     try:
         return future.result()
     except BaseException:
@@ -58,16 +51,7 @@ def iterate_sync(items: AsyncIterator[T]) -> Iterator[T]:
             raise
         found.put(None)
 
-    work = pump()
-    loop = _background()
-    if threading.current_thread() is _thread:
-        work.close()
-        raise UsageError(
-            "a synchronous stream was asked for by code that already runs on the event loop of synchronous calls.",
-            code="SYNC_IN_LOOP",
-            hint="async for chunk in graph.astream(..)",
-        )
-    future = asyncio.run_coroutine_threadsafe(work, loop)
+    future = _started(pump(), "stream was asked for", "async for chunk in graph.astream(..)")
     try:
         while (told := found.get()) is not None:
             if isinstance(told, BaseException):
@@ -75,6 +59,19 @@ def iterate_sync(items: AsyncIterator[T]) -> Iterator[T]:
             yield told[0]
     finally:
         future.cancel()
+
+
+def _started(coroutine: Coroutine[Any, Any, T], what: str, hint: str) -> Future[T]:
+    """Start a coroutine on the background loop, unless the caller runs there."""
+    loop = _background()
+    if threading.current_thread() is _thread:
+        coroutine.close()
+        raise UsageError(
+            f"a synchronous {what} by code that already runs on the event loop of synchronous calls.",
+            code="SYNC_IN_LOOP",
+            hint=hint,
+        )
+    return asyncio.run_coroutine_threadsafe(coroutine, loop)
 
 
 def _background() -> asyncio.AbstractEventLoop:

@@ -81,7 +81,6 @@ def _model(cli: Cli, registry: Any) -> tuple[Path | None, str]:
     """Folder of the backbone (None: it is served elsewhere), and what to call it."""
     from pathlib import Path
 
-    from jade_graph.backbones import TINY
     from jade_graph.backbones.folders import content_version, find_folder
 
     name = cli.settings.backbone
@@ -91,7 +90,7 @@ def _model(cli: Cli, registry: Any) -> tuple[Path | None, str]:
         return folder, f"{version.content} ({version.uri})"
     if rest and scheme != "hf" and not Path(name).exists():
         return None, name
-    folder = TINY if name == "tiny" else find_folder(rest if scheme == "hf" else name)
+    folder = find_folder(rest if scheme == "hf" else name)
     return folder, content_version(folder)
 
 

@@ -12,7 +12,6 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from jade_graph.backbones import TINY
 from jade_graph.backbones.folders import content_version, find_folder
 from jade_graph.backbones.weights import LOADING, quiet
 from jade_graph.errors import BackboneError, RegistryError
@@ -21,7 +20,7 @@ from jade_graph.registry.bundle import ADAPTER
 
 def base_folder(name: str) -> Path:
     """The folder of a base: "tiny", a local folder, a hub id, or a registered version."""
-    return TINY if name == "tiny" else find_folder(name)
+    return find_folder(name)
 
 
 def weights_of(folder: Path) -> str:

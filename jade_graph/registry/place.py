@@ -194,6 +194,19 @@ class Place:
                 hint="see the message; mlflow server's own log tells more",
             ) from error
 
+    def rows(self, model: str, *, tag: str) -> list[Any]:
+        """MLflow's rows of a registered model, however many pages: those with a tag, which are ours and whole."""
+        client = self.client
+        found: list[Any] = []
+        token = None
+        with self.asking():
+            while True:
+                page = client.search_model_versions(f"name='{model}'", max_results=1000, page_token=token)
+                found += [row for row in page if tag in row.tags]
+                token = page.token
+                if not token:
+                    return found
+
 
 def absent(error: Exception) -> bool:
     """Whether an MLflow error says that a model, version or alias is not there."""

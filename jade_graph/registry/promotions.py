@@ -84,16 +84,7 @@ class Log:
                 raise
 
     def _rows(self) -> list[Any]:
-        client = self._place.client
-        rows: list[Any] = []
-        token = None
-        with self._place.asking():
-            while True:
-                page = client.search_model_versions(f"name='{self.name}'", max_results=1000, page_token=token)
-                rows += [row for row in page if "jade.to" in row.tags]
-                token = page.token
-                if not token:
-                    return rows
+        return self._place.rows(self.name, tag="jade.to")
 
     # --- writing ------------------------------------------------------------------------------------------------------
     def move(

@@ -270,16 +270,7 @@ class Registry:
         return None if self.place.artifacts is None else f"{self.place.artifacts}/{self.model}"
 
     def _rows(self) -> list[Any]:
-        client = self.place.client
-        rows: list[Any] = []
-        token = None
-        with self.place.asking():
-            while True:
-                page = client.search_model_versions(f"name='{self.model}'", max_results=1000, page_token=token)
-                rows += [row for row in page if "jade.digest" in row.tags]
-                token = page.token
-                if not token:
-                    return rows
+        return self.place.rows(self.model, tag="jade.digest")
 
     def _row(self, wanted: Reference) -> Any:
         from mlflow.exceptions import MlflowException

@@ -48,8 +48,8 @@ class PPOConfig:
         estimator: how advantages are made: "gae" from values (Schulman et al. 2016), "rloo" and "grpo" from the other
             runs of the same question (they need several, and no value head), "tree" from those that part at the action:
             plans are compared with plans, and what carries out a plan with other runs of it.
-        plan_temperature: not None: the actions that draw a root's plan give no rows; the planner learns from comparing
-            the plans tried for a question instead, and this is eta of `jade_training.plans`, in units of reward.
+        plan_temperature: not None: the planner's actions give no rows; it learns from comparing the plans tried for a
+            prompt instead, and this is eta of `jade_training.plans`, in units of reward.
         plan_coef, plan_memory, plan_questions: weight of that loss, for how many updates a comparison is remembered,
             and how many a mini-batch.
         plan_nll: weight of the better plans' own likelihood in that loss; it keeps plans legal.
