@@ -258,18 +258,25 @@ class RunStore:
     def _write(self, items: Sequence[tuple[str, Any]]) -> None:
         if not items:
             return
+        with self._engine.begin() as db:
+            begin = 0
+            for at, (kind, value) in enumerate(items):
+                if kind == "resume":  # copies what the earlier attempt did: all of that must stand before
+                    self._write_rows(db, items[begin:at])
+                    self._copy_attempt(db, *value)
+                    begin = at + 1
+            self._write_rows(db, items[begin:])
+
+    def _write_rows(self, db: sa.Connection, items: Sequence[tuple[str, Any]]) -> None:
         runs: dict[str, dict[str, Any]] = {}
         nodes: dict[tuple[str, int, str], dict[str, Any]] = {}
         actions: dict[tuple[str, int, int], dict[str, Any]] = {}
         last: list[dict[str, Any]] = []
-        resumed: list[tuple[str, int, int]] = []
         for kind, value in items:
             if kind == "transition":
                 if (value.run_id, value.attempt, value.seq) in actions:
                     raise StoreError(f"two transitions {value.seq} of run {value.run_id!r}.", code="STORE_WRITE")
                 actions[value.run_id, value.attempt, value.seq] = tables.transition_row(value)
-            elif kind == "resume":
-                resumed.append(value)
             elif kind == "nodes":
                 run_id, attempt, changed = value
                 for node in changed:
@@ -281,17 +288,14 @@ class RunStore:
                     actions[run.id, run.attempt, seq]["done"] = True
                 elif seq is not None:
                     last.append({"of_run": run.id, "of_attempt": run.attempt, "of_seq": seq})
-        with self._engine.begin() as db:
-            for each in resumed:
-                self._copy_attempt(db, *each)
-            for statement, rows in (
-                (self._put_run, list(runs.values())),
-                (self._put_node, list(nodes.values())),
-                (self._put_action, list(actions.values())),
-                (self._mark_done, last),
-            ):
-                if rows:
-                    db.execute(statement, rows)
+        for statement, rows in (
+            (self._put_run, list(runs.values())),
+            (self._put_node, list(nodes.values())),
+            (self._put_action, list(actions.values())),
+            (self._mark_done, last),
+        ):
+            if rows:
+                db.execute(statement, rows)
 
     def _copy_attempt(self, db: sa.Connection, run_id: str, attempt: int, before: int) -> None:
         """Give the attempt the actions and trace nodes of the one before it, up to where it goes on."""

@@ -9,6 +9,9 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+import threading
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +101,28 @@ def test_a_second_attempt_supersedes_the_first(store: RunStore, scripted: Any, p
     graph.run("a?", run_id="r", attempt=1)
     assert store.count() == 1
     assert {t.attempt for t in store.get("r").transitions} == {1}
+
+
+@pytest.mark.parametrize("together", [True, False], ids=["in one batch", "apart"])
+def test_a_resumed_attempt_keeps_what_went_before(store: RunStore, together: bool) -> None:
+    """Whether the earlier attempt is committed already, or waits in the writer's queue with the resume."""
+    gate = threading.Event()
+    if together:
+        store._ask(partial(gate.wait, 30))  # the writer stands still while the queue fills: all of it becomes one batch
+    store.run_started(Run("r", "Q?", "", "jade", 0))
+    store.transition(_transition(text="first"))
+    if not together:
+        store.flush()
+    resumed = Run("r", "Q?", "", "jade", 0, attempt=1)
+    store.run_started(resumed)
+    store.run_resumed(resumed, 1)
+    store.transition(replace(_transition(text="second"), attempt=1, seq=1))
+    gate.set()
+    store.flush()
+    assert [(t.attempt, t.seq, t.action_text) for t in store.get("r").transitions] == [
+        (1, 0, "first"),
+        (1, 1, "second"),
+    ]
 
 
 def test_a_failing_write_costs_the_record_not_the_answer(store: RunStore, scripted: Any, passages: Any) -> None:
