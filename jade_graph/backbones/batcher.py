@@ -1,4 +1,4 @@
-"""One queue and one worker thread: what arrives during a batch forms the next.
+"""One queue and one worker thread: what arrives during a batch joins it where it can, or else forms the next.
 
 Invariant: every submitted job ends exactly once, with a completion, an error or its cancellation; a job that fails
 takes no other with it. Nothing here knows torch: `run` decodes a batch and resolves its jobs one by one.
@@ -49,9 +49,14 @@ class Job:
 
 @dataclass(slots=True)
 class Stats:
-    """What the worker has done so far. `row_steps / steps` is the mean number of rows per decoding step."""
+    """What the worker has done so far. `row_steps / steps` is the mean number of rows per decoding step.
+
+    `rows` were decoded in `batches`, which they joined in `admissions` groups, the first of each batch among them.
+    `prompt_tokens` were asked for, `padded_tokens` computed: with padding, without what prompts share.
+    """
 
     batches: int = 0
+    admissions: int = 0
     rows: int = 0
     steps: int = 0
     row_steps: int = 0
@@ -61,14 +66,25 @@ class Stats:
     cancelled: int = 0
 
 
-class Signals:
-    """What a running batch looks at between two decoding steps: cheap flags, no locks."""
+def nobody(most: int) -> list[Job]:
+    """A `Signals.take` of which nothing comes."""
+    del most
+    return []
 
-    __slots__ = ("cancellations", "stopping")
+
+class Signals:
+    """What a running batch looks at between two decoding steps: cheap flags, no locks.
+
+    `waiting` says that `take(most)` may give jobs, `most` of them at most, that the batch then has to answer too.
+    """
+
+    __slots__ = ("cancellations", "stopping", "take", "waiting")
 
     def __init__(self) -> None:
         self.cancellations = 0
         self.stopping = False
+        self.waiting = False
+        self.take = nobody
 
 
 Runner = Callable[[Sequence[Job], Signals, Stats], None]
@@ -83,9 +99,9 @@ class Batcher:
     """Collects jobs from any thread or event loop and runs them in batches on its own thread.
 
     Args:
-        run: decodes a batch; resolves each job as it finishes; may raise, and may leave jobs unresolved only then or
-            when `signals.stopping` is set.
-        cap: most rows in a batch.
+        run: decodes a batch; resolves each job as it finishes; may take further ones (`Signals.take`); may raise, and
+            may leave jobs unresolved only then or when `signals.stopping` is set.
+        cap: most rows in a batch at any time.
         splits: whether an error means that the batch was too large: it is then halved instead of run row by row.
     """
 
@@ -114,6 +130,7 @@ class Batcher:
                 self._thread = threading.Thread(target=self._work, name="jade-backbone", daemon=True)
                 self._thread.start()
             self._queue.append(job)
+            self._signals.waiting = True
             self._ready.notify()
         return job
 
@@ -135,36 +152,52 @@ class Batcher:
             self._signals.cancellations += 1
 
     def _work(self) -> None:
-        while jobs := self._take():
-            self._attempt(jobs)
+        while jobs := self._next():
+            self._serve(jobs)
         with self._ready:
             left, self._queue = self._queue, []
         for job in left:
             job.fail(closed_error())
 
-    def _take(self) -> list[Job]:
-        """The next batch, sorted by prompt length; empty once closed."""
+    def _next(self) -> list[Job]:
+        """The first jobs of the next batch, sorted by prompt length; empty once closed."""
         with self._ready:
-            while True:
-                waiting = [job for job in self._queue if not job.done]
-                self.stats.cancelled += len(self._queue) - len(waiting)
-                self._queue = waiting
-                if self._signals.stopping:
-                    return []
-                if waiting:
-                    break
+            while not self._signals.stopping:
+                if batch := self._take(self._cap):
+                    return batch
                 self._ready.wait()
-            batch = choose(waiting, self._cap)
-            taken = set(map(id, batch))
-            self._queue = [job for job in waiting if id(job) not in taken]
+        return []
+
+    def _take(self, most: int) -> list[Job]:
+        """Up to `most` jobs off the queue, sorted by prompt length. The lock is held."""
+        waiting = [job for job in self._queue if not job.done]
+        self.stats.cancelled += len(self._queue) - len(waiting)
+        batch = choose(waiting, most) if waiting and most > 0 else []
+        taken = set(map(id, batch))
+        self._queue = [job for job in waiting if id(job) not in taken]
+        self._signals.waiting = bool(self._queue)
+        self.stats.rows += len(batch)
+        self.stats.admissions += bool(batch)
         return batch
+
+    def _serve(self, jobs: list[Job]) -> None:
+        """Run a batch that begins with these jobs and may take more, which a failure concerns as much."""
+
+        def take(most: int) -> list[Job]:
+            with self._ready:
+                more = self._take(most)
+            jobs[:] = [*(job for job in jobs if not job.done), *more]
+            return more
+
+        self._signals.take = take
+        self._attempt(jobs)
+        jobs.clear()  # the worker may wait long for the next batch
 
     def _attempt(self, jobs: Sequence[Job]) -> None:
         """Run a batch. If it fails: halve it when it was too large, else run its rows alone, so that only bad ones
         fail. Seeds make the second try draw what the first would have drawn.
         """
         self.stats.batches += 1
-        self.stats.rows += len(jobs)
         too_large = False
         failure: Exception | None = None
         try:
@@ -173,6 +206,8 @@ class Batcher:
             too_large = self._splits(error)
             # Without its frames: they hold the tensors that the next try needs room for.
             failure = error.with_traceback(None)
+        # Who is tried again is tried as it was, with nobody joining.
+        self._signals.take = nobody
         left = [job for job in jobs if not job.done]
         if self._signals.stopping:
             for job in left:

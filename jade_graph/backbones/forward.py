@@ -21,15 +21,27 @@ from jade_graph.backbones.sampler import move_rows
 _PADDING_SHARE = 0.15
 # A common beginning is computed once where that saves so many tokens.
 _WORTH = 64
+# Columns to spare where memory is laid out anew, so that not every row that joins needs that.
+_SLACK = 64
 
 
 class Session(Protocol):
-    """One batch in flight, n rows at first."""
+    """One batch in flight, without rows at first.
+
+    `open`: whether rows may be admitted to a batch that has begun. `padded_tokens`: prompt tokens computed so far.
+    """
 
     padded_tokens: int
 
-    def prefill(self) -> Tensor:
-        """Logits (n, vocabulary) after the prompts."""
+    @property
+    def open(self) -> bool: ...
+
+    def admit(self, prompts: Sequence[Sequence[int]], new_tokens: Sequence[int]) -> Tensor:
+        """Rows more, behind the others: logits (prompts, vocabulary) after the prompts.
+
+        Args:
+            new_tokens: how many tokens each row will add at most.
+        """
         ...
 
     def step(self, tokens: Tensor) -> Tensor:
@@ -38,6 +50,14 @@ class Session(Protocol):
 
     def drop(self, holes: Tensor, movers: Tensor, count: int) -> None:
         """Take finished rows out: rows `movers` fill the `holes`, the first `count` stay."""
+        ...
+
+    def wipe(self, rows: Sequence[int]) -> None:
+        """Forget the numbers of these rows, which are not finite and are about to leave."""
+        ...
+
+    def close(self) -> None:
+        """The batch is over, and nothing went wrong."""
         ...
 
 
@@ -100,6 +120,15 @@ class SlabLayer(DynamicLayer):  # type: ignore[no-untyped-call]
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return self.get_seq_length() + query_length, 0
 
+    def rebuild(self, rows: int, columns: int, kept: slice, place: slice, shift: int) -> None:
+        """Other memory: the rows `kept` at the same place, in the columns `place`, where they were `shift` before."""
+        assert self.slab is not None
+        old = self.slab
+        self.rows, self.columns = rows, columns
+        self.lazy_initialization(*old)
+        for part, other in zip(self.slab, old, strict=True):
+            part[kept, :, place] = other[kept, :, place.start - shift : place.stop - shift]
+
     def move(self, holes: Tensor, movers: Tensor) -> None:
         if self.slab is not None and holes.numel():
             for part in self.slab:
@@ -116,37 +145,86 @@ def reserves(model: Any) -> bool:
 class HFSession:
     """A batch through any transformers causal LM.
 
+    It is open where `SlabLayer` can hold the model's cache. Rows that join are computed apart and then put beside the
+    others, so that the last token of every row is in the same column.
+
     Args:
         model: in evaluation mode.
-        prompts: token ids, sorted by length.
-        new_tokens: most tokens that any row will add.
         budget: most prompt tokens, padding included, in one forward pass.
     """
 
-    def __init__(self, model: Any, prompts: Sequence[Sequence[int]], new_tokens: int, budget: int) -> None:
+    def __init__(self, model: Any, budget: int) -> None:
         self._model = model
+        self._budget = budget
+        self._rows = 0
+        accepted = inspect.signature(model.forward).parameters
+        self._takes_positions = "position_ids" in accepted
+        self._extra: dict[str, Any] = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
+        self._layers = int(model.config.get_text_config().num_hidden_layers) if reserves(model) else 0
+        self.padded_tokens = 0
+
+    @property
+    def open(self) -> bool:
+        return self._layers > 0
+
+    def admit(self, prompts: Sequence[Sequence[int]], new_tokens: Sequence[int]) -> Tensor:
+        if self._rows == 0:
+            self._begin(prompts, max(new_tokens))
+            return self._prefill_all()
+        beside = HFSession(self._model, self._budget)
+        beside._begin(prompts, 0)
+        logits = beside._prefill_all()
+        self._join(beside, max(new_tokens))
+        self.padded_tokens += beside.padded_tokens
+        return logits
+
+    def _begin(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> None:
+        device = self._model.device
         self._prompts = prompts
         self._rows = len(prompts)
         self._lengths = [len(prompt) for prompt in prompts]
         self._columns = max(self._lengths)
-        self._budget = budget
-        device = model.device
-        accepted = inspect.signature(model.forward).parameters
-        self._takes_positions = "position_ids" in accepted
-        self._extra: dict[str, Any] = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
+        self._end = self._columns + new_tokens
         lengths = torch.tensor(self._lengths, device=device)
-        room = torch.arange(self._columns + new_tokens, device=device)
+        room = torch.arange(self._end, device=device)
         self._mask = (room >= self._columns - lengths.unsqueeze(1)).long()
         self._ragged = len(set(self._lengths)) > 1
         self._positions = lengths.clone()
-        self._slab = [SlabLayer(self._rows, self._columns + new_tokens) for _ in range(self._layers())]
-        self._cache: Any = Cache(layers=list(self._slab)) if self._slab else DynamicCache(config=model.config)
-        self.padded_tokens = 0
+        self._slab = [SlabLayer(self._rows, self._end) for _ in range(self._layers)]
+        self._cache: Any = Cache(layers=list(self._slab)) if self._slab else DynamicCache(config=self._model.config)
 
-    def _layers(self) -> int:
-        return int(self._model.config.get_text_config().num_hidden_layers) if reserves(self._model) else 0
+    def _join(self, beside: HFSession, new_tokens: int) -> None:
+        """Put the rows of another session, which has none of their new tokens, below these."""
+        before, rows, width = self._rows, self._rows + beside._rows, beside._columns
+        self._end = max(self._end, self._columns + new_tokens)
+        if width > self._columns or self._end > self._slab[0].columns or rows > self._slab[0].rows:
+            # Nothing is before the longest row's first column: without that, the memory does not grow with time.
+            longest = int(self._positions.max())
+            shift = max(longest, width) - self._columns
+            kept = self._mask[:, self._columns - longest : self._columns]
+            self._columns, self._end = self._columns + shift, self._end + shift
+            room, more = self._end + _SLACK, rows + rows // 2
+            self._mask = self._mask.new_ones((before, room))
+            self._mask[:, : self._columns - longest] = 0
+            self._mask[:, self._columns - longest : self._columns] = kept
+            for layer in self._slab:
+                layer.rebuild(more, room, slice(0, before), slice(self._columns - longest, self._columns), shift)
+        start = self._columns - width
+        for layer, source in zip(self._slab, beside._slab, strict=True):
+            assert layer.slab is not None
+            assert source.slab is not None
+            for target, computed in zip(layer.slab, source.slab, strict=True):
+                target[before:rows, :, start : self._columns] = computed
+        mask = self._mask.new_ones((rows, self._mask.shape[1]))
+        mask[:before] = self._mask
+        mask[before:, :start] = 0
+        mask[before:, start : self._columns] = beside._mask
+        self._mask = mask
+        self._positions = torch.cat([self._positions, beside._positions])
+        self._ragged = True
+        self._rows = rows
 
-    def prefill(self) -> Tensor:
+    def _prefill_all(self) -> Tensor:
         known = [0] * self._rows
         if self._slab:
             self._grow(shared_stems(self._prompts, _WORTH), known)
@@ -165,8 +243,9 @@ class HFSession:
             return
         stems = sorted(stems, key=lambda stem: stem.length)
         beginnings = [self._prompts[stem.rows[0]][: stem.length] for stem in stems]
-        once = HFSession(self._model, beginnings, 0, self._budget)
-        once.prefill()
+        once = HFSession(self._model, self._budget)
+        once._begin(beginnings, 0)
+        once._prefill_all()
         self.padded_tokens += once.padded_tokens
         for layer, source in zip(self._slab, once._slab, strict=True):
             assert source.slab is not None
@@ -223,6 +302,14 @@ class HFSession:
         self._positions += 1
         logits: Tensor = output.logits[:, -1]
         return logits
+
+    def wipe(self, rows: Sequence[int]) -> None:
+        for layer in self._slab:
+            for part in layer.slab or ():
+                part[list(rows)] = 0
+
+    def close(self) -> None:
+        """Nothing is kept."""
 
     def drop(self, holes: Tensor, movers: Tensor, count: int) -> None:
         device = self._mask.device

@@ -20,9 +20,10 @@ from jade_graph.backbones import folders, weights
 from jade_graph.backbones.batcher import DEFAULT_BATCH, Batcher, Job, Signals, Stats
 from jade_graph.backbones.checks import check_prompt, check_sampling
 from jade_graph.backbones.codec import Codec
-from jade_graph.backbones.decoding import decode
+from jade_graph.backbones.decoding import Ending, decode
 from jade_graph.backbones.forward import HFSession, Session
-from jade_graph.backbones.lean import LeanModel, LeanSession
+from jade_graph.backbones.lean import LeanModel
+from jade_graph.backbones.lean_session import LeanSession
 from jade_graph.errors import BackboneError
 from jade_graph.types import Ask, Completion, Message, Sampling
 
@@ -45,34 +46,36 @@ class Loaded:
     vocabulary: int
     lean: LeanModel | None = None
 
-    def session(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> Session:
+    def session(self) -> Session:
+        """An empty batch."""
         budget = _CPU_BUDGET if self.model.device.type == "cpu" else _ACCELERATOR_BUDGET
         if self.lean is not None:
-            return LeanSession(self.lean, prompts, new_tokens, budget)
-        return HFSession(self.model, prompts, new_tokens, budget)
+            return LeanSession(self.lean, budget)
+        return HFSession(self.model, budget)
 
 
 @dataclass(slots=True)
 class _Slot:
-    """What the worker reads once per batch; to put another model in is to swap the weights between batches."""
+    """What the worker reads once per batch; nobody joins a batch after another model was put in."""
 
     loaded: Loaded
 
 
-def _run(slot: _Slot, jobs: Sequence[Job], signals: Signals, stats: Stats) -> None:
+def _run(slot: _Slot, cap: int, jobs: Sequence[Job], signals: Signals, stats: Stats) -> None:
     loaded = slot.loaded
     with torch.inference_mode():
-        session = loaded.session([job.prompt for job in jobs], max(job.sampling.max_new_tokens for job in jobs))
+        session = loaded.session()
         decode(
             jobs,
             session,
-            eos_token_ids=loaded.codec.eos_token_ids,
-            text=loaded.codec.decode,
-            version=loaded.version,
+            ending=Ending(loaded.codec.eos_token_ids, loaded.codec.decode, loaded.version),
+            cap=cap,
             device=loaded.model.device,
             signals=signals,
             stats=stats,
+            current=lambda: slot.loaded is loaded,
         )
+        session.close()
 
 
 def out_of_memory(error: Exception) -> bool:
@@ -96,7 +99,7 @@ class HFBackbone:
 
     def __init__(self, loaded: Loaded, *, max_batch: int = DEFAULT_BATCH) -> None:
         self._slot = _Slot(loaded)
-        self._batcher = Batcher(partial(_run, self._slot), cap=max_batch, splits=out_of_memory)
+        self._batcher = Batcher(partial(_run, self._slot, max_batch), cap=max_batch, splits=out_of_memory)
         # A backbone that is dropped, or alive at exit, stops its worker all the same.
         self._finalizer = weakref.finalize(self, self._batcher.close)
 
@@ -205,7 +208,7 @@ class HFBackbone:
 
     @property
     def stats(self) -> dict[str, int]:
-        """Batches, rows, decoding steps, prompt tokens with and without padding, failures, cancellations."""
+        """Counts of what the worker has done: see `batcher.Stats`."""
         return asdict(self._batcher.stats)
 
     def encode(self, messages: Sequence[Message]) -> list[int]:

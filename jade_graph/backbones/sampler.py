@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from jade_graph.backbones.trie import trie_of
+from jade_graph.backbones.trie import Trie, trie_of
 from jade_graph.types import Sampling
 
 _MASK64 = 2**64 - 1
@@ -38,6 +39,16 @@ class Uniforms:
         return np.asarray((self._bits.random_raw(count) >> np.uint64(11)) * 2.0**-53, dtype=np.float64)
 
 
+def stack_rows(above: Tensor, below: Tensor, fill: float = 0) -> Tensor:
+    """The rows of both matrices, the narrower one filled up."""
+    missing = below.shape[1] - above.shape[1]
+    if missing > 0:
+        above = functional.pad(above, (0, missing), value=fill)
+    elif missing < 0:
+        below = functional.pad(below, (0, -missing), value=fill)
+    return torch.cat([above, below])
+
+
 def move_rows(tensor: Tensor, holes: Tensor, movers: Tensor, count: int) -> Tensor:
     """Fill the `holes` with the rows `movers` in place and keep the first `count` rows."""
     if holes.numel():
@@ -46,7 +57,7 @@ def move_rows(tensor: Tensor, holes: Tensor, movers: Tensor, count: int) -> Tens
 
 
 class Sampler:
-    """The sampling state of a batch of n rows.
+    """The sampling state of a batch of n rows, which `join` it and are `drop`ped.
 
     Args:
         samplings: one per row.
@@ -55,30 +66,50 @@ class Sampler:
 
     def __init__(self, samplings: Sequence[Sampling], device: torch.device) -> None:
         self.device = torch.device("cpu") if device.type == "mps" else device
+        self._rows: list[Sampling] = []
+        self._numbers = Uniforms()
+        self._uniforms = torch.zeros(0, 0, dtype=torch.float64, device=self.device)
+        self._forced = torch.zeros(0, 0, dtype=torch.long, device=self.device)
+        self._temperature = torch.zeros(0, 1, dtype=torch.float32, device=self.device)
+        self._top_p = torch.zeros(0, 1, dtype=torch.float64, device=self.device)
+        self._greedy = torch.zeros(0, dtype=torch.bool, device=self.device)
+        self._tries: list[Trie | None] = []
+        self._states: list[int] = []
+        self.join(samplings)
+
+    def join(self, samplings: Sequence[Sampling]) -> None:
+        """Rows more, behind the others."""
         longest = max(s.max_new_tokens for s in samplings)
         table = np.zeros((len(samplings), longest))
-        numbers = Uniforms()
         for row, s in enumerate(samplings):
             if s.temperature > 0:
-                table[row, : s.max_new_tokens] = numbers.draw(s.seed, s.max_new_tokens)
-        self._uniforms = torch.from_numpy(table).to(self.device)
-        temperatures = [[s.temperature or 1.0] for s in samplings]
-        self._temperature = torch.tensor(temperatures, dtype=torch.float32, device=self.device)
-        self._greedy = torch.tensor([s.temperature == 0 for s in samplings], device=self.device)
-        self._top_p = torch.tensor([[s.top_p] for s in samplings], device=self.device, dtype=torch.float64)
-        self._tries = [trie_of(s.choices) if s.choices is not None else None for s in samplings]
-        self._states = [0] * len(samplings)
-        self._any_tempered = any(s.temperature not in (0.0, 1.0) for s in samplings)
-        self._any_greedy = any(s.temperature == 0 for s in samplings)
-        self._all_greedy = all(s.temperature == 0 for s in samplings)
-        self._any_nucleus = any(s.top_p < 1 for s in samplings)
-        self._any_trie = any(trie is not None for trie in self._tries)
-        self._any_forced = any(s.forced is not None for s in samplings)
-        if self._any_forced:
-            forced = torch.full((len(samplings), longest), -1, dtype=torch.long)
-            for row, s in enumerate(samplings):
-                forced[row, : len(s.forced or ())] = torch.tensor(s.forced or (), dtype=torch.long)
-            self._forced = forced.to(self.device)
+                table[row, : s.max_new_tokens] = self._numbers.draw(s.seed, s.max_new_tokens)
+        self._uniforms = stack_rows(self._uniforms, torch.from_numpy(table).to(self.device))
+        temperature = torch.tensor([[s.temperature or 1.0] for s in samplings], dtype=torch.float32)
+        self._temperature = stack_rows(self._temperature, temperature.to(self.device))
+        top_p = torch.tensor([[s.top_p] for s in samplings], dtype=torch.float64)
+        self._top_p = stack_rows(self._top_p, top_p.to(self.device))
+        greedy = torch.tensor([s.temperature == 0 for s in samplings])
+        self._greedy = torch.cat([self._greedy, greedy.to(self.device)])
+        self._tries += [trie_of(s.choices) if s.choices is not None else None for s in samplings]
+        self._states += [0] * len(samplings)
+        forced = torch.full((len(samplings), max(len(s.forced or ()) for s in samplings)), -1, dtype=torch.long)
+        for row, s in enumerate(samplings):
+            if s.forced:
+                forced[row, : len(s.forced)] = torch.tensor(s.forced, dtype=torch.long)
+        self._forced = stack_rows(self._forced, forced.to(self.device), -1)
+        self._rows += samplings
+        self._look()
+
+    def _look(self) -> None:
+        """What the rows at hand need at all."""
+        rows = self._rows
+        self._any_tempered = any(s.temperature not in (0.0, 1.0) for s in rows)
+        self._any_greedy = any(s.temperature == 0 for s in rows)
+        self._all_greedy = all(s.temperature == 0 for s in rows)
+        self._any_nucleus = any(s.top_p < 1 for s in rows)
+        self._any_trie = any(s.choices is not None for s in rows)
+        self._any_forced = any(s.forced is not None for s in rows)
 
     def distribution(self, logits: Tensor) -> Tensor:
         """Log-probabilities (n, vocabulary), float32, of what the next draw is made from."""
@@ -91,17 +122,25 @@ class Sampler:
             logits = self._truncate(logits)
         return torch.log_softmax(logits, dim=-1)
 
-    def draw(self, logits: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        """The tokens (n,) drawn at this step and their log-probabilities (n,), float32."""
+    def draw(self, logits: Tensor, step: int | Tensor) -> tuple[Tensor, Tensor]:
+        """The tokens (n,) drawn at this step of each row and their log-probabilities (n,), float32.
+
+        Args:
+            step: how many tokens the rows have: one number, or one per row (n,).
+        """
+        steps = torch.full((len(self._rows), 1), step) if isinstance(step, int) else step.unsqueeze(1)
+        steps = steps.to(self.device)
         logprobs = self.distribution(logits)
         if self._all_greedy:
             tokens = logprobs.argmax(dim=-1)
         else:
-            tokens = self._invert(logprobs, self._uniforms[:, step])
+            tokens = self._invert(logprobs, self._uniforms.gather(1, steps).squeeze(1))
             if self._any_greedy:
                 tokens = torch.where(self._greedy, logprobs.argmax(dim=-1), tokens)
         if self._any_forced:
-            tokens = torch.where(self._forced[:, step] < 0, tokens, self._forced[:, step])
+            # Behind a forced action's end nothing is forced, nor drawn: its row is over.
+            forced = self._forced.gather(1, steps.clamp(max=self._forced.shape[1] - 1)).squeeze(1)
+            tokens = torch.where(forced < 0, tokens, forced)
         if self._any_trie:
             for row, token in enumerate(tokens.tolist()):
                 trie = self._tries[row]
@@ -111,12 +150,13 @@ class Sampler:
 
     def drop(self, holes: Tensor, movers: Tensor, count: int) -> None:
         """Forget finished rows: see `move_rows`."""
-        for name in ("_uniforms", "_temperature", "_greedy", "_top_p", *(("_forced",) if self._any_forced else ())):
+        for name in ("_uniforms", "_temperature", "_greedy", "_top_p", "_forced"):
             setattr(self, name, move_rows(getattr(self, name), holes, movers, count))
-        if self._any_trie:
-            for hole, mover in zip(holes.tolist(), movers.tolist(), strict=True):
-                self._tries[hole], self._states[hole] = self._tries[mover], self._states[mover]
-            del self._tries[count:], self._states[count:]
+        for hole, mover in zip(holes.tolist(), movers.tolist(), strict=True):
+            for rows in (self._rows, self._tries, self._states):
+                rows[hole] = rows[mover]
+        del self._rows[count:], self._tries[count:], self._states[count:]
+        self._look()
 
     @staticmethod
     def _invert(logprobs: Tensor, uniform: Tensor) -> Tensor:

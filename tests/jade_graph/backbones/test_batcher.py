@@ -25,6 +25,7 @@ class Runner:
 
     def __init__(self, bad: Callable[[Sequence[Job]], Exception | None] = lambda jobs: None) -> None:
         self.batches: list[list[int]] = []
+        self.workers: set[int] = set()
         self.gate = threading.Event()
         self.gate.set()
         self.entered = threading.Semaphore(0)
@@ -32,6 +33,7 @@ class Runner:
 
     def __call__(self, jobs: Sequence[Job], signals: Signals, stats: Stats) -> None:
         self.batches.append([len(job.prompt) for job in jobs])
+        self.workers.add(threading.get_ident())
         self.entered.release()
         while not self.gate.wait(0.01):
             if signals.stopping:
@@ -224,7 +226,9 @@ def test_several_loops_and_threads_share_one_worker(batcher: Batcher, runner: Ru
     for thread in threads:
         thread.join()
     assert results == [DONE] * 12
-    assert sum(thread.name == "jade-backbone" for thread in threading.enumerate()) == 1
+    assert len(runner.workers) == 1
+    assert batcher._thread is not None
+    assert runner.workers == {batcher._thread.ident}
 
 
 def test_a_cap_that_holds_nothing_is_refused() -> None:
@@ -240,3 +244,71 @@ def test_answered_jobs_are_let_go(batcher: Batcher) -> None:
     del job
     gc.collect()
     assert reference() is None
+
+
+class Joining(Runner):
+    """Takes what is waiting before it answers, `most` at a time, and once more after."""
+
+    def __init__(self, most: int, bad: Callable[[Sequence[Job]], Exception | None] = lambda jobs: None) -> None:
+        super().__init__(bad)
+        self.most = most
+        self.joined: list[list[int]] = []
+
+    def __call__(self, jobs: Sequence[Job], signals: Signals, stats: Stats) -> None:
+        alone = [job for job in jobs if not job.done]
+        super().__call__(alone[:0], signals, stats)
+        self.batches[-1] = [len(job.prompt) for job in alone]
+        while signals.waiting and (more := signals.take(self.most)):
+            self.joined.append([len(job.prompt) for job in more])
+            alone += more
+        error = self._bad(alone)
+        if error is not None:
+            raise error
+        for job in alone:
+            job.resolve(DONE)
+
+
+def test_a_batch_takes_what_arrives_while_it_runs() -> None:
+    runner = Joining(2)
+    runner.gate.clear()
+    batcher = Batcher(runner)
+    jobs = submit(batcher, 9)
+    runner.entered.acquire()
+    jobs += submit(batcher, 5, 3, 4)
+    runner.gate.set()
+    wait([job.future for job in jobs])
+    batcher.close()
+    assert runner.batches == [[9]]
+    assert [sorted(group) for group in runner.joined] == [[3, 5], [4]] or runner.joined == [[4, 5], [3]]
+    assert all(group == sorted(group) for group in runner.joined)
+    assert (batcher.stats.batches, batcher.stats.admissions, batcher.stats.rows) == (1, 3, 4)
+
+
+def test_a_failure_concerns_those_who_joined_too_and_nobody_joins_a_second_try() -> None:
+    runner = Joining(9, lambda jobs: ValueError("odd one") if any(len(job.prompt) == 3 for job in jobs) else None)
+    runner.gate.clear()
+    batcher = Batcher(runner)
+    (first,) = submit(batcher, 9)
+    runner.entered.acquire()
+    good, bad = submit(batcher, 2, 3)
+    runner.gate.set()
+    assert good.future.result() is first.future.result() is DONE
+    assert isinstance(bad.future.exception(), BackboneError)
+    batcher.close()
+    assert runner.joined == [[2, 3]]
+    assert runner.batches == [[9], [9], [2], [3]]
+
+
+def test_who_was_cancelled_in_the_queue_does_not_join() -> None:
+    runner = Joining(9)
+    runner.gate.clear()
+    batcher = Batcher(runner)
+    submit(batcher, 1)
+    runner.entered.acquire()
+    gone, stays = submit(batcher, 2, 3)
+    gone.future.cancel()
+    runner.gate.set()
+    assert stays.future.result() is DONE
+    batcher.close()
+    assert runner.joined == [[3]]
+    assert batcher.stats.cancelled == 1

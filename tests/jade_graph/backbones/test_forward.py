@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import random
 from typing import Any
 
 import pytest
@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jade_graph.backbones.forward import HFSession, Session, prefill_groups, reserves
-from jade_graph.backbones.lean import LeanModel, LeanSession
+from jade_graph.backbones.lean import LeanModel
+from jade_graph.backbones.lean_session import LeanSession
 
 SHAPE = {
     "vocab_size": 60,
@@ -81,9 +82,7 @@ def tokens(rows: int, columns: int, seed: int) -> list[list[int]]:
     return torch.randint(1, 60, (rows, columns), generator=torch.Generator().manual_seed(seed)).tolist()
 
 
-def assert_equals_plain_forward(
-    model: Any, prompts: list[list[int]], make: Callable[[Sequence[Sequence[int]], int], Session]
-) -> Session:
+def assert_equals_plain_forward(model: Any, prompts: list[list[int]], session: Session) -> Session:
     """Prefill and six steps, in which rows leave, against one plain forward pass per row."""
     count = len(prompts)
     new = torch.tensor(tokens(count, 6, 2))
@@ -96,8 +95,7 @@ def assert_equals_plain_forward(
             torch.testing.assert_close(logits[position], plain, rtol=1e-4, atol=1e-4 * float(plain.abs().max()))
 
     with torch.inference_mode():
-        session = make(prompts, 6)
-        check(session.prefill(), 0)
+        check(session.admit(prompts, [6] * count), 0)
         for step in range(6):
             check(session.step(new[rows, step]), step + 1)
             if step == 1:  # rows 1 and 2 end: the last two take their places
@@ -115,7 +113,7 @@ def assert_equals_plain_forward(
 def test_transformers(name: str, budget: int, batch: str) -> None:
     model = build(name)
     prompts = BATCHES[batch]()
-    session = assert_equals_plain_forward(model, prompts, lambda p, new: HFSession(model, p, new, budget))
+    session = assert_equals_plain_forward(model, prompts, HFSession(model, budget))
     shares = reserves(model) and batch == "alike"
     assert (session.padded_tokens < sum(map(len, prompts))) == shares, "a common beginning is computed once"
 
@@ -127,10 +125,9 @@ def test_lean(name: str, budget: int, batch: str) -> None:
     model = build(name)
     lean = LeanModel.of(model)
     assert lean is not None
-    lean.buffer((100_000,)).fill_(float("nan"))  # what a batch finds in its buffer must not matter
     prompts = BATCHES[batch]()
     for _ in range(2):
-        session = assert_equals_plain_forward(model, prompts, lambda p, new: LeanSession(lean, p, new, budget))
+        session = assert_equals_plain_forward(model, prompts, LeanSession(lean, budget))
         assert (session.padded_tokens < sum(map(len, prompts))) == (batch == "alike")
 
 
@@ -140,7 +137,7 @@ def test_lean_reads_the_weights_as_they_are() -> None:
     assert lean is not None
     for parameter in model.parameters():
         parameter.mul_(0.7)
-    assert_equals_plain_forward(model, ragged(), lambda prompts, new: LeanSession(lean, prompts, new, 4096))
+    assert_equals_plain_forward(model, ragged(), LeanSession(lean, 4096))
 
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # peft asks by an old name
@@ -168,13 +165,94 @@ def test_lean_is_not_offered_where_it_would_be_wrong() -> None:
     assert LeanModel.of(disagreeing) is None
 
 
-def test_lean_buffers_are_reused_but_not_hoarded() -> None:
+def test_lean_memory_is_reused_but_not_hoarded() -> None:
     lean = LeanModel.of(build("llama"))
     assert lean is not None
-    first, second = lean.buffer((4, 10)), lean.buffer((3, 5))
-    assert first.data_ptr() == second.data_ptr()
-    assert lean.buffer((70_000, 1000)).numel() == 70_000_000
-    assert lean.buffer((2, 2)).untyped_storage().nbytes() < 1000
+    slabs = lean.take_slabs()
+    slabs.add(9)
+    pointer = slabs.room(0).data_ptr()
+    lean.keep_slabs(slabs)
+    again = lean.take_slabs()
+    assert len(again) == 0
+    again.add(9)
+    assert again.room(0).data_ptr() == pointer
+    assert len(lean.take_slabs()) == 0, "who fails gives nothing back"
+    again.add(1_500_000)
+    lean.keep_slabs(again)
+    assert lean.take_slabs().nbytes < 1000
+
+
+@pytest.mark.parametrize("name", ["llama", "llama, one key head", "qwen3, norms on queries", "gpt2, learned positions"])
+@pytest.mark.parametrize("kind", ["lean", "transformers"])
+@pytest.mark.parametrize("seed", range(4))
+def test_rows_join_and_leave_as_they_like(name: str, kind: str, seed: int) -> None:
+    """After every event each row has the logits of a plain forward pass over its own tokens."""
+    model = build(name)
+    lean = LeanModel.of(model)
+    if kind == "lean" and lean is None:
+        assert name not in LEAN
+        return
+    session = LeanSession(lean, 24) if kind == "lean" and lean is not None else HFSession(model, 24)
+    assert session.open
+    rng = random.Random(seed)
+    pool = [*alike(), *ragged(), tokens(1, 45, 9)[0]]
+    rows: list[list[int]] = []
+
+    def check(logits: torch.Tensor, some: list[list[int]]) -> None:
+        for row, ids in zip(logits, some, strict=True):
+            plain = model(torch.tensor([ids])).logits[0, -1]
+            torch.testing.assert_close(row, plain, rtol=1e-4, atol=1e-4 * float(plain.abs().max()))
+
+    with torch.inference_mode():
+        for _ in range(40):
+            asked = [list(rng.choice(pool)) for _ in range(rng.choice([0, 0, 1, 2, 5]) if rows else 3)]
+            if asked:
+                check(session.admit(asked, [40] * len(asked)), asked)
+                rows += asked
+            new = [rng.randrange(60) for _ in rows]
+            rows = [[*row, token] for row, token in zip(rows, new, strict=True)]
+            check(session.step(torch.tensor(new)), rows)
+            stay = [len(row) < 70 and rng.random() < 0.8 for row in rows]
+            count = sum(stay)
+            holes = [row for row in range(count) if not stay[row]]
+            movers = [row for row in range(count, len(rows)) if stay[row]]
+            session.drop(torch.tensor(holes).long(), torch.tensor(movers).long(), count)
+            for hole, mover in zip(holes, movers, strict=True):
+                rows[hole] = rows[mover]
+            rows = rows[:count]
+    session.close()
+
+
+@pytest.mark.parametrize("kind", ["lean", "transformers"])
+def test_a_row_that_went_wrong_leaves_nothing_behind(kind: str) -> None:
+    model = build("llama")
+    lean = LeanModel.of(model)
+    assert lean is not None
+    session: Any = LeanSession(lean, 24) if kind == "lean" else HFSession(model, 24)
+    one, other, third = tokens(3, 12, 8)
+    with torch.inference_mode():
+        session.admit([one, other], [5, 5])
+        where = session._slabs.room(1) if kind == "lean" else session._slab[0].slab[0][1]
+        where.fill_(float("nan"))
+        session.wipe([1])
+        session.drop(torch.tensor([]).long(), torch.tensor([]).long(), 1)
+        session.admit([third[:4]], [5])
+        logits = session.step(torch.tensor([7, 7]))
+        for row, ids in zip(logits, ([*one, 7], [*third[:4], 7]), strict=True):
+            torch.testing.assert_close(row, model(torch.tensor([ids])).logits[0, -1], rtol=1e-4, atol=1e-4)
+
+
+def test_prompts_that_begin_as_an_earlier_one_did_are_not_computed_again() -> None:
+    lean = LeanModel.of(build("llama"))
+    assert lean is not None
+    session = LeanSession(lean, 1000)
+    long = tokens(1, 50, 5)[0]
+    with torch.inference_mode():
+        session.admit([long, long[:20]], [5, 5])
+        assert session.padded_tokens == 51
+        session.drop(torch.tensor([]).long(), torch.tensor([]).long(), 0)
+        session.admit([long, [*long[:40], 1, 2]], [5, 5])
+        assert session.padded_tokens == 51 + 1 + 2
 
 
 def test_only_models_that_attend_to_everything_get_reserved_room() -> None:

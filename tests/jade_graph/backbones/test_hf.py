@@ -9,6 +9,7 @@ import shutil
 import threading
 import weakref
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,71 @@ async def steps(backbone: HFBackbone, count: int) -> None:
     """Wait until the worker has made so many decoding steps."""
     while backbone.stats["steps"] < count:  # noqa: ASYNC110 - the worker knows no event of this loop
         await asyncio.sleep(0.001)
+
+
+@pytest.mark.parametrize("lean", [True, False])
+async def test_requests_join_a_running_batch(plain_folder: Path, lean: bool) -> None:
+    """They draw what they draw alone, end before those that came first, and the batch stays one."""
+    backbone = endless(plain_folder, lean=lean)
+    asked = prompts(backbone, 6)
+    first = asyncio.create_task(backbone.generate(asked[0], Sampling(max_new_tokens=400, seed=1)))
+    await steps(backbone, 3)
+    samplings = [Sampling(0.9, max_new_tokens=5 + i, seed=i) for i in range(5)]
+    joined = await asyncio.gather(*(backbone.generate(p, s) for p, s in zip(asked[1:], samplings, strict=True)))
+    assert not first.done()
+    long = await first
+    assert backbone.stats["batches"] == 1
+    assert backbone.stats["rows"] == 6
+    assert backbone.stats["admissions"] > 1
+    assert 400 <= backbone.stats["steps"] < 400 + 10
+    for prompt, sampling, completion in zip(asked[1:], samplings, joined, strict=True):
+        alone = await backbone.generate(prompt, sampling)
+        assert completion.token_ids == alone.token_ids
+        assert completion.logprobs == pytest.approx(alone.logprobs, abs=1e-5)
+        assert completion.queue_ms >= 0
+        assert completion.model_ms <= long.model_ms
+    assert long.token_ids == (await backbone.generate(asked[0], Sampling(max_new_tokens=400, seed=1))).token_ids
+    await backbone.aclose()
+
+
+async def test_no_batch_grows_over_its_cap(plain_folder: Path) -> None:
+    backbone = endless(plain_folder, max_batch=3)
+    requests = [(p, Sampling(max_new_tokens=6 + i % 2, seed=i)) for i, p in enumerate(prompts(backbone, 9))]
+    await asyncio.gather(*await together(backbone, requests))
+    assert backbone.stats["row_steps"] == 9 * 6 + 4
+    assert backbone.stats["row_steps"] <= 3 * backbone.stats["steps"]
+    await backbone.aclose()
+
+
+async def test_a_batch_ends_with_its_last_row_so_that_new_weights_are_never_met_with_old_beginnings(
+    plain_folder: Path,
+) -> None:
+    backbone = endless(plain_folder)
+    asked = prompts(backbone, 1)[0]
+    sampling = Sampling(max_new_tokens=3, seed=1)
+    await asyncio.gather(*await together(backbone, [(asked, sampling)] * 3))
+    with torch.no_grad():
+        for parameter in backbone.model.parameters():
+            parameter.mul_(1.3)
+    changed = await asyncio.gather(*await together(backbone, [(asked, sampling)] * 3))
+    assert backbone.stats["batches"] == 2
+    for completion in changed:
+        expected = teacher_forced(backbone.model, asked, completion, sampling)
+        torch.testing.assert_close(torch.tensor(completion.logprobs).double(), expected, rtol=0, atol=1e-5)
+    await backbone.aclose()
+
+
+async def test_nobody_joins_a_batch_of_other_weights(plain_folder: Path) -> None:
+    backbone = endless(plain_folder)
+    asked = prompts(backbone, 2)
+    first = asyncio.create_task(backbone.generate(asked[0], Sampling(max_new_tokens=300)))
+    await steps(backbone, 3)
+    backbone._slot.loaded = replace(backbone._slot.loaded, version="endless@1")
+    second = asyncio.create_task(backbone.generate(asked[1], Sampling(max_new_tokens=2)))
+    assert (await first).model_version == "endless@0"
+    assert (await second).model_version == "endless@1"
+    assert backbone.stats["batches"] == 2
+    await backbone.aclose()
 
 
 async def test_results_come_as_their_rows_end(plain_folder: Path) -> None:
