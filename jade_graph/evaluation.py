@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jade_graph.credit import predicted
 from jade_graph.engine import JadeGraph
 from jade_graph.errors import DataError, UsageError
 from jade_graph.manifest import MATTERS, require_alike
@@ -46,7 +47,8 @@ class Row:
     """One question, answered and scored. `illegal_rate` is illegal actions per action of a role (tools apart).
 
     `support_recall` and `answer_recall` are over the k passages (the graph's own k) that `ranking.retrieved_passages`
-    shows of the run, as in `jade bounds`. A run that retrieved nothing brought none: 0.
+    shows of the run, as in `jade bounds`. A run that retrieved nothing brought none: 0. `first_f1`
+    is the score of the first answer that an action predicted, None where none was on the way.
     """
 
     question_id: str
@@ -67,6 +69,8 @@ class Row:
     latency_ms: float
     illegal_rate: float
     failed_rate: float
+    prompt_tokens: float = 0.0
+    first_f1: float | None = None
 
 
 def score(run: Run, question: Question, k: int) -> Row:
@@ -92,6 +96,8 @@ def score(run: Run, question: Question, k: int) -> Row:
         latency_ms=run.wall_ms,
         illegal_rate=run.illegal_actions / max(run.counters.calls, 1),
         failed_rate=float(run.status == "failed"),
+        prompt_tokens=run.counters.prompt_tokens,
+        first_f1=next((token_f1(text, golds) for t in run.transitions if (text := predicted(t)) is not None), None),
     )
 
 

@@ -25,8 +25,9 @@ def load_backbone(spec: str, **options: Any) -> Backbone:
     """The backbone that `spec` names.
 
     Args:
-        spec: "tiny" or "tiny-hasty" (bundled), a local folder, a hub id, or "SCHEME:REST" with a scheme of the entry
-            point group "jade.backbones": "hf:NAME", "openai:http://host/v1#MODEL", "scripted:MODULE:POLICY" are stock.
+        spec: "tiny", "tiny-hasty" or "tiny-ask" (bundled), a local folder, a hub id, or "SCHEME:REST" with a scheme of
+            the entry point group "jade.backbones": "hf:NAME", "openai:http://host/v1#MODEL", "scripted:MODULE:POLICY"
+            are stock.
         options: keyword arguments of that kind's factory, e.g. device, dtype, max_context, profile for "hf".
 
     Raises:

@@ -15,8 +15,13 @@ from pathlib import Path
 from jade_graph.errors import BackboneError
 
 _ASSETS = Path(__file__).parent.parent / "assets"
-BUNDLED = {"tiny": _ASSETS / "jade-tiny", "tiny-hasty": _ASSETS / "jade-tiny-hasty"}
-"""Models that the package carries, by name. Both speak microworld alone; the second reads worse than it could."""
+BUNDLED = {
+    "tiny": _ASSETS / "jade-tiny",
+    "tiny-hasty": _ASSETS / "jade-tiny-hasty",
+    "tiny-ask": _ASSETS / "jade-tiny-ask",
+}
+"""Models that the package carries, by name. All speak microworld alone; the second reads worse than it could, the third
+was taught the roles that search turn by turn beside JADE's."""
 
 _TEXT_FILES = ["*.json", "*.jinja", "*.model", "*.txt"]
 
@@ -64,6 +69,17 @@ def _download(name: str, revision: str | None, weights: bool) -> Path:
             known=[*BUNDLED, "a local folder", "a hub id such as Qwen/Qwen2.5-1.5B-Instruct", "openai:URL#MODEL"],
             hint="check the spelling and the network, or download the model to a folder first",
         ) from error
+
+
+def taught(name: str) -> frozenset[str]:
+    """Codes of the roles that a bundled model was taught, as its `jade.json` says; empty for any other, or unsaid."""
+    if name not in BUNDLED:
+        return frozenset()
+    try:
+        about = json.loads((BUNDLED[name] / "jade.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return frozenset()
+    return frozenset(about.get("roles") or ())
 
 
 def weight_files(folder: Path) -> list[Path]:

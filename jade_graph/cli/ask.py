@@ -9,6 +9,7 @@ import typer
 from jade_graph.backbones.folders import BUNDLED
 from jade_graph.cli.command import Cli, command, single
 from jade_graph.cli.indexing import indexing
+from jade_graph.cli.taught import warn_untaught
 from jade_graph.errors import UsageError
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def ask(
     for name, value in (("corpus", corpus), ("preset", preset), ("backbone", backbone)):
         cli.put(name, value)
     _must_read(cli, question)
+    warn_untaught(cli)
     with indexing(cli) as progress:
         session = open_session(cli.config, record=record, progress=progress, follow=False)
     with session:

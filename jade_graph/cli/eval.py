@@ -10,6 +10,7 @@ import typer
 
 from jade_graph.cli.command import Cli, command, single
 from jade_graph.cli.indexing import indexing
+from jade_graph.cli.taught import warn_untaught
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -58,6 +59,7 @@ def eval_(
 
     for name, value in (("preset", preset), ("backbone", backbone), ("corpus", corpus)):
         cli.put(name, value)
+    warn_untaught(cli)
     data = load_dataset(dataset, limit=limit, split=split, format=format)
     with indexing(cli) as progress:
         retriever = open_retriever_for(cli.config, data, progress)

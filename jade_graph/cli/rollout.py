@@ -11,6 +11,7 @@ import typer
 
 from jade_graph.cli.command import Cli, command, single
 from jade_graph.cli.indexing import indexing
+from jade_graph.cli.taught import warn_untaught
 
 if TYPE_CHECKING:
     from jade_graph.rollouts import Rollout
@@ -52,6 +53,7 @@ def rollout(
         ("preset", preset), ("seed", seed), ("backbone", backbone), ("corpus", corpus), ("store.url", store)
     ):  # fmt: skip
         cli.put(name, value)
+    warn_untaught(cli)
     data = load_dataset(dataset, limit=limit, split=split, format=format)
     with indexing(cli) as progress:
         retriever = open_retriever_for(cli.config, data, progress)

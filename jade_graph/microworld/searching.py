@@ -3,8 +3,8 @@
 Invariant: as in `oracle`, an action is written from what the role sees. Evidence comes out of passages alone, an answer
 out of the knowledge (or the context) alone, so that a run is right only if its searches brought what it needs.
 
-The question is taken apart as its frame says; a conjunction, which one search finds, stays whole. A step is known once
-its text is neither "unknown" nor "No useful information"; a query is asked once.
+The question is taken apart as its frame says; a conjunction, which one search finds, stays whole. A part is known once
+a step that asks for it, in whatever place, says neither "unknown" nor "No useful information"; a query is asked once.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ class Searching:
 
     def update(self, view: View) -> str:
         """Over the first step that is not known: `search` asked for it."""
-        known = self._answers(view)
-        place = next((i for i, a in enumerate(known, 1) if a == UNKNOWN), 0)
-        return f"<update>t{place}</update>" if place else f"<add>t{len(known) + 1}</add>"
+        steps: Sequence[Sequence[str]] = view.memory.get("steps") or ()
+        place = next((i for i, (_, a) in enumerate(steps, 1) if a in (UNKNOWN, NOTHING)), 0)
+        return f"<update>t{place}</update>" if place else f"<add>t{len(steps) + 1}</add>"
 
     def answer(self, view: View) -> str:
         return f"<final_answer>{self._combined(view.question, self._answers(view))}</final_answer>"
@@ -95,8 +95,18 @@ class Searching:
         return () if frame is None else (frame,)
 
     def _answers(self, view: View) -> list[str]:
-        steps: Iterable[Sequence[str]] = view.memory.get("steps") or ()
-        return [UNKNOWN if a == NOTHING else str(a) for _, a in steps]
+        """What is known of each part of the question, wherever in the knowledge it stands."""
+        steps = [(str(q), str(a)) for q, a in view.memory.get("steps") or () if a not in (UNKNOWN, NOTHING)]
+        parts = self._parts(view.question)
+        if not parts:
+            return [a for _, a in steps]
+        known: list[str] = []
+        for part in parts:
+            asks = [frames.canonical(part)]
+            if (frame := _resolved(part, known)) is not None:
+                asks += [frames.query(frame), frames.canonical(frame)]
+            known.append(next((a for q, a in steps if q in asks), UNKNOWN))
+        return known
 
     def _next(self, question: str, known: Sequence[str], asked: Iterable[str]) -> str:
         """The query of the first part that is not known and can be asked; empty where there is none."""

@@ -1,7 +1,8 @@
 """Demonstrations of any method on microworld: what its roles saw and the oracle wrote, for a warm start.
 
 Invariant: every pair comes from a run of the method's own graph over a real search, in which every action was legal;
-the same arguments give the same pairs.
+its action is what the oracle writes for that prompt, also where the run had strayed. The same arguments give the same
+pairs.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from jade_graph.errors import DataError
 from jade_graph.microworld.oracle import OraclePolicy
 from jade_graph.microworld.search import WordSearch
+from jade_graph.microworld.straying import Straying
 from jade_graph.microworld.world import World
 from jade_graph.types import Message, Preset, Question
 
@@ -27,9 +29,21 @@ class Shown:
 
 
 def demonstrations(
-    world: World, questions: Sequence[Question], *, preset: str | Preset, profile: str = "compact", k: int = 5
+    world: World,
+    questions: Sequence[Question],
+    *,
+    preset: str | Preset,
+    profile: str = "compact",
+    k: int = 5,
+    straying: float = 0.0,
+    seed: int = 0,
 ) -> list[Shown]:
     """One pair per language-model action, question by question in their order.
+
+    Args:
+        straying: the share of a searching role's actions that are done wrong, though legally, so that what is right
+            after a mistake is shown too; what is shown at the mistake itself is the right action. See `Straying`.
+        seed: of the mistakes.
 
     Raises:
         DataError: ORACLE_RUN where a run fails or an action is illegal: it would be no demonstration.
@@ -38,8 +52,11 @@ def demonstrations(
     from jade_graph.engine import JadeGraph
     from jade_graph.sync import run_sync
 
-    oracle = ScriptedBackbone(OraclePolicy(world, questions), profile=profile)
-    graph = JadeGraph(oracle, preset=preset, retriever=WordSearch(world.passages), k=k)
+    policy = Straying(OraclePolicy(world, questions), straying, seed)
+    right = policy.righted
+    graph = JadeGraph(
+        ScriptedBackbone(policy, profile=profile), preset=preset, retriever=WordSearch(world.passages), k=k
+    )
 
     async def run() -> dict[str, list[Shown]]:
         found: dict[str, list[Shown]] = {}
@@ -51,7 +68,12 @@ def demonstrations(
                     code="ORACLE_RUN",
                 )
             found[run.question_id] = [
-                Shown(run.question_id, t.role, t.prompt_messages, t.action_text)
+                Shown(
+                    run.question_id,
+                    t.role,
+                    t.prompt_messages,
+                    right.get((t.question_id, t.trace_node, t.role, t.round), t.action_text),
+                )
                 for t in run.transitions
                 if t.finish_reason != "tool"
             ]

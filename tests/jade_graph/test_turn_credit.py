@@ -165,3 +165,46 @@ def test_turn_credit_has_the_same_mean_gradient_and_a_variance_that_does_not_gro
         assert by_mode["final"] == by_mode["return_to_go"] == pytest.approx((0.5, (2 * t - 1) / 4))
         ratios.append(by_mode["final"][1] / by_mode["turn"][1])
     assert ratios == pytest.approx([1, 3, 5, 7])
+
+
+RIGHT = 0.9
+"""How often a good search raises the score, and a bad one does not."""
+
+
+def weighted_gradients(turns_: int, mode: str) -> list[tuple[float, float]]:
+    """The same for turns whose rewards vary by themselves: (probability, gradient of the first turn's search).
+
+    In each turn a fair coin searches well or badly; the score rises by 1 with probability .9 or .1. What the other
+    turns bring on average, (T - 1)/2, is a baseline.
+    """
+    out = []
+    for outcomes in product((True, False), repeat=2 * turns_):
+        rows, answers, score, chance = [], {}, 0.0, 1.0
+        for t in range(turns_):
+            well, rose = outcomes[2 * t : 2 * t + 2]
+            rows += [action(2 * t, t + 1, "KS"), action(2 * t + 1, t + 1, "KA", "x")]
+            chance *= 0.5 * (RIGHT if well == rose else 1 - RIGHT)
+            score += rose
+            answers[2 * t + 1] = score
+        reward = turn_shares(run_of(*rows, answer="x"), score, answers, mode=mode)[0]
+        baseline = 0.0 if mode == "turn" else (turns_ - 1) / 2
+        out.append((chance, (0.5 if outcomes[0] else -0.5) * (reward - baseline)))
+    return out
+
+
+def test_the_ratio_of_variances_grows_with_the_turns_as_measured() -> None:
+    """Own turn: E = (2 RIGHT - 1)/4, E of squares 1/8. Every other turn adds E s^2 Var r = 1/16: 1 + c (T - 1).
+
+    c = .735: 1.7, 3.9 and 7.6 at T = 2, 5, 10, where 1.7, 4.0 and 7.8 were measured on such a toy.
+    """
+    mean = (2 * RIGHT - 1) / 4
+    own = 1 / 8 - mean**2
+    for t in (1, 2, 3, 4, 5):
+        found = {}
+        for mode in TURN_MODES:
+            weighted = weighted_gradients(t, mode)
+            assert math.fsum(p * g for p, g in weighted) == pytest.approx(mean)
+            found[mode] = math.fsum(p * g * g for p, g in weighted) - mean**2
+        assert found["turn"] == pytest.approx(own)
+        assert found["final"] / found["turn"] == pytest.approx(1 + (t - 1) / 16 / own)
+    assert [round(1 + (t - 1) / 16 / own, 1) for t in (2, 5, 10)] == [1.7, 3.9, 7.6]

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from jade_graph import credit
 from jade_training.ppo import PPOConfig, Whitening
 from jade_training.rows import Row
+from jade_training.turnwise import by_turn
 
 if TYPE_CHECKING:
     from jade_graph.rewards import Scored
@@ -60,6 +61,9 @@ def estimate(
     """
     if config.estimator == "gae":
         raw, returns = from_values(rows, runs, scored, config, values or {})
+    elif config.credit in credit.TURN_MODES:
+        raw = by_turn(rows, runs, scored, config.credit)
+        returns = raw.copy()
     else:
         raw = branched(rows) if config.estimator == "tree" else grouped(rows, config.estimator)
         returns = raw.copy()

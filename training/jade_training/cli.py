@@ -1,4 +1,4 @@
-"""Train the bundled model from scratch, measure it, and write its card.
+"""Train a bundled model, measure it, and write its card.
 
 Invariant: thin. The command parses its options, calls `pretrain` and `publish`, and prints what came out.
 """
@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from jade_graph.cli.command import Cli, command, single
+from jade_graph.errors import UsageError
 
 app = single()
 HASTY_STEPS = 80
@@ -28,16 +29,24 @@ def pretrain(
     hasty: Annotated[
         bool, typer.Option("--hasty", help="Make jade-tiny-hasty: a last stage that makes a worse reader.")
     ] = False,
+    ask: Annotated[
+        bool, typer.Option("--ask", help="Make jade-tiny-ask: M-ASK's and Search-R1's roles, from jade-tiny-hasty.")
+    ] = False,
     fresh: Annotated[bool, typer.Option(help="Begin again instead of resuming a checkpoint in the folder.")] = False,
     card: Annotated[bool, typer.Option(help="Measure the model and write its card (minutes).")] = True,
 ) -> None:
-    """Train jade-tiny from scratch. Killed at any time, the same command goes on from the last checkpoint."""
+    """Train jade-tiny from scratch. Killed at any time, the same command goes on from the last checkpoint.
+
+    With --ask the bundled jade-tiny-hasty is taught further; that takes minutes, and a kill repeats it.
+    """
     from dataclasses import replace
 
     import torch
 
     from jade_training.pretrain.train import Progress, Settings, pretrain
 
+    if ask and hasty:
+        raise UsageError("--ask and --hasty make different models.", code="PRETRAIN_WHICH", hint="one of the two")
     torch.set_num_threads(threads)
     settings = Settings(seed=seed) if steps is None else Settings(seed=seed, steps=steps)
     if hasty:
@@ -47,8 +56,18 @@ def pretrain(
         def progress(p: Progress) -> None:
             tick(p.step, p.steps, f"{p.phase}, loss {p.loss:.2f}" if cli.out.stderr.is_terminal else p.phase)
 
-        result = pretrain(out, settings, resume=not fresh, progress=progress)
-    if card:
+        if ask:
+            from jade_training.pretrain.ask_stage import AskSettings, teach
+
+            chosen = AskSettings(seed=seed) if steps is None else AskSettings(seed=seed, steps=steps)
+            result = teach(out, chosen, progress=progress)
+        else:
+            result = pretrain(out, settings, resume=not fresh, progress=progress)
+    if card and ask:
+        from jade_training.pretrain import ask_card
+
+        result = {**result, **ask_card.publish(out, result, progress=cli.out.log)}
+    elif card:
         from jade_training.pretrain.publish import publish
 
         result = {**result, **publish(out, result, progress=cli.out.log)}

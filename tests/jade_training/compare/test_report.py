@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,8 @@ import pytest
 
 from jade_graph.errors import UsageError
 from jade_graph.evaluation import Row
-from jade_training.compare import plots, report
-from jade_training.compare.arms import QUICK, all_arms, chosen
+from jade_training.compare import plots, report, turns
+from jade_training.compare.arms import QUICK, all_arms, chosen, suites, turn_arms
 from jade_training.compare.run import Result, plans_by_kind
 from jade_training.compare.statistics import by_question, difference, summary
 
@@ -142,3 +143,68 @@ def test_plans_by_kind_are_shares() -> None:
         row("4", "2hop", 1, "QDS"),
     ]
     assert plans_by_kind(rows) == {"1hop": {"R,AG": 2 / 3, "QDS": 1 / 3}, "2hop": {"QDS": 1.0}}
+
+
+# --- turn loops -------------------------------------------------------------------------------------------------------
+def turned(arm: str, seed: int, p: float, *, first: float | None = None, curve: tuple[float, ...] = ()) -> Result:
+    found = result(arm, seed, p)
+    found.rows = [replace(r, first_f1=first, prompt_tokens=100.0 * (seed + 1)) for r in found.rows]
+    found.history = [{"legal": 0.99}] if curve else []
+    found.evaluations = {str(4 * i): {"f1": f1} for i, f1 in enumerate(curve)}
+    return found
+
+
+@pytest.mark.parametrize(
+    ("curve", "legal", "stopped", "why"),
+    [
+        ((0.2, 0.5, 0.45), 0.99, None, ""),
+        ((0.2, 0.5, 0.35), 0.99, None, "fell from 0.500 to 0.350"),
+        ((0.3, 0.15), 0.99, None, "fell from 0.300"),
+        ((0.2, 0.5), 0.7, None, "30% of the actions are illegal"),
+        ((0.2, 0.5), 0.99, "KL is 3", "stopped: KL is 3"),
+    ],
+)
+def test_a_collapse_has_a_stated_criterion(
+    curve: tuple[float, ...], legal: float, stopped: str | None, why: str
+) -> None:
+    found = turned("m-ask turn", 0, 0.5, curve=curve)
+    found.history, found.stopped = [{"legal": legal}], stopped
+    told = turns.collapse(found)
+    assert why in told if why else not told
+
+
+def test_the_report_of_turn_loops() -> None:
+    arms = [a for name, a in turn_arms().items() if name != "jade start"]
+    shares = {"m-ask turn": 0.7, "m-ask return_to_go": 0.8, "m-ask final": 0.5, "search-r1": 0.4, "vanilla-rag": 0.3}
+    found = [turned("m-ask start", 0, 0.2, first=0.1), turned("search-r1 start", 0, 0.3)]
+    for arm, p in shares.items():
+        first = 0.1 if arm.startswith("m-ask") else None
+        found += [turned(arm, seed, p, first=first, curve=(0.2, p)) for seed in (0, 1)]
+    told = turns.compared(arms, found)
+    assert list(told["arms"]) == ["m-ask start", "search-r1 start", *shares]
+    assert told["arms"]["m-ask turn"]["prompt_tokens"]["mean"] == 150.0
+    assert told["arms"]["m-ask turn"]["first_f1"] == pytest.approx(0.1)
+    assert told["arms"]["search-r1"]["first_f1"] is None
+    assert told["arms"]["m-ask start"]["collapses"] == {}
+    pairs = {(c["ours"], c["against"]): c["f1"] for c in told["claims"]}
+    assert pairs["m-ask turn", "its plan's own first answer"]["ci95"][0] > 0.3
+    assert pairs["m-ask turn", "vanilla-rag"]["difference"] > 0.2
+    assert pairs["m-ask turn", "m-ask return_to_go"]["difference"] < 0
+    assert not any(other == "jade" for _, other in pairs)  # it did not run
+    facts = {**FACTS, "settings": {"improve": {**FACTS["settings"]["improve"], "call_cost": 0.0}}}
+    text = turns.markdown(told, facts, "jade compare --suite m-ask", 1.0)
+    assert "| m-ask final |" in text
+    assert "0 of 2" in text
+    assert "`jade compare --suite m-ask`" in text
+
+
+def test_suites_have_arms_of_their_own() -> None:
+    assert [a.name for a in chosen("m-ask turn; jade", quick=False, suite="m-ask")] == ["m-ask turn", "jade"]
+    credits = {a.preset.credit for a in chosen(None, quick=False, suite="m-ask") if a.name.startswith("m-ask ")}
+    assert credits == {"turn", "return_to_go", "final"}
+    with pytest.raises(UsageError, match=r"UNKNOWN_ARM.*'m-ask turn'"):
+        chosen("m-ask turn", quick=False)
+    with pytest.raises(UsageError, match=r"UNKNOWN_SUITE.*'ask'"):
+        chosen(None, quick=False, suite="ask")
+    for suite in suites().values():
+        assert set(suite.quick) <= set(suite.arms)

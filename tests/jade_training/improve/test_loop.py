@@ -13,6 +13,7 @@ import pytest
 
 from jade_graph import plugins
 from jade_graph.backbones import TINY
+from jade_graph.backbones.folders import BUNDLED
 from jade_graph.errors import ConfigError, UsageError
 from jade_graph.microworld import make_questions, make_world
 from jade_graph.microworld.search import WordSearch
@@ -141,3 +142,30 @@ def test_cost_rises_between_its_bounds() -> None:
     assert [round(settings.cost(i), 3) for i in (0, 2, 4, 6, 10)] == [0.0, 0.0, 0.05, 0.1, 0.1]
     with pytest.raises(ConfigError, match="compares runs of one question"):
         replace(SMALL, runs_per_question=1)
+
+
+def test_a_preset_brings_its_own_credit_and_no_plans_are_compared_where_none_is_written() -> None:
+    presets = {name: plugins.load("jade.presets", name) for name in ("jade", "m-ask", "search-r1", "vanilla-rag")}
+    settings = ImproveSettings(iterations=4, seed=3)
+    found = {name: settings.ppo_of(preset) for name, preset in presets.items()}
+    assert {name: p.credit for name, p in found.items()} == {
+        "jade": "terminal_gae", "m-ask": "turn", "search-r1": "broadcast", "vanilla-rag": "terminal_gae"
+    }  # fmt: skip
+    assert found["jade"].plan_temperature == settings.ppo.plan_temperature is not None
+    assert {found[name].plan_temperature for name in ("m-ask", "search-r1", "vanilla-rag")} == {None}
+    assert (found["m-ask"].seed, found["m-ask"].updates) == (3, 4)
+    assert replace(settings, credit="final").ppo_of(presets["m-ask"]).credit == "final"
+    with pytest.raises(UsageError, match=r"UNKNOWN_CREDIT_MODE.*'turns'"):
+        ImproveSettings(credit="turns")
+
+
+@pytest.mark.parametrize(("preset", "credit"), [("m-ask", "return_to_go"), ("search-r1", None)])
+def test_loops_learn(sets: tuple[Data, Data], tmp_path: Path, preset: str, credit: str | None) -> None:
+    few = replace(SMALL, preset=preset, credit=credit, iterations=1, questions=3, evaluate_every=1)
+    learned = asyncio.run(Improver(tmp_path / "run", BUNDLED["tiny-ask"], *sets, few).run())
+    (metrics,) = learned.history
+    roles = {"m-ask": {"KP", "KA", "KS"}, "search-r1": {"SR"}}[preset]
+    assert all(metrics[f"{role}/rows"] > 0 for role in roles)
+    assert metrics["plans"] == {preset: 6}
+    state = json.loads((tmp_path / "run" / "improve.json").read_text("utf-8"))
+    assert state["facts"]["credit"] == (credit or "broadcast")

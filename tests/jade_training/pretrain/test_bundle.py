@@ -73,3 +73,27 @@ def test_the_hasty_one_is_the_same_model_that_reads_worse():
     assert "a worse reader on purpose" in card
     assert all(m["plan_table_markdown"] in card for m in figures[1]["measured"])
     assert "on purpose" not in (TINY / "README.md").read_text("utf-8")
+
+
+async def test_the_asking_one_speaks_the_old_words_alike_and_leaves_room_for_learning():
+    folder = BUNDLED["tiny-ask"]
+    assert sum(p.stat().st_size for p in folder.glob("*.safetensors")) < 5_000_000
+    old, new = load_backbone("tiny"), load_backbone("tiny-ask")
+    built = build_tokenizer(asking=True)
+    try:
+        for text in ("plan root : Who is the director of Silent Storm?\n", "Document0 : unknown.\nselect : When?\n"):
+            assert new.encode([Message("user", text)]) == old.encode([Message("user", text)])
+        text = "step 1 : Who directed #1? = unknown\npredicted : unknown\nsearch : Who directed Silent Storm?\n"
+        assert new.encode([Message("user", text)]) == built.encode(text, add_special_tokens=False)
+        assert new.profile == "compact"
+    finally:
+        await old.aclose()
+        await new.aclose()
+    figures = json.loads((folder / "figures.json").read_text("utf-8"))
+    card = (folder / "README.md").read_text("utf-8")
+    for measured in figures["measured"]:
+        assert set(measured["arms"]["m-ask, greedy"]["f1_by_kind"]) == set(KINDS)
+        assert 0.15 <= measured["arms"]["m-ask, greedy"]["f1"] <= 0.45
+        assert measured["arms"]["m-ask, greedy"]["illegal"] < 0.05
+        assert measured["arms"]["m-ask, oracle"]["f1"] >= 0.95
+        assert f"{measured['arms']['m-ask, greedy']['f1']:.3f}" in card

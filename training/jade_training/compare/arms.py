@@ -7,9 +7,11 @@ and roles that do not learn are served by the start, greedily.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from jade_graph import plugins
+from jade_graph.credit import TURN_MODES
 from jade_graph.errors import unknown
 from jade_graph.types import Preset
 
@@ -34,8 +36,25 @@ def fixed_graph(jade: Preset, graph: str) -> Preset:
     return replace(jade, name=name, title=f"static: {graph}", plan=plan, sub_plan=parts or "R,AG", limits={"depth": 1})
 
 
+def turn_arms() -> Mapping[str, Arm]:
+    """M-ASK in each credit mode, Search-R1, and JADE's, from one start: by name, in the order of the report."""
+    jade, vanilla, asking, monolith = (
+        plugins.load("jade.presets", name) for name in ("jade", "vanilla-rag", "m-ask", "search-r1")
+    )
+    # Actions of microworld are short; room that is kept for long ones is taken from the documents.
+    monolith = replace(monolith, role_options={"SR": {"max_new_tokens": 48}})
+    arms = [
+        *(Arm(f"{p.name} start", f"{p.name}, no learning", p, learns=False) for p in (asking, monolith, jade)),
+        *(Arm(f"m-ask {mode}", f"M-ASK, credit {mode}", replace(asking, credit=mode)) for mode in TURN_MODES),
+        Arm("search-r1", "Search-R1: one role, one growing context", monolith),
+        Arm("vanilla-rag", "R,AG with a trained answerer", replace(vanilla, trainable=None), fixed=True),
+        Arm("jade", "JADE: planner and executors", jade),
+    ]
+    return {arm.name: arm for arm in arms}
+
+
 def all_arms() -> Mapping[str, Arm]:
-    """Every arm by name, in the order of the report."""
+    """Every arm of the joint comparison by name, in the order of the report."""
     jade: Preset = plugins.load("jade.presets", "jade")
     planner_only = replace(jade, name="decoupled", trainable=frozenset({"PL"}))
     arms = [
@@ -54,14 +73,45 @@ def all_arms() -> Mapping[str, Arm]:
 QUICK = ("start", "decoupled", "static R,AG", "static QR,R,DS,AG", "static QDS/R,DS,AG", "joint")
 
 
-def chosen(names: str | None, *, quick: bool) -> list[Arm]:
-    """Arms by their names, separated by semicolons ("static R,AG" holds a comma); None: the usual ones.
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """A set of arms that one report compares, with what they share.
+
+    Attributes:
+        start: the bundled model to start from.
+        quick: arms of the quick comparison.
+        settings: of `ImproveSettings`, where they differ from its defaults.
+    """
+
+    name: str
+    arms: Mapping[str, Arm]
+    start: str
+    quick: tuple[str, ...]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+def suites() -> Mapping[str, Suite]:
+    """By name: "joint", whether joint learning is worth it; "m-ask", turn loops and their credit."""
+    turned = turn_arms()
+    # A cost of calls would fall on the last action of a turn-credited run, and on none of those that made the calls.
+    shared = {"call_cost": 0.0, "iterations": 12, "questions": 12, "evaluate_every": 4}
+    return {
+        "joint": Suite("joint", all_arms(), "tiny-hasty", QUICK),
+        "m-ask": Suite("m-ask", turned, "tiny-ask", ("m-ask start", "m-ask turn", "vanilla-rag"), shared),
+    }
+
+
+def chosen(names: str | None, *, quick: bool, suite: str = "joint") -> list[Arm]:
+    """Arms of a suite by their names, separated by semicolons ("static R,AG" holds a comma); None: the usual ones.
 
     Raises:
-        UsageError: UNKNOWN_ARM.
+        UsageError: UNKNOWN_ARM, UNKNOWN_SUITE.
     """
-    arms = all_arms()
-    wanted = [n.strip() for n in names.split(";")] if names else list(QUICK if quick else arms)
+    known = suites()
+    if suite not in known:
+        raise unknown("suite", suite, known, code="UNKNOWN_SUITE")
+    arms = known[suite].arms
+    wanted = [n.strip() for n in names.split(";")] if names else list(known[suite].quick if quick else arms)
     for name in wanted:
         if name not in arms:
             raise unknown("arm", name, arms, code="UNKNOWN_ARM")

@@ -27,11 +27,16 @@ def compare(
     out: Annotated[Path, typer.Option(help="Folder of the comparison; the same goes on where it stopped.")] = Path(
         "compared"
     ),
+    suite: Annotated[
+        str, typer.Option(help="What is compared: joint (who learns), or m-ask (turn loops and their credit).")
+    ] = "joint",
     quick: Annotated[bool, typer.Option(help="One seed, fewer arms and updates, no sweep.")] = False,
     seeds: Annotated[int | None, typer.Option(min=1, help="Learning runs of each arm.")] = None,
     arms: Annotated[str | None, typer.Option(help='Some of them, by semicolons: "start;joint;static R,AG".')] = None,
     once: Annotated[str | None, typer.Option(help="Those that learn with the first seed alone.")] = None,
     iterations: Annotated[int | None, typer.Option(min=1, help="Updates of each learning run.")] = None,
+    questions: Annotated[int | None, typer.Option(min=1, help="Questions of each update; each is run 8 times.")] = None,
+    first_seed: Annotated[int, typer.Option(min=0, help="Seeds are this one and those after it.")] = 0,
     backbone: Annotated[
         str | None, typer.Option(help="The start: tiny, a folder, a hub id, or models:/NAME@ALIAS.")
     ] = None,
@@ -44,16 +49,17 @@ def compare(
 ) -> None:
     """Learn each arm from the same start under the same budget and report, with intervals, which claims hold.
 
-    Arms: no learning; planner only; executors only; all roles on each fixed graph; joint. Killed at any time, the same
-    command goes on where it stopped.
+    Arms of the suite "joint": no learning; planner only; executors only; all roles on each fixed graph; joint. Of the
+    suite "m-ask": M-ASK with each turn credit, Search-R1, R,AG and JADE. Killed at any time, the same command goes on
+    where it stopped.
     """
     from dataclasses import replace
 
     from jade_graph.config import load_config
     from jade_graph.manifest import manifest
     from jade_graph.sync import run_sync
-    from jade_training.compare import plots, report
-    from jade_training.compare.arms import all_arms, chosen, fixed_graph
+    from jade_training.compare import plots, report, turns
+    from jade_training.compare.arms import all_arms, chosen, fixed_graph, suites
     from jade_training.compare.run import CompareSettings, Comparison, Result
     from jade_training.improve.registering import start_of
     from jade_training.improve.settings import ImproveSettings
@@ -61,14 +67,16 @@ def compare(
 
     # A start that reads well leaves joint learning nothing to teach, and a start of one's own is meant.
     origin = load_config(config=cli.config_file, overrides=cli.overrides).origin("backbone")
-    cli.put("backbone", backbone or (START if origin == "default" else None))
-    wanted = chosen(arms, quick=quick)
-    improve = ImproveSettings(iterations=iterations or (QUICK_ITERATIONS if quick else ImproveSettings().iterations))
-    few = tuple(arm.name for arm in chosen(once, quick=quick)) if once else ()
-    settings = CompareSettings(tuple(range(seeds or (1 if quick else 3))), improve, once=few)
+    wanted = chosen(arms, quick=quick, suite=suite)
+    cli.put("backbone", backbone or (suites()[suite].start if origin == "default" else None))
+    given = {"iterations": iterations or (QUICK_ITERATIONS if quick else None), "questions": questions}
+    improve = ImproveSettings(**{**suites()[suite].settings, **{k: v for k, v in given.items() if v is not None}})
+    few = tuple(arm.name for arm in chosen(once, quick=quick, suite=suite)) if once else ()
+    all_seeds = tuple(range(first_seed, first_seed + (seeds or (1 if quick else 3))))
+    settings = CompareSettings(all_seeds, improve, once=few)
     if costs is not None:
         settings = replace(settings, costs=tuple(_numbers(costs)))
-    if quick or not sweep:
+    if quick or not sweep or suite != "joint":
         settings = replace(settings, costs=())
     data = [data_of(cli.config, spec) for spec in (train, dev, test)]
     for one, other in ((0, 1), (0, 2), (1, 2)):
@@ -94,6 +102,8 @@ def compare(
 
         async def everything() -> tuple[list[Result], dict[float, Result]]:
             found = await work.run(wanted)
+            if suite != "joint":
+                return found, {}
             jade = all_arms()["joint"].preset
             for plan in ("QR,R,AG", "QR,R,DS,AG"):
                 found.append(await work.measured(f"start {plan}", fixed_graph(jade, plan), start))
@@ -101,19 +111,25 @@ def compare(
             return found, swept
 
         results, swept = run_sync(everything())
-    told = report.compared(wanted, results, swept)
-    ceiling = run_sync(_ceiling(test))
-    command_line = "jade compare" + (" --quick" if quick else "") + (f" --seeds {seeds}" if seeds else "")
+    ceiling = run_sync(_ceiling(test, "jade" if suite == "joint" else "m-ask"))
+    command_line = "jade compare" + (f" --suite {suite}" if suite != "joint" else "") + (" --quick" if quick else "")
+    command_line += (f" --seeds {seeds}" if seeds else "") + (f" --first-seed {first_seed}" if first_seed else "")
+    command_line += f" --questions {questions}" if questions else ""
     command_line += (f" --iterations {iterations}" if iterations else "") + (f' --arms "{arms}"' if arms else "")
     command_line += (f' --once "{once}"' if once else "") + (f" --costs {costs}" if costs else "")
-    text = report.markdown(told, work.facts, command_line, ceiling)
+    if suite == "joint":
+        told = report.compared(wanted, results, swept)
+        text = report.markdown(told, work.facts, command_line, ceiling)
+    else:
+        told = turns.compared(wanted, results)
+        text = turns.markdown(told, work.facts, command_line, ceiling)
     (out / "report.md").write_text(text, encoding="utf-8")
     plots.curves(results, out / "curves.png")
-    plots.front(told["arms"], out / "front.png")
+    plots.front(told["arms"], out / "front.png", against="calls" if suite == "joint" else "prompt_tokens")
     told = {**told, "ceiling": ceiling, "facts": work.facts, "report": str(out / "report.md")}
     told["manifest"] = manifest(seeds=settings.seeds, compare=work.facts, command=command_line)
     (out / "report.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-    cli.out.result(report.summarized(told), lambda: _show(told))
+    cli.out.result(report.summarized(told) if suite == "joint" else told, lambda: _show(told))
 
 
 def _numbers(text: str) -> list[float]:
@@ -124,11 +140,10 @@ def _numbers(text: str) -> list[float]:
 
 
 QUICK_ITERATIONS = 12
-START = "tiny-hasty"
 
 
-async def _ceiling(test: str) -> float | None:
-    """F1 of the oracle that routes each question to its right plan; None where there is no oracle."""
+async def _ceiling(test: str, preset: str) -> float | None:
+    """F1 of the oracle in the preset's roles; None where there is no oracle."""
     if not test.startswith("microworld:"):
         return None
     from jade_graph.backbones.scripted import ScriptedBackbone
@@ -139,7 +154,7 @@ async def _ceiling(test: str) -> float | None:
 
     world, questions, _ = parse(test.removeprefix("microworld:"))
     oracle = ScriptedBackbone(OraclePolicy(world, questions), version="microworld-oracle")
-    rows = await evaluate(JadeGraph(oracle, retriever=WordSearch(world.passages)), questions)
+    rows = await evaluate(JadeGraph(oracle, preset=preset, retriever=WordSearch(world.passages)), questions)
     return sum(r.f1 or 0.0 for r in rows) / len(rows)
 
 
@@ -163,11 +178,13 @@ def _show(told: dict[str, Any]) -> list[Any]:
     shown: list[Any] = [table(columns, lines, title="F1 on the test world, greedy", right=" ".join(columns[1:]))]
     for claim in told["claims"]:
         f1 = claim["f1"]
-        mark = "holds" if claim["holds"] else "does not hold"
+        aim = ""
+        if "aim" in claim:
+            aim = f"; aim {claim['aim']:.2f}: {'holds' if claim['holds'] else 'does not hold'}"
         shown.append(
             Text(
-                f"joint - {claim['against']}: {f1['difference']:+.3f} F1 "
-                f"({f1['ci95'][0]:+.3f} to {f1['ci95'][1]:+.3f}); aim {claim['aim']:.2f}: {mark}"
+                f"{claim.get('ours', 'joint')} - {claim['against']}: {f1['difference']:+.3f} F1 "
+                f"({f1['ci95'][0]:+.3f} to {f1['ci95'][1]:+.3f}){aim}"
             )
         )
     if told["ceiling"] is not None:

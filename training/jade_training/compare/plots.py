@@ -12,6 +12,7 @@ from typing import Any
 from jade_training.compare.run import Result
 
 COLOURS = ("#0b6e99", "#c4550f", "#3f7d20", "#7b4ea3", "#b0183c", "#8a6d00", "#4d4d4d", "#d081b0", "#20808d")
+COSTS = {"calls": "calls of the language model per question", "prompt_tokens": "prompt tokens per question"}
 
 
 def curves(results: Sequence[Result], path: Path) -> None:
@@ -33,15 +34,15 @@ def curves(results: Sequence[Result], path: Path) -> None:
     _save(figure, axes, path)
 
 
-def front(arms: Mapping[str, Any], path: Path) -> None:
-    """F1 against calls per question on the test world, with 95 % intervals."""
+def front(arms: Mapping[str, Any], path: Path, *, against: str = "calls") -> None:
+    """F1 against a cost per question on the test world, "calls" or "prompt_tokens", with 95 % intervals."""
     figure, axes = _figure()
     for colour, (name, a) in zip(COLOURS * 3, arms.items(), strict=False):
         mean, (low, high) = a["f1"]["mean"], a["f1"]["ci95"]
-        calls = a["calls"]["mean"]
+        cost = a[against]["mean"]
         shape = "D" if name == "joint" else "s" if name.startswith("static") else "o"
         axes.errorbar(
-            calls,
+            cost,
             mean,
             yerr=[[max(0.0, mean - low)], [max(0.0, high - mean)]],
             fmt=shape,
@@ -49,7 +50,7 @@ def front(arms: Mapping[str, Any], path: Path) -> None:
             label=name,
             capsize=3,
         )
-    axes.set_xlabel("calls of the language model per question")
+    axes.set_xlabel(COSTS[against])
     axes.set_ylabel("F1 on the test world, greedy")
     _save(figure, axes, path)
 

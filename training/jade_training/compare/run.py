@@ -91,6 +91,7 @@ class Comparison:
         self.version = content_version(start)
         learns_microworld = train.name.startswith("microworld")
         self.replay = microworld_replay(Codec.from_folder(start).tokenizer) if learns_microworld else []
+        """Demonstrations of the roles that a planner may leave out; a loop calls all of its own."""
         self.facts = {
             "start": self.version, "train": train.name, "dev": dev.name, "test": test.name,
             "settings": {k: v for k, v in settings.as_dict().items() if k not in ("seeds", "costs", "once")},
@@ -135,9 +136,10 @@ class Comparison:
         if alpha is not None:
             settings = replace(settings, alpha=alpha, call_cost=0.0)
         began = time.monotonic()
+        replay = self.replay if arm.preset.loop is None else []
         improver = Improver(
             self.out / "arms" / name, self.start, self.train, self.dev, settings,
-            preset=arm.preset, replay=self.replay, progress=lambda p: self.tell(f"{arm.name}, seed {seed}", p),
+            preset=arm.preset, replay=replay, progress=lambda p: self.tell(f"{arm.name}, seed {seed}", p),
         )  # fmt: skip
         improved = await improver.run()
         minutes = (time.monotonic() - began) / 60

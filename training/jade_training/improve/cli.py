@@ -13,6 +13,7 @@ import typer
 
 from jade_graph.cli.command import Cli, command, single
 from jade_graph.cli.indexing import indexing
+from jade_graph.cli.taught import warn_untaught
 
 if TYPE_CHECKING:
     from jade_training.improve.loop import Improved, Progress
@@ -37,6 +38,10 @@ def improve(
     runs_per_plan: Annotated[int, typer.Option(min=1, help="Of these, runs that carry out each plan drawn.")] = 2,
     learning_rate: Annotated[float | None, typer.Option(min=0.0, help="Of AdamW, falling linearly.")] = None,
     estimator: Annotated[str | None, typer.Option(help="Advantages: tree, rloo, grpo or gae (a value head).")] = None,
+    credit: Annotated[
+        str | None,
+        typer.Option(help="Which action earned how much: turn, return_to_go, final ..; default: the preset's."),
+    ] = None,
     call_cost: Annotated[float, typer.Option(min=0.0, help="Cost of a model call, in units of F1.")] = 0.02,
     explore: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of root plans drawn uniformly.")] = 0.4,
     evaluate_every: Annotated[int, typer.Option(min=1, help="Iterations between evaluations.")] = 5,
@@ -54,6 +59,7 @@ def improve(
     """
     from dataclasses import replace
 
+    from jade_graph import plugins
     from jade_graph.sync import run_sync
     from jade_training.improve.holding import microworld_replay
     from jade_training.improve.loop import Improver
@@ -64,6 +70,7 @@ def improve(
 
     for name, value in (("preset", preset), ("backbone", backbone), ("corpus", corpus), ("seed", seed)):
         cli.put(name, value)
+    warn_untaught(cli)
     chosen: dict[str, Any] = {"learning_rate": learning_rate, "estimator": estimator}
     settings = ImproveSettings(
         preset=cli.settings.preset,
@@ -72,6 +79,7 @@ def improve(
         runs_per_question=runs_per_question,
         runs_per_plan=runs_per_plan,
         explore=explore,
+        credit=credit,
         call_cost=call_cost,
         evaluate_every=evaluate_every,
         seed=cli.settings.seed,
@@ -86,7 +94,7 @@ def improve(
     if fresh:
         shutil.rmtree(out, ignore_errors=True)
     replay = []
-    if dataset.startswith(MICROWORLD):
+    if dataset.startswith(MICROWORLD) and plugins.load("jade.presets", settings.preset).loop is None:
         from jade_graph.backbones.codec import Codec
 
         replay = microworld_replay(Codec.from_folder(start).tokenizer, seed=settings.seed)

@@ -12,7 +12,7 @@ import random
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,7 @@ from jade_graph.rollouts import collect
 from jade_graph.store import RunStore
 from jade_graph.types import Preset, Question, Retriever, Run, Sampling
 from jade_training.improve.figures import rollout_figures, routing_bits
-from jade_training.improve.settings import ImproveSettings
+from jade_training.improve.settings import ImproveSettings, writes_plans
 from jade_training.improve.watchdog import Thresholds, Verdict, judge
 from jade_training.trainer import PPOTrainer
 
@@ -124,6 +124,7 @@ class Improver:
             "preset": self.preset.name,
             "trainable": sorted(self.preset.trainable) if self.preset.trainable is not None else None,
             "plan": self.preset.plan,
+            "credit": self.settings.credit or self.preset.credit,
             "model": content_version(self.source),
             "train": train.name,
             "held_out": held_out.name,
@@ -135,8 +136,9 @@ class Improver:
         """Iterate to the end, or until the watchdog stops it."""
         began = time.monotonic()
         s = self.settings
-        ppo = replace(s.ppo, seed=s.seed, updates=s.iterations)
-        trainer = PPOTrainer(self.source, ppo, roles=self.preset.trainable, replay=self.replay, bank=self.bank)
+        trainer = PPOTrainer(
+            self.source, s.ppo_of(self.preset), roles=self.preset.trainable, replay=self.replay, bank=self.bank
+        )
         if self.done:
             trainer.load_checkpoint(self._iteration(self.done - 1) / "checkpoint")
         codec = Codec.from_folder(self.source)
@@ -183,8 +185,8 @@ class Improver:
                 seed=s.seed,
                 concurrency=s.concurrency,
                 sampling={"temperature": s.temperature},
-                explore=s.explore if self.preset.plan is None else 0.0,
-                runs_per_plan=s.runs_per_plan if self.preset.trainable != frozenset({"PL"}) else 1,
+                explore=s.explore if writes_plans(self.preset) else 0.0,
+                runs_per_plan=s.runs_per_plan if self._branches() else 1,
                 progress=count,
                 store=store,
             )
@@ -222,6 +224,10 @@ class Improver:
         self.evaluations[at] = evaluation_figures(rows)
 
     # --- parts --------------------------------------------------------------------------------------------------------
+    def _branches(self) -> bool:
+        """Whether runs share plans: where there are any, and executors that learn to carry them out."""
+        return self.preset.loop is None and self.preset.trainable != frozenset({"PL"})
+
     def _questions(self, i: int) -> list[Question]:
         """Those of an iteration: the data set is gone through in a new order each time it is exhausted."""
         n, found = len(self.train.questions), list[Question]()

@@ -6,10 +6,11 @@ Invariant: two learning runs with equal settings, data and starting weights make
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from jade_graph.errors import ConfigError
+from jade_graph.credit import MODES
+from jade_graph.errors import ConfigError, unknown
 from jade_graph.manifest import cpu_flags
 from jade_graph.rewards import RewardSpec
 from jade_graph.types import Preset
@@ -51,6 +52,7 @@ class ImproveSettings:
         call_cost: what a call of the language model costs, in units of F1; it rises linearly from nothing between the
             iterations `cost_from` and `cost_to` (shares of all), because a plan that takes many calls cannot pay before
             its executors work.
+        credit: which action earned how much, a mode of `jade_graph.credit`; None: the preset's.
         format_penalty: of an illegal action, to its own role; None: the preset's.
         alpha, beta: turn and retrieval cost of the paper; None: the preset's.
         evaluate_every: iterations between evaluations; the last is always evaluated.
@@ -70,6 +72,7 @@ class ImproveSettings:
     call_cost: float = 0.02
     cost_from: float = 0.2
     cost_to: float = 0.6
+    credit: str | None = None
     format_penalty: float | None = -0.3
     alpha: float | None = None
     beta: float | None = None
@@ -94,12 +97,25 @@ class ImproveSettings:
         ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"improve: {name} is {getattr(self, name)!r}, below 1.", code="CONFIG_VALUE")
+        if self.credit is not None and self.credit not in MODES:
+            raise unknown("credit mode", self.credit, MODES, code="UNKNOWN_CREDIT_MODE")
         if self.ppo.estimator != "gae" and self.runs_per_question < 2:
             raise ConfigError(
                 f"the estimator {self.ppo.estimator!r} compares runs of one question, and there is one of each.",
                 code="CONFIG_VALUE",
                 hint="--runs-per-question 4, or the estimator gae",
             )
+
+    def ppo_of(self, preset: Preset) -> PPOConfig:
+        """The settings of this preset's updates: its credit, and no comparison of plans where no planner writes any."""
+        plans = self.ppo.plan_temperature if writes_plans(preset) else None
+        return replace(
+            self.ppo,
+            seed=self.seed,
+            updates=self.iterations,
+            credit=self.credit or preset.credit,
+            plan_temperature=plans,
+        )
 
     def cost(self, iteration: int) -> float:
         """What a call costs in an iteration."""
@@ -121,3 +137,8 @@ class ImproveSettings:
 
     def as_dict(self) -> dict[str, Any]:
         return {**asdict(self), "ppo": self.ppo.as_dict()}
+
+
+def writes_plans(preset: Preset) -> bool:
+    """Whether a planner draws the workflow of a question: not in a loop, and not where the preset fixes it."""
+    return preset.loop is None and preset.plan is None

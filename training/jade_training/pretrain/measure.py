@@ -62,7 +62,7 @@ async def measure(
         if progress is not None:
             progress(name)
         graph = JadeGraph(served, preset=preset, retriever=retriever, sampling=sampling)
-        arms[name] = _figures(await evaluate(graph, questions))
+        arms[name] = arm_figures(await evaluate(graph, questions))
     table: PlanTable = await plan_table(
         world, questions, retriever, backbone=backbone, plans=(*PLANS, *PARTS), progress=progress
     )
@@ -75,7 +75,8 @@ async def measure(
     }
 
 
-def _figures(rows: list[Row]) -> dict[str, Any]:
+def arm_figures(rows: list[Row]) -> dict[str, Any]:
+    """F1, by kind too, calls, illegal actions, failures and plans of an evaluation."""
     calls = sum(r.calls for r in rows)
     kinds = [k for k in KINDS if any(r.type == k for r in rows)]
     return {

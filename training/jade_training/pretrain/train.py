@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from jade_graph.errors import UsageError
 from jade_training.pretrain.batches import Curriculum
 from jade_training.pretrain.loss import backward
 from jade_training.pretrain.model import build_model, hold_constant
-from jade_training.pretrain.tokenizer import build_tokenizer
+from jade_training.pretrain.tokenizer import ROLES, build_tokenizer
 
 if TYPE_CHECKING:
     import torch
@@ -220,7 +220,7 @@ def _hasten(out: Path, tokenizer: Any, settings: Settings, progress: Callable[[P
     return tokens
 
 
-def export(model: Any, tokenizer: Any, out: Path, *, name: str = "jade-tiny") -> None:
+def export(model: Any, tokenizer: Any, out: Path, *, name: str = "jade-tiny", roles: Sequence[str] = ROLES) -> None:
     """Write weights (bfloat16 safetensors), tokenizer and `jade.json`, from which the backbone takes its profile."""
     import torch
 
@@ -238,6 +238,7 @@ def export(model: Any, tokenizer: Any, out: Path, *, name: str = "jade-tiny") ->
         "max_context": model.config.max_position_embeddings,
         "known_vocabulary": True,
         "corpus": "microworld",
+        "roles": list(roles),
     }
     (out / "jade.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
 
