@@ -3,7 +3,8 @@
 Invariant: it computes what transformers computes, from the model's own weights, with gradients; `FastTrunk.of` gives
 None for every model that it does not know, and `forward.Reader` compares it with the model before it is used.
 
-What is saved against the stock pass: the last layer works at the action positions only, projections that read the same
+What is saved against the stock pass: the last layer works at the action positions only, a prompt that actions share is
+read once, projections that read the same
 input are one matrix product, attention is two matrix products with a softmax between (on a CPU the backward of the
 fused kernel is slower), and norm, rotation and gate have their gradients written out: elementwise passes over memory
 cost more than the products here.
@@ -22,7 +23,7 @@ from torch.nn import functional
 from jade_graph.backbones.lean import LeanModel
 
 if TYPE_CHECKING:
-    from jade_training.forward import Packed
+    from jade_training.forward import Branched, Packed
 
 Linear = tuple[Tensor, Tensor | None]
 
@@ -45,33 +46,53 @@ class FastTrunk:
 
         The latter are among the former: what predicts an action's first token.
         """
+        length, first = packed.ids.shape[1], packed.last
+        # A shorter action's spare places ask again.
+        asked = first[:, None] + torch.minimum(torch.arange(int(packed.lengths.max())), packed.lengths[:, None] - 1)
+        within = packed.columns - 1 - first[packed.rows]
+        seen = torch.ones(length, length, dtype=torch.bool).tril()
+        x = self._states(packed.ids, torch.arange(length), seen, asked)[packed.rows, within]
+        starts = torch.cumsum(packed.lengths, 0) - packed.lengths
+        x = self._last_norm(x)
+        return x, x[starts]
+
+    def branches(self, branched: Branched) -> Tensor:
+        """Final hidden states (N, width) before each token of actions that share a prompt, which is read once."""
+        own = branched.own[:, :, None] == branched.own[:, None]
+        length = branched.ids.shape[1]
+        seen = torch.ones(length, length, dtype=torch.bool).tril() & (own | (branched.own == 0)[:, None])
+        x = self._states(branched.ids, branched.positions, seen, branched.asked)
+        return self._last_norm(x[branched.rows, branched.within])
+
+    def _states(self, ids: Tensor, positions: Tensor, seen: Tensor, asked: Tensor) -> Tensor:
+        """States (R, A, width) before the last norm, at the columns `asked` (R, A) of `ids` (R, L).
+
+        Args:
+            positions: of each column, (L,) or (R, L). seen: what a column looks at, (L, L) or (R, L, L).
+        """
         lean, layers = self._lean, self._lean.layers()
-        count, length = packed.ids.shape
-        cos, sin = (table[:, None].to(self._dtype) for table in lean.rotary(length))
-        x = lean.model.model.embed_tokens(packed.ids)
-        past = torch.full((length, length), float("-inf"), dtype=self._dtype).triu(1)
+        count, length = ids.shape
+        cos, sin = (table[:, None].to(self._dtype)[positions] for table in lean.rotary(length))
+        x = lean.model.model.embed_tokens(ids)
+        past = torch.zeros(seen.shape, dtype=self._dtype).masked_fill_(~seen, float("-inf"))
+        heads = past if past.ndim == 2 else past.repeat_interleave(lean.heads, 0)
         for layer in layers[:-1]:
             h = self._norm(x, layer.norm)
             q, k, v = self._linear(h, layer.q, layer.k, layer.v)
-            a = self._attend(layer, q, k, v, (cos, sin), (cos, sin), past)
+            a = self._attend(layer, q, k, v, (cos, sin), (cos, sin), heads)
             x = self._finish(layer, x, a)
-        layer, first = layers[-1], packed.last
-        # In the last layer only what predicts an action token asks; a shorter action's spare places ask again.
-        longest = int(packed.lengths.max())
-        asked = first[:, None] + torch.minimum(torch.arange(longest), packed.lengths[:, None] - 1)
+        # In the last layer only what predicts an action token asks.
+        layer, rows = layers[-1], torch.arange(count)[:, None]
         h = self._norm(x, layer.norm)
         k, v = self._linear(h, layer.k, layer.v)
-        rows = torch.arange(count)[:, None]
         [q] = self._linear(h[rows, asked], layer.q)
-        past = torch.zeros(count, longest, length, dtype=self._dtype)
-        past.masked_fill_(torch.arange(length) > asked[:, :, None], float("-inf"))
-        past = past.repeat_interleave(lean.heads, 0)
-        a = self._attend(layer, q, k, v, (cos[asked], sin[asked]), (cos, sin), past)
-        within = packed.columns - 1 - first[packed.rows]
-        x = self._finish(layer, x[packed.rows, packed.columns - 1], a[packed.rows, within])
-        x = _norm(x, lean.model.model.norm.weight, lean.eps, torch.float32)
-        starts = torch.cumsum(packed.lengths, 0) - packed.lengths
-        return x, x[starts]
+        at = (cos[asked], sin[asked]) if positions.ndim == 1 else (cos[rows, asked], sin[rows, asked])
+        past = past[asked] if past.ndim == 2 else past[rows, asked]
+        a = self._attend(layer, q, k, v, at, (cos, sin), past.repeat_interleave(lean.heads, 0))
+        return self._finish(layer, x[rows, asked], a)
+
+    def _last_norm(self, x: Tensor) -> Tensor:
+        return _norm(x, self._lean.model.model.norm.weight, self._lean.eps, torch.float32)
 
     def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
         return _norm(x, weight, self._lean.eps, self._dtype)

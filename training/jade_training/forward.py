@@ -64,6 +64,48 @@ def pack(pairs: Sequence[Pair], device: torch.device | str = "cpu") -> Packed:
     return Packed(*(torch.from_numpy(part).to(device) for part in parts))
 
 
+@dataclass(frozen=True, slots=True)
+class Branched:
+    """G prompts with several actions each, which do not see one another: prompt and actions in one row of length L.
+
+    Attributes:
+        ids, positions: (G, L); each action's positions go on from the prompt's.
+        own: (G, L); 0 in the prompt, else the number of the action. Padding is an action of its own.
+        rows, within: of each action token (N,): its row, and which of the row's `asked` predicts it.
+        asked: columns (G, A) that predict an action token; spare places repeat the first.
+    """
+
+    ids: Tensor
+    positions: Tensor
+    own: Tensor
+    rows: Tensor
+    within: Tensor
+    asked: Tensor
+
+
+def branch(groups: Sequence[tuple[Sequence[int], Sequence[Sequence[int]]]]) -> Branched:
+    """Lay prompts and their actions out, in the order in which `pack` has the tokens of the pairs."""
+    length = max(len(prompt) + sum(map(len, actions)) for prompt, actions in groups)
+    ids, positions = (np.zeros((len(groups), length), dtype=np.int64) for _ in range(2))
+    own = np.full((len(groups), length), -1, dtype=np.int64)
+    asked: list[list[int]] = []
+    for g, (prompt, actions) in enumerate(groups):
+        column = len(prompt)
+        ids[g, :column], positions[g, :column], own[g, :column] = prompt, np.arange(column), 0
+        asked.append([])
+        for number, action in enumerate(actions, start=1):
+            end = column + len(action)
+            ids[g, column:end], own[g, column:end] = action, number
+            positions[g, column:end] = len(prompt) + np.arange(len(action))
+            asked[-1] += [len(prompt) - 1, *range(column, end - 1)]
+            column = end
+    counts = [len(each) for each in asked]
+    rows = np.repeat(np.arange(len(groups)), counts)
+    within = np.concatenate([np.arange(count) for count in counts])
+    padded = np.array([each + [each[0]] * (max(counts) - len(each)) for each in asked])
+    return Branched(*map(torch.from_numpy, (ids, positions, own, rows, within, padded)))
+
+
 def chunks(lengths: Sequence[int], tokens: int) -> list[list[int]]:
     """Indices sorted by length, cut into groups that padded hold at most `tokens` tokens (or one row).
 
@@ -121,6 +163,17 @@ class Reader:
                 hidden, logits = out.hidden_states[-1], out.logits[packed.rows, packed.columns - 1]
         return logits, hidden[every, packed.last]
 
+    def actions(self, groups: Sequence[tuple[Sequence[int], Sequence[Sequence[int]]]], packed: Packed) -> Tensor:
+        """Logits (N, vocabulary) at the action tokens of prompts with several actions each.
+
+        Args:
+            packed: the same pairs of prompt and action, in this order; read as they are where `fast` is not.
+        """
+        if self._fast is None:
+            return self(packed)[0]
+        logits: Tensor = self._head(self._fast.branches(branch(groups)))
+        return logits
+
     def hidden(self, packed: Packed) -> Tensor:
         """Hidden states (R, width) at the last prompt tokens alone."""
         if self._fast is not None:
@@ -156,11 +209,12 @@ class Reader:
             return False
         states, last = exact(packed)
         hidden = self._trunk(input_ids=packed.ids, use_cache=False).last_hidden_state
-        theirs = hidden[packed.rows, packed.columns - 1], hidden[torch.arange(len(pairs)), packed.last]
-        return all(
-            torch.allclose(a, b, rtol=1e-4, atol=1e-4 * float(b.abs().max()))
-            for a, b in zip((states, last), theirs, strict=True)
-        )
+        asked = hidden[packed.rows, packed.columns - 1]
+        found = [(states, asked), (last, hidden[torch.arange(len(pairs)), packed.last])]
+        groups = [(prompt, [action, action[:1]]) for prompt, action in pairs]
+        again = torch.cat([torch.cat([part, part[:1]]) for part in torch.split(asked, packed.lengths.tolist())])
+        found.append((exact.branches(branch(groups)), again))
+        return all(torch.allclose(a, b, rtol=1e-4, atol=1e-4 * float(b.abs().max())) for a, b in found)
 
 
 def distribution(logits: Tensor, temperature: Tensor) -> Tensor:

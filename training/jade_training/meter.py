@@ -132,7 +132,7 @@ class Meter:
             "value_loss": t["value"] / steps,
             "replay_nll": t["replay"] / steps,
             "bank_kl": t["bank"] / steps,
-            "plan_kl": t["plans"] / steps,
+            "plan_loss": t["plans"] / steps,
             "grad_norm": float(np.mean(self.norms)) if self.norms else 0.0,
             "steps": float(self.steps),
             "stopped_early": float(self.stopped),

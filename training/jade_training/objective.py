@@ -18,7 +18,7 @@ from jade_training import ppo
 from jade_training.advantages import Estimate
 from jade_training.forward import Packed, Pair, Reader, chunks, distribution, pack
 from jade_training.meter import Meter
-from jade_training.plans import Comparison, preference_loss
+from jade_training.plans import Comparison, regression_loss
 from jade_training.ppo import PPOConfig
 from jade_training.rows import Row
 from jade_training.value import ValueHead
@@ -193,8 +193,8 @@ class Objective:
 
     def _plan_loss(self, at: Sequence[int], count: int) -> Tensor:
         batch, eta = [self.plans[i] for i in at], self.config.plan_temperature
-        loss = preference_loss(self.reader, batch, eta or 1.0, self.device, self.config.plan_nll) / count
-        self.meter.held("plans", loss.detach(), sum(c.length for c in batch))
+        loss = regression_loss(self.reader, batch, eta or 1.0, self.device, self.config.plan_mass) / count
+        self.meter.held("plans", loss.detach(), sum(c.length(self.reader.fast) for c in batch))
         return self.config.plan_coef * loss
 
     def _held_loss(self, kind: str, at: Sequence[int], count: int) -> Tensor:

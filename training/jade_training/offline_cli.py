@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 train_app, sft_app = single(), single()
-SHOWN = ("reward", "rows", "gradient_tokens", "kl_old", "clip_fraction", "entropy", "grad_norm", "plan_kl", "seconds")
+SHOWN = ("reward", "rows", "gradient_tokens", "kl_old", "clip_fraction", "entropy", "grad_norm", "plan_loss", "seconds")
 
 
 @command(train_app, "train")

@@ -4,11 +4,12 @@ Invariant: a comparison is made of recorded ids and outcomes alone, and holds wh
 probability of the past enters it. So comparisons can be remembered, and rare plans, explored ones, teach as much as
 frequent ones.
 
-For a question x with tried plans j and mean outcomes R_j, the planner that maximises E[R] + eta H(plan) has the
-probabilities q_j ~ exp(R_j / eta) among them (maximum-entropy control: Ziebart 2010, section 5; with a reference policy
-as prior it is eq. 4 of Rafailov et al. 2023). The loss is the cross-entropy between q and the planner's own
-probabilities, renormalised over the tried plans (with given rewards: InfoNCA, Chen et al. 2024, eq. 9). The policy
-gradient weighs a plan by its probability, and no longer sees one that has become rare.
+For a question with tried plans j and expected outcomes R_j, the planner that maximises E[R] + eta H(plan) has
+probabilities proportional to exp(R_j / eta) (maximum-entropy control: Ziebart 2010, section 5). So differences of its
+log-probabilities, times eta, are differences of outcomes, and the loss is that regression (Gao et al. 2024, REBEL, with
+the uniform prior; path consistency of one step: Nachum et al. 2017). It is linear in the outcomes before it is squared,
+so its minimum is right however few runs stand for an R_j. The cross-entropy to exp(R_j / eta) is not: it believes the
+luck of single runs. The policy gradient weighs a plan by its probability, and no longer sees one that has become rare.
 """
 
 from __future__ import annotations
@@ -50,10 +51,9 @@ class Comparison:
     def pairs(self) -> list[Pair]:
         return [(self.prompt, plan) for plan in self.plans]
 
-    @property
-    def length(self) -> int:
-        """Tokens that a pass reads."""
-        return sum(len(self.prompt) + len(plan) for plan in self.plans)
+    def length(self, shared: bool) -> int:
+        """Tokens that a pass reads; `shared`: where it reads the prompt once (`Reader.fast`)."""
+        return len(self.prompt) * (1 if shared else len(self.plans)) + sum(map(len, self.plans))
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON can hold it; `from_dict` reads it back."""
@@ -89,30 +89,34 @@ def comparisons(rows: Sequence[Row], update: int) -> list[Comparison]:
     return found
 
 
-def preference_loss(
-    reader: Reader, batch: Sequence[Comparison], eta: float, device: torch.device, nll: float = 0.0
+def regression_loss(
+    reader: Reader, batch: Sequence[Comparison], eta: float, device: torch.device, mass: float = 0.0
 ) -> Tensor:
-    """Sum over comparisons of KL(q || p), q ~ exp(worth / eta) and p the policy's, both over the tried plans.
+    """Sum over comparisons and their plans j of (eta (s_j - mean s) - (R_j - mean R))^2 / eta, s the policy's log pi.
 
-    `nll` times the negative log-likelihood of q's plans is added, per token: p alone is blind to the probability that
-    all tried plans together lose to what is no plan (Pang et al. 2024, eq. 1).
+    `mass` times -log sum_j pi_j is added: the differences alone are blind to the probability that all tried plans
+    together lose to what is no plan.
     """
     packed = pack([pair for c in batch for pair in c.pairs], device)
     sizes = torch.tensor([len(c.plans) for c in batch], device=device)
     owner = torch.repeat_interleave(torch.arange(len(batch), device=device), sizes)
     temperature = torch.tensor([c.temperature for c in batch], device=device)[owner]
-    logs = distribution(reader(packed)[0], temperature[packed.rows])
+    logits = reader.actions([(c.prompt, c.plans) for c in batch], packed)
+    logs = distribution(logits, temperature[packed.rows])
     tokens = logs.gather(-1, packed.targets[:, None]).squeeze(-1)
     scores = torch.zeros(len(owner), device=device).index_add(0, packed.rows, tokens)
-    worth = torch.tensor([w for c in batch for w in c.worth], device=device)
-    q = _normalised(worth / eta, owner, len(batch))
-    loss = (q.exp() * (q - _normalised(scores, owner, len(batch)))).sum()
-    return loss - nll * (q.exp() * scores / packed.lengths).sum() if nll else loss
+    worth = torch.tensor([w for c in batch for w in c.worth], dtype=torch.float32, device=device)
+    loss = (eta * _centred(scores, owner, sizes) - _centred(worth, owner, sizes)).square().sum() / eta
+    return loss - mass * _log_sum(scores, owner, len(batch)).sum() if mass else loss
 
 
-def _normalised(logits: Tensor, owner: Tensor, groups: int) -> Tensor:
-    """Log-softmax (R,) of logits (R,) within each group."""
+def _centred(numbers: Tensor, owner: Tensor, sizes: Tensor) -> Tensor:
+    """Numbers (R,) less the mean of their group."""
+    sums = torch.zeros(len(sizes), device=numbers.device).index_add(0, owner, numbers)
+    return numbers - (sums / sizes)[owner]
+
+
+def _log_sum(logits: Tensor, owner: Tensor, groups: int) -> Tensor:
+    """Log of the summed exponentials of each group (G,) of logits (R,)."""
     top = torch.full((groups,), -torch.inf, device=logits.device).scatter_reduce(0, owner, logits.detach(), "amax")
-    shifted = logits - top[owner]
-    total = torch.zeros(groups, device=logits.device).index_add(0, owner, shifted.exp())
-    return shifted - total.log()[owner]
+    return top + torch.zeros(groups, device=logits.device).index_add(0, owner, (logits - top[owner]).exp()).log()

@@ -52,8 +52,9 @@ class PPOConfig:
             prompt instead, and this is eta of `jade_training.plans`, in units of reward.
         plan_coef, plan_memory, plan_questions: weight of that loss, for how many updates a comparison is remembered,
             and how many a mini-batch.
-        plan_nll: weight of the better plans' own likelihood in that loss; it keeps plans legal.
-        credit: which reward each action of a run is given: a mode of `jade_graph.credit` ("gae" only).
+        plan_mass: weight of the log-probability of all tried plans together in that loss; it keeps plans legal.
+        credit: which reward each action of a run is given: a mode of `jade_graph.credit`. Without values (all
+            estimators but "gae") only the turn modes tell actions apart, turn by turn: `jade_training.turnwise`.
         inherit_penalties: whether earlier actions of a run share the format penalties of later ones ("gae" only).
         gamma, lam: discount and GAE's lambda [1, 1]: 1, 1 is the Monte-Carlo return minus the value.
         whitening: advantages to mean 0 and std 1 "per_role" (a role with small advantages learns as fast as others),
@@ -93,7 +94,7 @@ class PPOConfig:
     plan_coef: float = 1.0
     plan_memory: int = 6
     plan_questions: int = 36
-    plan_nll: float = 0.5
+    plan_mass: float = 0.1
     credit: str = "terminal_gae"
     inherit_penalties: bool = False
     gamma: float = 1.0

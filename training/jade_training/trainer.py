@@ -219,7 +219,7 @@ class PPOTrainer(BaseTrainer):
         o = self.objective
         lengths = {
             "rows": [r.length for r in o.rows],
-            "plans": [c.length for c in o.plans],
+            "plans": [c.length(o.reader.fast) for c in o.plans],
             "replay": [len(p) + len(a) for p, a in o.replay],
             "bank": [len(p) + len(a) for p, a in o.bank],
         }
