@@ -55,7 +55,15 @@ def test_what_was_written_for_one_prompt_is_compared_by_mean_outcome():
     ]  # fmt: skip
     found = comparisons(rows, 4)
     assert found == [
-        Comparison("q", (5, 6), ((1,), (2,), (8,)), (0.5, pytest.approx(-0.1), pytest.approx(-0.4)), 1.0, 4)
+        Comparison(
+            "q",
+            (5, 6),
+            ((1,), (2,), (8,)),
+            (0.5, pytest.approx(-0.1), pytest.approx(-0.4)),
+            (True, True, False),
+            1.0,
+            4,
+        )
     ]
     assert comparisons(rows[::-1], 4) == found
     assert Comparison.from_dict(found[0].as_dict()) == found[0]
@@ -64,7 +72,7 @@ def test_what_was_written_for_one_prompt_is_compared_by_mean_outcome():
 def test_the_loss_is_the_regression_of_log_probabilities_on_outcomes(trainer, planned):
     prompt, plans = planned
     worth, eta, temperature = np.array((0.3, 0.1, 0.0)), 0.2, 0.6
-    batch = [Comparison("q", prompt, plans, tuple(worth), temperature, 0)]
+    batch = [Comparison("q", prompt, plans, tuple(worth), (True,) * 3, temperature, 0)]
     logp = scores(trainer, prompt, plans, temperature)
     residual = eta * (logp - logp.mean()) - (worth - worth.mean())
     found = float(regression_loss(Reader(trainer.model), batch, eta, CPU).detach())
@@ -77,8 +85,8 @@ def test_a_planner_that_is_already_right_gets_no_gradient_and_batching_changes_n
     prompt, plans = planned
     eta = 0.25
     right = tuple(float(x) for x in eta * scores(trainer, prompt, plans))
-    settled = Comparison("q", prompt, plans, right, 1.0, 0)
-    other = Comparison("z", prompt[:-1], plans[:2], (1.0, 0.0), 0.7, 0)
+    settled = Comparison("q", prompt, plans, right, (True,) * 3, 1.0, 0)
+    other = Comparison("z", prompt[:-1], plans[:2], (1.0, 0.0), (True, True), 0.7, 0)
     reader = Reader(trainer.model)
     loss = regression_loss(reader, [settled], eta, CPU)
     loss.backward()
@@ -90,11 +98,30 @@ def test_a_planner_that_is_already_right_gets_no_gradient_and_batching_changes_n
     )
 
 
+def test_what_is_no_plan_is_pushed_down_and_never_up(trainer, planned):
+    prompt, plans = planned
+    reader = Reader(trainer.model)
+
+    def loss(worth, legal):
+        return float(regression_loss(reader, [Comparison("q", prompt, plans, worth, legal, 1.0, 0)], 0.1, CPU).detach())
+
+    logp = scores(trainer, prompt, plans)
+    settled = tuple(0.1 * logp[:2])
+    alone = loss((*settled, 0.0), (True, True, True))
+    assert loss((*settled, max(settled) + 50), (True, True, False)) == pytest.approx(0, abs=1e-4)  # too rare: so be it
+    low = loss((*settled, min(settled) - 3), (True, True, False))
+    assert low > 1  # too frequent
+    assert alone > 0
+    # linear far out: no single text rules a mini-batch
+    lower = loss((*settled, min(settled) - 6), (True, True, False))
+    assert lower - low == pytest.approx(2 * 3 / 0.1, rel=1e-3)
+
+
 def test_a_prompt_that_plans_share_is_read_once_with_the_same_gradient(trainer, planned, monkeypatch):
     prompt, plans = planned
     batch = [
-        Comparison("q", prompt, plans, (0.3, 0.1, 0.0), 0.6, 0),
-        Comparison("z", prompt[:-2], plans[1:], (0, 1), 1, 0),
+        Comparison("q", prompt, plans, (0.3, 0.1, 0.0), (True, True, False), 0.6, 0),
+        Comparison("z", prompt[:-2], plans[1:], (0, 1), (True, True), 1, 0),
     ]
     reader = Reader(trainer.model)
     assert reader.fast

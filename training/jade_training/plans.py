@@ -36,6 +36,7 @@ class Comparison:
         prompt: token ids (P,) that the planner read.
         plans: token ids of each distinct plan (K, ragged), K >= 2; with the end token.
         worth: mean outcome of the runs of each plan (K,), in units of reward.
+        legal: whether each is a plan at all (K,); at least one is.
         temperature: that plans are drawn at.
         update: in which it was recorded.
     """
@@ -44,6 +45,7 @@ class Comparison:
     prompt: tuple[int, ...]
     plans: tuple[tuple[int, ...], ...]
     worth: tuple[float, ...]
+    legal: tuple[bool, ...]
     temperature: float
     update: int
 
@@ -62,14 +64,17 @@ class Comparison:
     @classmethod
     def from_dict(cls, told: dict[str, Any]) -> Comparison:
         plans = tuple(map(tuple, told["plans"]))
-        return cls(**{**told, "prompt": tuple(told["prompt"]), "plans": plans, "worth": tuple(told["worth"])})
+        told = {"legal": (True,) * len(plans), **told}
+        parts = {name: tuple(told[name]) for name in ("prompt", "worth", "legal")}
+        return cls(**{**told, **parts, "plans": plans})
 
 
 def comparisons(rows: Sequence[Row], update: int) -> list[Comparison]:
     """The comparisons in the planner's rows: of what it wrote for the same prompt in the runs of a question.
 
-    A root has the same prompt in all of them, a sub-question where it was worded alike. One plan alone gives none. What
-    is no plan earned what the fallback did in its place, which is not to its credit: it is worth less than the worst.
+    A root has the same prompt in all of them, a sub-question where it was worded alike. One plan alone gives none, nor
+    does a prompt for which nothing legal was written. What is no plan earned what the fallback did in its place, which
+    is not to its credit: it is worth less than the worst.
     """
     asked: dict[tuple[str, tuple[int, ...]], dict[tuple[int, ...], list[Row]]]
     asked = defaultdict(lambda: defaultdict(list))
@@ -77,43 +82,55 @@ def comparisons(rows: Sequence[Row], update: int) -> list[Comparison]:
         asked[row.question_id, row.prompt][row.action].append(row)
     found: list[Comparison] = []
     for (question, _), tried in asked.items():
-        if len(tried) < 2:
-            continue
         first = next(iter(tried.values()))[0]
+        legal = tuple(own[0].valid for own in tried.values())
+        if len(tried) < 2 or not any(legal):
+            continue
         worth = [float(np.mean([r.outcome + r.local for r in own])) for own in tried.values()]
-        least = min(worth)
+        least = min(w for w, valid in zip(worth, legal, strict=True) if valid)
         for i, own in enumerate(tried.values()):
-            if not own[0].valid:
+            if not legal[i]:
                 worth[i] = least + float(np.mean([r.local for r in own]))
-        found.append(Comparison(question, first.prompt, tuple(tried), tuple(worth), first.temperature, update))
+        found.append(Comparison(question, first.prompt, tuple(tried), tuple(worth), legal, first.temperature, update))
     return found
 
 
 def regression_loss(
     reader: Reader, batch: Sequence[Comparison], eta: float, device: torch.device, mass: float = 0.0
 ) -> Tensor:
-    """Sum over comparisons and their plans j of (eta (s_j - mean s) - (R_j - mean R))^2 / eta, s the policy's log pi.
+    """Sum over comparisons and their plans j of huber(r_j) / eta, r_j = eta (s_j - mean s) - (R_j - mean R).
 
-    `mass` times -log sum_j pi_j is added: the differences alone are blind to the probability that all tried plans
-    together lose to what is no plan.
+    s is the policy's log-probability, the means are of legal plans. huber(r) is r^2 up to 1, then 2 |r| - 1, so that no
+    single plan rules a mini-batch. What is no plan is only ever pushed down: there are too many such texts for each to
+    be given its share. `mass` times -log of the probability of all tried legal plans together is added: the differences
+    alone do not see it.
     """
     packed = pack([pair for c in batch for pair in c.pairs], device)
-    sizes = torch.tensor([len(c.plans) for c in batch], device=device)
-    owner = torch.repeat_interleave(torch.arange(len(batch), device=device), sizes)
+    owner = torch.repeat_interleave(
+        torch.arange(len(batch), device=device), torch.tensor([len(c.plans) for c in batch], device=device)
+    )
     temperature = torch.tensor([c.temperature for c in batch], device=device)[owner]
     logits = reader.actions([(c.prompt, c.plans) for c in batch], packed)
     logs = distribution(logits, temperature[packed.rows])
     tokens = logs.gather(-1, packed.targets[:, None]).squeeze(-1)
     scores = torch.zeros(len(owner), device=device).index_add(0, packed.rows, tokens)
     worth = torch.tensor([w for c in batch for w in c.worth], dtype=torch.float32, device=device)
-    loss = (eta * _centred(scores, owner, sizes) - _centred(worth, owner, sizes)).square().sum() / eta
-    return loss - mass * _log_sum(scores, owner, len(batch)).sum() if mass else loss
+    legal = torch.tensor([x for c in batch for x in c.legal], device=device)
+    away = eta * _centred(scores, owner, legal, len(batch)) - _centred(worth, owner, legal, len(batch))
+    away = torch.where(legal, away, away.clamp(min=0))
+    loss = 2 * torch.nn.functional.huber_loss(away, torch.zeros_like(away), reduction="sum") / eta
+    if mass:
+        loss = loss - mass * _log_sum(scores[legal], owner[legal], len(batch)).sum()
+    return loss
 
 
-def _centred(numbers: Tensor, owner: Tensor, sizes: Tensor) -> Tensor:
-    """Numbers (R,) less the mean of their group."""
-    sums = torch.zeros(len(sizes), device=numbers.device).index_add(0, owner, numbers)
-    return numbers - (sums / sizes)[owner]
+def _centred(numbers: Tensor, owner: Tensor, legal: Tensor, groups: int) -> Tensor:
+    """Numbers (R,) less the mean of the legal ones in their group."""
+    sums, counts = (
+        torch.zeros(groups, device=numbers.device).index_add(0, owner[legal], part[legal])
+        for part in (numbers, torch.ones_like(numbers))
+    )
+    return numbers - (sums / counts)[owner]
 
 
 def _log_sum(logits: Tensor, owner: Tensor, groups: int) -> Tensor:
