@@ -186,6 +186,7 @@ def test_the_report_of_turn_loops() -> None:
     assert told["arms"]["m-ask turn"]["first_f1"] == pytest.approx(0.1)
     assert told["arms"]["search-r1"]["first_f1"] is None
     assert told["arms"]["m-ask start"]["collapses"] == {}
+    assert told["arms"]["m-ask turn"]["searches_by_kind"] == {"1hop": 1.0, "edition": 1.0}
     pairs = {(c["ours"], c["against"]): c["f1"] for c in told["claims"]}
     assert pairs["m-ask turn", "its plan's own first answer"]["ci95"][0] > 0.3
     assert pairs["m-ask turn", "vanilla-rag"]["difference"] > 0.2

@@ -48,13 +48,17 @@ def compared(arms: Sequence[Arm], results: Sequence[Result]) -> dict[str, Any]:
 
 
 def _looped(found: Sequence[Result]) -> dict[str, Any]:
-    """What `summary` does not know: prompt tokens, the first answer, spread over seeds, collapses."""
+    """What `summary` does not know: prompt tokens, the first answer, searches, spread over seeds, collapses."""
     tokens = mean_ci(list(by_question(found, "prompt_tokens").values()))
     first = list(by_question(found, "first_f1").values())
     last = [e[max(e, key=int)]["f1"] for r in found if (e := r.evaluations)]
     scores = [r.figures["f1"] for r in found]
     return {
         "prompt_tokens": {"mean": tokens.mean, "ci95": [tokens.low, tokens.high]},
+        "searches_by_kind": {
+            kind: statistics.fmean(row.retrievals for r in found for row in r.rows if row.type == kind)
+            for kind in sorted({row.type for r in found for row in r.rows})
+        },
         "first_f1": sum(first) / len(first) if first else None,
         "spread": statistics.stdev(scores) if len(scores) > 1 else None,
         "last_dev_f1": last,
@@ -113,7 +117,7 @@ def markdown(data: Mapping[str, Any], facts: Mapping[str, Any], command: str, ce
     lines += ["## Arms", "", _row(*columns), _row(*["---"] * len(columns))]
     for name, a in arms.items():
         low, high = a["f1"]["ci95"]
-        first = "" if a["first_f1"] is None else f"{a['first_f1']:.3f}"
+        first = f"{a['first_f1']:.3f}" if name.startswith("m-ask") and a["first_f1"] is not None else ""
         lines.append(
             _row(
                 name, f"{a['f1']['mean']:.3f} ({low:.3f} to {high:.3f})",
@@ -141,6 +145,9 @@ def markdown(data: Mapping[str, Any], facts: Mapping[str, Any], command: str, ce
                     f"{len(a['collapses'])} of {len(a['seeds'])}" + (f" ({told})" if told else ""),
                 )
             )  # fmt: skip
+    lines += ["", "## Searches a question", "", _row("arm", *kinds), _row(*["---"] * (len(kinds) + 1))]
+    for name, a in arms.items():
+        lines.append(_row(name, *(f"{a['searches_by_kind'].get(kind, 0.0):.2f}" for kind in kinds)))
     lines += ["", "## Differences of F1", "", "Paired on the question, over the means of the seeds.", ""]
     lines += [_row("arm", "against", "difference", "95 %", "p", "by seed"), _row(*["---"] * 6)]
     for claim in data["claims"]:
