@@ -100,3 +100,12 @@ def test_a_step_makes_a_model_that_says_what_it_was_taught(tmp_path: Path) -> No
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
     assert type(model).__name__ == "LlamaForCausalLM"
     assert model.config.vocab_size == len(AutoTokenizer.from_pretrained(tmp_path / "model"))
+
+
+@pytest.mark.slow
+def test_the_same_settings_make_the_same_bits(tmp_path: Path, one_thread: None) -> None:
+    made = []
+    for name in ("one", "other"):
+        teach(tmp_path / name, AskSettings(steps=3, asked=14))
+        made.append((tmp_path / name / "model.safetensors").read_bytes())
+    assert made[0] == made[1]
