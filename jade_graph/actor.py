@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from jade_graph.context import DeadlineError, LimitError, RunContext, generate, in_time, knows_ids
@@ -297,8 +297,8 @@ def row(ctx: RunContext, where: Where, code: str, began: float, before: Counters
         node=action.pop("node", code),
         trace_node=where.target.id,
         role=code,
-        counters_before=asdict(before),
-        counters_after=asdict(ctx.counters),
+        counters_before=before.as_dict(),
+        counters_after=ctx.counters.as_dict(),
         started_ms=began,
         latency_ms=ctx.elapsed_ms() - began,
         graph_hash=ctx.run.graph_hash,

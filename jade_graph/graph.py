@@ -52,7 +52,8 @@ class Workflow:
     @property
     def executors(self) -> Mapping[str, str]:
         parts: Mapping[str, Role | Tool] = {**self.roles, **self.tools}
-        return {code: part.description for code, part in parts.items() if code in self.grammar.codes}
+        codes = self.grammar.codes
+        return {code: part.description for code, part in parts.items() if code in codes}
 
     @property
     def decomposers(self) -> frozenset[str]:

@@ -208,6 +208,10 @@ class Counters:
     def tokens(self) -> int:
         return self.prompt_tokens + self.action_tokens
 
+    def as_dict(self) -> dict[str, int]:
+        """What `dataclasses.asdict` gives, without its copying: every action records two of them."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
