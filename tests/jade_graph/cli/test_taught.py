@@ -24,7 +24,10 @@ def test_what_bundled_models_were_taught() -> None:
 
 
 @pytest.mark.parametrize("preset", ["m-ask", "search-r1"])
-def test_an_untaught_model_runs_and_a_taught_one_is_named(jade: Any, preset: str) -> None:
+def test_an_untaught_model_runs_and_a_taught_one_is_named(
+    jade: Any, preset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JADE_ENCODER", "hash")
     asked = ("ask", QUESTION, "--preset", preset, "--corpus", "microworld", "--json")
     done = jade(*asked, "--backbone", "tiny")
     assert done.json["status"] in ("answered", "failed")
