@@ -83,13 +83,17 @@ def run_with_kills(tmp_path: Path, kills: int, seed: int) -> None:
     assert json.loads(told)["iterations"] == ITERATIONS
     check(tmp_path / "reference" / "run")
     whole = time.monotonic() - began
-    out, rng = tmp_path / "killed" / "run", random.Random(seed)
-    hit = sum(killed(out, rng.uniform(0.3, 0.8) * whole) for _ in range(kills))
-    last = start(out)
-    _, errors = last.communicate()
-    assert last.returncode == 0, errors
-    assert hit >= 1
-    check(out)
+    rng, hit = random.Random(seed), 0
+    for attempt in range(6):  # a machine that has become quicker finishes before it is killed: then once more, sooner
+        out = tmp_path / f"killed-{attempt}" / "run"
+        hit = sum(killed(out, rng.uniform(0.3, 0.8) * whole / 2**attempt) for _ in range(kills))
+        last = start(out)
+        _, errors = last.communicate()
+        assert last.returncode == 0, errors
+        check(out)
+        if hit:
+            return
+    pytest.fail("no kill met a running command")
 
 
 def test_one_kill(tmp_path: Path) -> None:
