@@ -22,6 +22,7 @@ def choose(browser, selector, text):
     browser.wait(f"!!{found}")
     browser.run(f"{found}.click()")
     browser.wait(f"document.querySelector('{selector}').innerText.includes('{text}')")
+    browser.wait("!document.querySelector('.q-menu')")  # while it closes it takes the next click for itself
 
 
 def test_a_question_is_asked_watched_stepped_through_and_forked(studio, browser):
