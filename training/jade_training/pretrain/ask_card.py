@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from jade_training.pretrain.card import table
 from jade_training.pretrain.measure import Settings, arm_figures, size_of
 
 ARMS = ("m-ask, greedy", "m-ask, sampled at 0.6", "search-r1, greedy", "jade, greedy", "vanilla-rag, greedy")
@@ -114,20 +115,5 @@ def render(trained: Mapping[str, Any], about: Mapping[str, Any], measured: Seque
 
 
 def _measured(figures: Mapping[str, Any]) -> str:
-    world = figures["settings"]
     kinds = list(next(iter(figures["arms"].values()))["f1_by_kind"])
-    lines = [
-        f"## Measured on a `{world['split']}` world",
-        "",
-        f"{world['n']} questions (seed {world['seed']}), {world['passages']:,} passages, {world['retriever']}.",
-        "F1 by kind, calls of roles and prompt tokens a question, illegal actions a call.",
-        "",
-        f"| | {' | '.join(kinds)} | all | calls | prompt tokens | illegal |",
-        f"|---{'|---:' * (len(kinds) + 4)}|",
-    ]
-    for name, arm in figures["arms"].items():
-        cells = " | ".join(f"{arm['f1_by_kind'][k]:.2f}" for k in kinds)
-        tokens = "" if arm["prompt_tokens"] is None else f"{arm['prompt_tokens']:.0f}"
-        whole = f"**{arm['f1']:.3f}** | {arm['calls']:.1f} | {tokens} | {100 * arm['illegal']:.1f} %"
-        lines.append(f"| {name} | {cells} | {whole} |")
-    return "\n".join([*lines, ""])
+    return "\n".join([*table(figures, kinds, prompt_tokens=True), ""])

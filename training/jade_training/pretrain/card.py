@@ -63,22 +63,30 @@ def render_card(trained: Mapping[str, Any], about: Mapping[str, Any], measured: 
     return "\n".join([head, *map(_measured, measured), _TAIL])
 
 
-def _measured(figures: Mapping[str, Any]) -> str:
+def table(figures: Mapping[str, Any], kinds: Sequence[str], *, prompt_tokens: bool = False) -> list[str]:
+    """What each arm reached in a world, as lines of Markdown; `prompt_tokens`: with those of a question."""
     world = figures["settings"]
-    kinds = list(figures["plan_table"]["shares"])
+    told, head = (" and prompt tokens", " | prompt tokens") if prompt_tokens else ("", "")
     lines = [
         f"## Measured on a `{world['split']}` world",
         "",
         f"{world['n']} questions (seed {world['seed']}), {world['passages']:,} passages, {world['retriever']}.",
-        "F1 by kind, calls of roles a question, illegal actions a call.",
+        f"F1 by kind, calls of roles{told} a question, illegal actions a call.",
         "",
-        f"| | {' | '.join(kinds)} | all | calls | illegal |",
-        f"|---{'|---:' * (len(kinds) + 3)}|",
+        f"| | {' | '.join(kinds)} | all | calls{head} | illegal |",
+        f"|---{'|---:' * (len(kinds) + 3 + prompt_tokens)}|",
     ]
     for name, arm in figures["arms"].items():
-        cells = " | ".join(f"{arm['f1_by_kind'][k]:.2f}" for k in kinds)
-        whole = f"**{arm['f1']:.3f}** | {arm['calls']:.1f} | {100 * arm['illegal']:.1f} %"
-        lines.append(f"| {name} | {cells} | {whole} |")
+        cells = [f"{arm['f1_by_kind'][k]:.2f}" for k in kinds]
+        cells += [f"**{arm['f1']:.3f}**", f"{arm['calls']:.1f}"]
+        if prompt_tokens:
+            cells.append("" if arm["prompt_tokens"] is None else f"{arm['prompt_tokens']:.0f}")
+        lines.append(f"| {' | '.join([name, *cells])} | {100 * arm['illegal']:.1f} % |")
+    return lines
+
+
+def _measured(figures: Mapping[str, Any]) -> str:
+    lines = table(figures, list(figures["plan_table"]["shares"]))
     lines += [
         "",
         "Every plan forced on every question (greedy; the planner's own call not counted); `routed` takes for each",
