@@ -31,6 +31,7 @@ from jade_graph.many import ManyRuns
 from jade_graph.opening import Openable
 from jade_graph.parts import Parts, limits_of, role_backbones
 from jade_graph.replay import Forkable, Replay
+from jade_graph.supersteps import march, unwatched
 from jade_graph.types import (
     Backbone,
     Counters,
@@ -253,7 +254,11 @@ class JadeGraph(JadeRunnable, ManyRuns, Openable, Forkable):
         if self.graph.checkpointer and not ensure_config(config)["configurable"].get("thread_id"):
             config["configurable"] = {**(config.get("configurable") or {}), "thread_id": ctx.run.id}
         try:
-            out = await self.graph.ainvoke(given, config)
+            out: Mapping[str, Any] = {}
+            if self.graph.checkpointer is None and unwatched(config):
+                await march(self._flow, given, config["recursion_limit"])
+            else:
+                out = await self.graph.ainvoke(given, config)
             if ctx.run.status == "running" and (asked := out.get("__interrupt__")):
                 ctx.tell(Event("waiting", ctx.run.id, run=ctx.run, waiting=tuple(i.value for i in asked)))
                 return ctx.run

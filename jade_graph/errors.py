@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class JadeError(Exception):
@@ -39,8 +39,16 @@ class JadeError(Exception):
             parts.append("Try: " + self.hint)
         return " ".join(parts)
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """So that an error raised in another process arrives whole."""
+        return _again, (type(self), self.as_dict())
+
     def as_dict(self) -> dict[str, object]:
         return {"code": self.error_code, "message": self.message, "known": list(self.known), "hint": self.hint}
+
+
+def _again(kind: type[JadeError], told: dict[str, Any]) -> JadeError:
+    return kind(told["message"], code=told["code"], known=told["known"], hint=told["hint"])
 
 
 class UsageError(JadeError):

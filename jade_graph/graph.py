@@ -59,6 +59,10 @@ class Workflow:
     def decomposers(self) -> frozenset[str]:
         return frozenset(code for code, role in self.roles.items() if role.kind == "decomposer")
 
+    def part(self, code: str) -> Role | Tool:
+        """The role or tool of a node."""
+        return self.tools[code] if code in self.tools else self.roles[code]
+
     # --- nodes --------------------------------------------------------------------------------------------------------
     async def begin(self, state: State) -> dict[str, Any]:
         """A further question on a thread that has answered one: forget that one's run."""

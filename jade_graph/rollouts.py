@@ -22,6 +22,7 @@ from jade_graph.replicas import Planned, planned
 from jade_graph.types import Question, Run
 
 if TYPE_CHECKING:
+    from jade_graph.crew import Due, Workers
     from jade_graph.engine import JadeGraph
     from jade_graph.store import RunStore
 
@@ -81,6 +82,7 @@ async def collect(
     runs_per_plan: int = 1,
     progress: Callable[[Run], None] | None = None,
     store: RunStore | None = None,
+    workers: Workers | None = None,
 ) -> list[Run]:
     """Run a rollout, or go on with it, and return all of its runs with their transitions.
 
@@ -95,6 +97,7 @@ async def collect(
         progress: called with each run, those read back too.
         store: where the graph records; default: `graph.recorder`, where that is a `RunStore`. Without one, nothing is
             recorded, and nothing can be gone on with.
+        workers: run in several processes, `concurrency` runs at once in each.
 
     Returns:
         Runs in the order of the questions and then of the replicas. `metadata` holds "rollout", "replica", "type" and
@@ -124,6 +127,7 @@ async def collect(
         explore=explore,
         runs_per_plan=runs_per_plan,
         store=store,
+        workers=workers,
     )
     async with aclosing(stream) as all_runs:
         async for run, _ in all_runs:
@@ -146,6 +150,7 @@ async def tally(
     runs_per_plan: int = 1,
     progress: Callable[[Run], None] | None = None,
     store: RunStore | None = None,
+    workers: Workers | None = None,
 ) -> Rollout:
     """`collect` for a rollout that need not fit into memory: runs go to the store, figures come back."""
     runs = planned(
@@ -165,6 +170,7 @@ async def tally(
         explore=explore,
         runs_per_plan=runs_per_plan,
         store=store,
+        workers=workers,
     )
     scores: list[float] = []
     plans: Counter[str] = Counter()
@@ -239,6 +245,7 @@ async def recorded(
     explore: float = 0.0,
     runs_per_plan: int = 1,
     store: RunStore | None = None,
+    workers: Workers | None = None,
 ) -> AsyncGenerator[tuple[Run, bool], None]:
     """Every run of a rollout as it comes, and whether it was run now: first those read back, then the fresh ones.
 
@@ -271,19 +278,34 @@ async def recorded(
     options: dict[str, Any] = {"sampling": facts["sampling"]}
     if explore > 0:
         options["explore"] = explore
-    waiting = iter(runs)
+    due = [(each, attempts[each.run_id] + 1 if each.run_id in attempts else 0) for each in runs]
+    if workers is None or workers.count == 1 or not due:
+        fresh = windowed(graph, due, rollout_id, options, concurrency)
+    else:
+        from jade_graph.crew import crewed
+
+        fresh = crewed(workers, due, rollout_id, facts, options, concurrency)
+    async with aclosing(fresh) as ended:
+        async for run in ended:
+            _require_recorded(rollout_id, run, facts, book)
+            yield run, True
+
+
+async def windowed(
+    graph: JadeGraph, due: Sequence[Due], rollout_id: str, options: Mapping[str, Any], concurrency: int
+) -> AsyncGenerator[Run, None]:
+    """Runs of this process as they end, at most `concurrency` under way at once."""
+    waiting = iter(due)
     running: set[asyncio.Task[Run]] = set()
     try:
         while True:
             while len(running) < concurrency and (each := next(waiting, None)) is not None:
-                attempt = attempts[each.run_id] + 1 if each.run_id in attempts else 0
-                running.add(asyncio.ensure_future(_run(graph, each, rollout_id, attempt, options)))
+                running.add(asyncio.ensure_future(_run(graph, each[0], rollout_id, each[1], options)))
             if not running:
                 return
             done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-            for run in [task.result() for task in done]:
-                _require_recorded(rollout_id, run, facts, book)
-                yield run, True
+            for task in done:
+                yield task.result()
     finally:
         for task in running:
             task.cancel()
@@ -327,7 +349,17 @@ def _begin(book: RunStore, rollout_id: str, facts: Mapping[str, Any], runs: Sequ
     """Begin the rollout in the store, or check that it goes on as it began."""
     from jade_graph import store_read
 
-    began = store_read.begin_rollout(book.engine, rollout_id, manifest(**facts))
+    _require_alike(rollout_id, store_read.begin_rollout(book.engine, rollout_id, manifest(**facts)), facts)
+    store_read.add_runs(book.engine, rollout_id, [each.run_id for each in runs])
+
+
+def require_facts(rollout_id: str, facts: Mapping[str, Any], graph: JadeGraph) -> None:
+    """Refuse a graph that is not the rollout's: `UsageError` ROLLOUT_CHANGED."""
+    drawn = {name: facts[name] for name in ("seed", "sampling", "explore", "runs_per_plan")}
+    _require_alike(rollout_id, facts, facts_of(graph, **drawn))
+
+
+def _require_alike(rollout_id: str, began: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
     if unlike := differences(began, facts, FACTS):
         told = "; ".join(f"{name} was {one!r} and is {other!r}" for name, (one, other) in unlike.items())
         raise UsageError(
@@ -335,7 +367,6 @@ def _begin(book: RunStore, rollout_id: str, facts: Mapping[str, Any], runs: Sequ
             code="ROLLOUT_CHANGED",
             hint="a rollout of another id (jade rollout .. --id NAME), or the settings that it began with",
         )
-    store_read.add_runs(book.engine, rollout_id, [each.run_id for each in runs])
 
 
 def _require_question(rollout_id: str, each: Planned, run: Run) -> None:

@@ -98,6 +98,7 @@ class Codec:
         self._options = {"enable_thinking": False, **(template_options or {})}
         self._special = _special_tokens(tokenizer)
         self._folds = self.profile == "chat" and self._refuses_system()
+        self._direct = _direct(tokenizer)
 
     @classmethod
     def from_folder(
@@ -132,6 +133,9 @@ class Codec:
         return self._special.sub(lambda match: f"{match[0][0]} {match[0][1:]}", text) if self._special else text
 
     def _ids(self, text: str, *, special: bool) -> list[int]:
+        if self._direct is not None and self._direct.truncation is None and self._direct.padding is None:
+            direct: list[int] = self._direct.encode(text, add_special_tokens=special).ids
+            return direct
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=special)
         return ids
 
@@ -150,6 +154,25 @@ class Codec:
         except TemplateError:
             return True
         return False
+
+
+_PROBE = "Who wrote  Dune?\n\u00e9\u4e2d <id>x</id> 1,024 "
+
+
+def _direct(tokenizer: Any) -> Any:
+    """The Rust tokenizer where it alone gives the same ids, else None. transformers hands it every text as a batch of
+    one, which wakes a pool of threads: 1 ms a prompt where the cores are busy, 20 times what the encoding takes.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None or not tokenizer.is_fast:
+        return None
+    texts = [_PROBE, *(f"a{token}b" for token in tokenizer.all_special_tokens)]
+    for special in (True, False):
+        for text in texts:
+            theirs = tokenizer.encode(text, add_special_tokens=special)
+            if list(backend.encode(text, add_special_tokens=special).ids) != list(theirs):
+                return None
+    return backend
 
 
 def _special_tokens(tokenizer: Any) -> re.Pattern[str] | None:

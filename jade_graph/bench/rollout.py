@@ -13,6 +13,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,30 +22,36 @@ import torch
 from jade_graph.backbones import load_backbone
 from jade_graph.backbones.hf import HFBackbone
 from jade_graph.bench.generate import arithmetic, matmul_flops
+from jade_graph.crew import Workers
 from jade_graph.engine import JadeGraph
 from jade_graph.errors import UsageError
-from jade_graph.microworld import Difficulty, make_questions, make_world
+from jade_graph.microworld import Difficulty, World, make_questions, make_world
 from jade_graph.microworld.search import WordSearch
-from jade_graph.rollouts import collect
+from jade_graph.processes import cores
+from jade_graph.rollouts import collect, tally
 from jade_graph.store import RunStore
+from jade_graph.sync import run_sync
 from jade_graph.types import Ask, Completion, Message, Passage, Question, Run, Sampling
 
 if TYPE_CHECKING:
     from jade_graph.types import Backbone, Retriever
 
 AT_ONCE = 64
+CREW = 4
 
 
 def run(*, model: str = "tiny", quick: bool = False) -> dict[str, float]:
     """Measure rollouts of `model` (a local folder or hub id; "tiny": the bundled model) on a CPU.
 
     Args:
-        quick: two short rounds instead of five.
+        quick: two short rounds instead of five, and none with several processes.
 
     Returns:
         `runs_per_s`: 64 runs at once; `sequential_runs_per_s`: some of the same runs one after another, on the same
         backbone; `generate_runs_per_s`: the same without the backbone's batches and forward pass, each call one
-        `model.generate`. `speedup_over_sequential`, `speedup_over_generate`: medians of the rounds' ratios.
+        `model.generate`; `workers_runs_per_s`: in `workers` processes, one for each core, 64 at once in each, from the
+        first run's start (how long processes take to begin is not counted). `speedup_over_sequential`,
+        `speedup_over_generate`, `workers_speedup_over_sequential`: medians of the rounds' ratios.
 
         Shares of the CPU time of the whole process while 64 runs are under way: `outside_model_share`, all but the
         model's batches (forward passes, sampling, decoding of tokens); its parts `tokenizer_share`,
@@ -61,7 +68,7 @@ def run(*, model: str = "tiny", quick: bool = False) -> dict[str, float]:
         UsageError: BENCH_MODEL, for a model that is not in this process.
     """
     with one_thread():
-        return asyncio.run(_measure(model, *((2, 32, 2, 4) if quick else (5, 64, 3, 16))))
+        return asyncio.run(_measure(model, *((2, 32, 2, 4, 0) if quick else (5, 64, 3, 16, 3))))
 
 
 @contextmanager
@@ -169,18 +176,20 @@ class _Generate:
         return None
 
 
-async def _measure(model: str, rounds: int, distinct: int, copies: int, few: int) -> dict[str, float]:
-    """`copies` runs of each of `distinct` questions at once, against one run of each of `few`, `rounds` times."""
+async def _measure(model: str, rounds: int, distinct: int, copies: int, few: int, crews: int) -> dict[str, float]:
+    """`copies` runs of each of `distinct` questions at once, against one run of each of `few`, `rounds` times; in
+    `crews` of them with several processes, too.
+    """
     backbone = load_backbone(model, **({} if ":" in model else {"device": "cpu"}))
     if not isinstance(backbone, HFBackbone):
         await backbone.aclose()
         raise UsageError(f"{model!r} is no model in this process.", code="BENCH_MODEL", known=["tiny", "a folder"])
-    world = make_world("test", 0, Difficulty(scale=0.1))
+    world = _world()
     questions = make_questions(world, distinct, seed=0)
     clock, speeds = _Clock(), defaultdict[str, list[float]](list)
     runs: list[Run] = []
     used: dict[str, float] = defaultdict(float)
-    with tempfile.TemporaryDirectory() as folder, RunStore(Path(folder) / "runs.db") as store:
+    with tempfile.TemporaryDirectory() as folder, RunStore(url := Path(folder) / "runs.db") as store:
         retriever: Retriever = _Timed(WordSearch(world.passages), clock)
         clock.watch(backbone, store)
         sides: dict[str, Backbone] = {"many": backbone, "one": backbone, "generate": _Generate(backbone)}
@@ -206,6 +215,28 @@ async def _measure(model: str, rounds: int, distinct: int, copies: int, few: int
             speeds[side].append(len(found) / (time.perf_counter() - began))
             return found
 
+        async def crew(number: int) -> None:
+            """The same in several processes: the questions' runs `CREW` times over, for they are soon done."""
+            make = partial(_worker, model, url)
+            began: list[float] = []
+
+            def first(run: Run) -> None:
+                began.extend([] if began else [time.perf_counter() - run.wall_ms / 1000])
+
+            all_ = copies * CREW
+            await tally(
+                graphs["many"],
+                questions,
+                rollout_id=f"crew-{number}",
+                runs_per_question=all_,
+                seed=number,
+                concurrency=AT_ONCE,
+                store=store,
+                progress=first,
+                workers=Workers(cores(), make),
+            )
+            speeds["crew"].append(all_ * distinct / (time.perf_counter() - began[0]))
+
         try:
             for side in sides:  # warm up
                 await roll(side, -1)
@@ -218,9 +249,26 @@ async def _measure(model: str, rounds: int, distinct: int, copies: int, few: int
                     used[part] += seconds - before.get(part, 0.0)
                 await roll("one", number)
                 await roll("generate", number)
+                if number < crews:
+                    await crew(number)
         finally:
             await backbone.aclose()
     return _figures(backbone.model, runs, used, speeds) | {"rounds": float(rounds)}
+
+
+def _world() -> World:
+    return make_world("test", 0, Difficulty(scale=0.1))
+
+
+@contextmanager
+def _worker(model: str, store: Path) -> Iterator[JadeGraph]:
+    """The measured graph, in a process of its own."""
+    backbone = load_backbone(model, **({} if ":" in model else {"device": "cpu"}))
+    with one_thread(), RunStore(store) as own:
+        try:
+            yield JadeGraph(backbone, preset="jade", retriever=WordSearch(_world().passages), recorder=own)
+        finally:
+            run_sync(backbone.aclose())
 
 
 def _part(questions: Sequence[Question], number: int, count: int) -> list[Question]:
@@ -239,15 +287,23 @@ def _figures(
     recording = used["handing over"] + used["writing"]
     graph = total - used["model"] - used["tokenizer"] - used["retrieval"] - recording
 
-    def faster(than: str) -> float:
-        return statistics.median(a / b for a, b in zip(speeds["many"], speeds[than], strict=True))
+    def faster(than: str, what: str = "many") -> float:
+        return statistics.median(a / b for a, b in zip(speeds[what], speeds[than], strict=False))
 
+    crew = {}
+    if speeds["crew"]:
+        crew = {
+            "workers": float(cores()),
+            "workers_runs_per_s": statistics.median(speeds["crew"]),
+            "workers_speedup_over_sequential": faster("one", "crew"),
+        }
     return {
         "runs_per_s": statistics.median(speeds["many"]),
         "sequential_runs_per_s": statistics.median(speeds["one"]),
         "generate_runs_per_s": statistics.median(speeds["generate"]),
         "speedup_over_sequential": faster("one"),
         "speedup_over_generate": faster("generate"),
+        **crew,
         "outside_model_share": 1 - used["model"] / total,
         "tokenizer_share": used["tokenizer"] / total,
         "retrieval_share": used["retrieval"] / total,

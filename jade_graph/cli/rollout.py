@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,6 +17,8 @@ from jade_graph.cli.indexing import indexing
 from jade_graph.cli.taught import warn_untaught
 
 if TYPE_CHECKING:
+    from jade_graph.config import Config
+    from jade_graph.engine import JadeGraph
     from jade_graph.rollouts import Rollout
 
 app = single()
@@ -34,6 +39,9 @@ def rollout(
     explore: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of root plans drawn uniformly.")] = 0.0,
     runs_per_plan: Annotated[int, typer.Option(min=1, help="Runs that carry out each plan drawn.")] = 1,
     concurrency: Annotated[int, typer.Option(min=1, help="Runs at once.")] = 64,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Processes with a model each, for small models on several cores.")
+    ] = 1,
     backbone: Annotated[str | None, typer.Option(help="tiny, a hub id, a folder, or openai:URL#MODEL.")] = None,
     corpus: Annotated[str | None, typer.Option(help="Corpus to search; default: the data set's own passages.")] = None,
     store: Annotated[str | None, typer.Option(help="Run store, e.g. sqlite:///runs.db.")] = None,
@@ -44,7 +52,8 @@ def rollout(
 
     The same command again goes on where it stopped, however it stopped: runs that ended are not run again.
     """
-    from jade_graph.assembly import open_retriever_for, open_session
+    from jade_graph.assembly import corpus_name, open_retriever_for, open_session
+    from jade_graph.crew import Workers
     from jade_graph.data import load_dataset
     from jade_graph.rollouts import facts_of, tally
     from jade_graph.sync import run_sync
@@ -57,6 +66,7 @@ def rollout(
     data = load_dataset(dataset, limit=limit, split=split, format=format)
     with indexing(cli) as progress:
         retriever = open_retriever_for(cli.config, data, progress)
+    own = corpus_name(data.name) if data.passages and cli.config.origin("corpus") == "default" else None
     sampling = {"temperature": _temperature(cli, temperature), "top_p": cli.settings.sampling.top_p}
     settings: dict[str, Any] = {
         "seed": cli.settings.seed, "sampling": sampling, "explore": explore, "runs_per_plan": runs_per_plan
@@ -86,6 +96,7 @@ def rollout(
                         concurrency=concurrency,
                         progress=count,
                         store=session.store,
+                        workers=Workers(workers, partial(_worker, cli.config, own)),
                         **settings,
                     )
                 )
@@ -98,6 +109,17 @@ def rollout(
     following = f"jade export {name} --out {name}" + (f" --set store.url={store}" if store else "")
     told = asdict(result) | {"runs_per_s": result.runs_per_s, "next": following, "made_with": facts}
     cli.out.result(told, lambda: _show(result, following))
+
+
+@contextmanager
+def _worker(config: Config, corpus: str | None) -> Iterator[JadeGraph]:
+    """The command's graph, in a process of its own. `corpus`: the data set's own passages, which are indexed by now."""
+    from jade_graph.assembly import open_named, open_retriever, open_session
+
+    settings = config.settings
+    retriever = open_named(settings, corpus) if corpus else open_retriever(settings)
+    with open_session(config, retriever=retriever, follow=False) as session:
+        yield session.graph
 
 
 def _temperature(cli: Cli, asked: float | None) -> float:

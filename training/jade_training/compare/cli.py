@@ -45,6 +45,9 @@ def compare(
     test: Annotated[str, typer.Option(help="Questions to report on.")] = "microworld:test?n=400",
     sweep: Annotated[bool, typer.Option(help="Sweep the cost coefficient, too.")] = True,
     costs: Annotated[str | None, typer.Option(help="Call costs of the sweep; default: 0,.1,.2,.3,.5.")] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Learning runs at once, a process each; default: a core each.")
+    ] = None,
     fresh: Annotated[bool, typer.Option(help="Begin again: what is in the folder is thrown away.")] = False,
 ) -> None:
     """Learn each arm from the same start under the same budget and report, with intervals, which claims hold.
@@ -58,6 +61,7 @@ def compare(
     from jade_graph.config import load_config
     from jade_graph.manifest import manifest
     from jade_graph.sync import run_sync
+    from jade_training.compare import jobs as runs
     from jade_training.compare import plots, report, turns
     from jade_training.compare.arms import all_arms, chosen, fixed_graph, suites
     from jade_training.compare.run import CompareSettings, Comparison, Result
@@ -84,8 +88,9 @@ def compare(
     start = start_of(cli.settings)
     if fresh:
         shutil.rmtree(out, ignore_errors=True)
-    learning = sum(1 if arm.name in few else len(settings.seeds) for arm in wanted if arm.learns)
-    learning += len(settings.costs)
+    every = runs.jobs_of(wanted, settings)
+    learning = len(every)
+    at_once = min(jobs or runs.usual(start), learning)
     with cli.out.progress(f"{len(wanted)} arms") as tick:
         finished = set[str]()
 
@@ -99,6 +104,9 @@ def compare(
                 finished.add(what)
 
         work = Comparison(out, start, data[0], data[1], data[2], settings, tell)
+        if at_once > 1:
+            shared = runs.Shared(cli.config, out, start, (train, dev, test), settings, suite)
+            runs.side_by_side(shared, every, at_once, tick)
 
         async def everything() -> tuple[list[Result], dict[float, Result]]:
             found = await work.run(wanted)

@@ -105,8 +105,8 @@ class Comparison:
                     code="COMPARE_CHANGED",
                     hint="another --out folder, or --fresh to begin again",
                 )
-        out.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"facts": self.facts}, indent=1) + "\n", encoding="utf-8")
+        else:
+            write_whole(path, json.dumps({"facts": self.facts}, indent=1) + "\n")
 
     async def run(self, arms: Sequence[Arm]) -> list[Result]:
         """Every arm with every seed; what does not learn is measured once."""
@@ -123,13 +123,16 @@ class Comparison:
         """The joint arm under rising call costs, with the first seed."""
         found: dict[float, Result] = {}
         for cost in self.settings.costs:
-            arm = replace(joint, name=f"joint cost {cost:g}")
-            found[cost] = await self.learned(arm, self.settings.seeds[0], alpha=cost)
+            found[cost] = await self.swept(joint, cost)
         return found
+
+    async def swept(self, joint: Arm, cost: float) -> Result:
+        """One learning run of the sweep."""
+        return await self.learned(replace(joint, name=f"joint cost {cost:g}"), self.settings.seeds[0], alpha=cost)
 
     async def learned(self, arm: Arm, seed: int, *, alpha: float | None = None) -> Result:
         """Learn and measure, or read back."""
-        name = f"{_slug(arm.name)}-{seed}"
+        name = result_name(arm.name, seed)
         if (known := self._read(name)) is not None:
             return known
         settings = replace(self.settings.improve, seed=seed, preset=arm.preset.name)
@@ -207,6 +210,11 @@ def _health(backbone: HFBackbone) -> dict[str, float]:
 
     shown = health_set(split="test", seed=11, sets=20, short=100)
     return {role: value for role, value in health(backbone.model, backbone.tokenizer, shown).items() if " " not in role}
+
+
+def result_name(arm: str, seed: int) -> str:
+    """Of the folder and the result of a learning run."""
+    return f"{_slug(arm)}-{seed}"
 
 
 def _slug(name: str) -> str:
