@@ -95,7 +95,7 @@ class Processes:
         threads = max(1, cores() // self.at_once)
         while len(self.running) < self.at_once and self._begun < len(self.work):
             arguments = (self.work[self._begun], self._begun, self._told, os.getpid(), threads)
-            process = multiprocessing.get_context("spawn").Process(target=_main, args=arguments, daemon=True)
+            process = multiprocessing.get_context("spawn").Process(target=_main, args=arguments)
             process.start()
             self.running[self._begun] = process
             self._begun += 1

@@ -8,7 +8,13 @@ from typing import Any
 
 import pytest
 
+from jade_graph.backbones import TINY
 from jade_graph.cli import main
+from jade_training.compare import jobs
+from jade_training.compare.arms import chosen
+from jade_training.compare.jobs import jobs_of
+from jade_training.compare.run import CompareSettings
+from jade_training.forward import FEW_THREADS
 
 ARGUMENTS = [
     "compare", "--arms", "start;joint", "--iterations", "1", "--seeds", "1", "--no-sweep",
@@ -39,3 +45,38 @@ def test_two_arms(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     again = call([*ARGUMENTS, "--out", str(out)], capsys)
     assert again["arms"] == told["arms"]
     assert (out / "results" / "joint-0.json").stat().st_mtime_ns == learned
+
+
+def test_arms_learn_in_processes_of_their_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refused(self: Any) -> None:
+        raise AssertionError("learning was left to the process that reports")
+
+    monkeypatch.setattr("jade_training.improve.loop.Improver.run", refused)
+    out = tmp_path / "compared"
+    few = [*ARGUMENTS, "--questions", "2", "--arms", "start;static R,AG;joint", "--out", str(out)]
+    told = call([*few, "--jobs", "2"], capsys)
+    assert set(told["arms"]) == {"none", "static", "joint"}
+    assert {p.name for p in (out / "arms").iterdir()} == {"joint-0", "static-r-ag-0"}
+    assert call([*few, "--jobs", "1"], capsys)["arms"] == told["arms"]
+
+
+def test_every_learning_run_is_a_job() -> None:
+    arms = chosen("start;decoupled;joint;static R,AG", quick=False)
+    settings = CompareSettings(seeds=(3, 4), costs=(0.0, 0.5), once=("decoupled",))
+    assert [job.name for job in jobs_of(arms, settings)] == [
+        "decoupled-3", "static-r-ag-3", "joint-3", "static-r-ag-4", "joint-4", "joint-cost-0-3", "joint-cost-0_5-3"
+    ]  # fmt: skip
+
+
+def test_how_many_at_once_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "cores", lambda: 6)
+    assert jobs.usual(TINY) == 6
+    large = tmp_path / "large"
+    large.mkdir()
+    with (large / "model.safetensors").open("wb") as file:
+        file.truncate(4 * FEW_THREADS)
+    assert jobs.usual(large) == 1
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert jobs.usual(TINY) == 1
