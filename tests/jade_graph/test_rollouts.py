@@ -167,9 +167,9 @@ async def test_a_cancelled_rollout_goes_on(made: Any, store: RunStore) -> None:
 
     def answer(ask: Any) -> str:
         inside.set()
-        return "<answer>Ann Lee</answer>"
+        return "<workflow>R,AG</workflow>"
 
-    slow = made({"latency_s": 0.02}, AG=answer)
+    slow = made({"latency_s": 0.02}, PL=answer)
     task = asyncio.create_task(collect(slow, QUESTIONS, rollout_id="r", concurrency=2))
     await inside.wait()
     task.cancel()

@@ -8,7 +8,7 @@ import torch
 
 from jade_graph.backbones import TINY
 from jade_training.forward import Reader, pack
-from jade_training.plans import Comparison, comparisons, regression_loss
+from jade_training.plans import Comparison, Noise, comparisons, regression_loss
 from jade_training.ppo import PPOConfig
 from jade_training.rows import Row
 from jade_training.trainer import PPOTrainer
@@ -167,10 +167,57 @@ def rows_of_update(planned):
     return [row("a", plans[0], 1.0, prompt=prompt), row("b", plans[1], 0.0, prompt=prompt)]
 
 
-def test_an_update_learns_the_plan_that_was_better_and_remembers_for_a_while(planned, monkeypatch, tmp_path):
+def compared(prompt, plans=((7,), (8,)), worth=(1.0, 0.0)):
+    return Comparison("q", tuple(prompt), tuple(plans), tuple(worth), (True,) * len(plans), 0.6, 0)
+
+
+def test_noise_strikes_the_share_asked_for_and_nothing_that_all_prompts_have():
+    ours = [compared([1, 2, *range(100 * i, 100 * i + 40 + i), 3, 4, 5]) for i in range(1, 6)]
+    noise = Noise(ours, 0.25)
+    struck = []
+    for i, c in enumerate(ours):
+        one, again, other = noise(c, i, 1), noise(c, i, 1), noise(c, i, 2)
+        assert one == again != other
+        assert (one.plans, one.worth, one.question_id) == (c.plans, c.worth, c.question_id)
+        assert len(one.prompt) == len(c.prompt)
+        assert (one.prompt[:2], one.prompt[-3:]) == ((1, 2), (3, 4, 5))
+        assert set(one.prompt) <= {t for each in ours for t in each.prompt}
+        struck.append(np.mean([a != b for a, b in zip(one.prompt[2:-3], c.prompt[2:-3], strict=True)]))
+    assert np.mean(struck) == pytest.approx(0.25, abs=0.08)
+
+
+def test_there_is_no_noise_without_a_share_or_another_prompt():
+    c = compared([1, 2, 3])
+    assert Noise([c, compared([1, 5, 3])], 0.0)(c, 1) is c
+    assert Noise([c, c], 0.9)(c, 1) is c
+    assert Noise([], 0.9)(c, 1) is c
+
+
+def test_noise_does_not_depend_on_how_a_mini_batch_is_cut(planned):
+    prompt, plans = planned
+    batch = [compared([*prompt[:-2], 30 + i, 40 + i, *prompt[-2:]], plans[:2]) for i in range(6)]
+    found = []
+    for tokens in (4096, 1):
+        config = PPOConfig(estimator="tree", plan_temperature=0.1, plan_noise=0.5, micro_tokens=tokens)
+        trainer = PPOTrainer(TINY, config, device="cpu")
+        trainer.objective.begin([])
+        trainer.objective.compare(batch, 3)
+        parts = [range(6)] if tokens > 1 else [[i] for i in range(6)]
+        found.append(sum(float(trainer.objective.loss("plans", list(at), 6, 0).detach()) for at in parts))
+    assert found[0] == pytest.approx(found[1], rel=1e-4)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.3])
+def test_an_update_learns_the_plan_that_was_better_and_remembers_for_a_while(planned, monkeypatch, tmp_path, noise):
     prompt, plans = planned
     config = PPOConfig(
-        estimator="tree", plan_temperature=0.1, plan_memory=2, learning_rate=3e-4, minibatches=2, logprob_tolerance=None
+        estimator="tree",
+        plan_temperature=0.1,
+        plan_memory=2,
+        plan_noise=noise,
+        learning_rate=3e-4,
+        minibatches=2,
+        logprob_tolerance=None,
     )
     trainer = PPOTrainer(TINY, config, device="cpu")
     before = scores(trainer, prompt, plans)
@@ -180,6 +227,7 @@ def test_an_update_learns_the_plan_that_was_better_and_remembers_for_a_while(pla
     assert after[0] - after[1] > before[0] - before[1] + 0.3
     assert metrics[2]["plan_loss"] < metrics[0]["plan_loss"]
     assert metrics[0]["rows"] == 0
+    assert metrics[0]["gradient_tokens"] == 2 * sum(map(len, plans[:2]))
     assert [c.update for c in trainer.comparisons] == [1, 2]
 
     trainer.save_checkpoint(tmp_path / "checkpoint")

@@ -30,7 +30,7 @@ class Meter:
 
     Attributes:
         steps: optimiser steps taken.
-        gradient_rows, gradient_tokens: rows and action tokens that these steps learned from.
+        gradient_rows, gradient_tokens: rows, and tokens of actions and compared plans, that these steps learned from.
         read: tokens (prompts too, padding not) that gradient passes read.
         stopped: whether `target_kl` ended the update.
     """

@@ -18,7 +18,7 @@ from jade_training import ppo
 from jade_training.advantages import Estimate
 from jade_training.forward import Packed, Pair, Reader, chunks, distribution, pack
 from jade_training.meter import Meter
-from jade_training.plans import Comparison, regression_loss
+from jade_training.plans import Comparison, Noise, regression_loss
 from jade_training.ppo import PPOConfig
 from jade_training.rows import Row
 from jade_training.value import ValueHead
@@ -55,6 +55,8 @@ class Objective:
         self.meter = Meter()
         self.rows: list[Row] = []
         self.plans: list[Comparison] = []
+        self._noise = Noise([], 0.0)
+        self._update = 0
         self._reference = reference
         self._bank_reference: dict[int, Tensor] = {}
         self._numbers: dict[str, Tensor] = {}
@@ -67,6 +69,11 @@ class Objective:
         self.meter = Meter(sorted({r.role for r in rows}))
         self._reference_logprobs = self._referenced(rows)
         return self._penalties(rows)
+
+    def compare(self, plans: Sequence[Comparison], update: int) -> None:
+        """Take what the planner learns from in this update."""
+        self.plans, self._update = list(plans), update
+        self._noise = Noise(self.plans, self.config.plan_noise)
 
     def credit(self, found: Estimate, values: Values | None) -> None:
         """Take advantages, returns, weights and old values of the rows."""
@@ -192,7 +199,10 @@ class Objective:
         return loss
 
     def _plan_loss(self, at: Sequence[int], count: int) -> Tensor:
-        batch, eta = [self.plans[i] for i in at], self.config.plan_temperature
+        # Noise depends on the step and the comparison, not on how the mini-batch is cut.
+        step = (self.config.seed, self._update, self.meter.steps)
+        batch = [self._noise(self.plans[i], *step, i) for i in at]
+        eta = self.config.plan_temperature
         loss = regression_loss(self.reader, batch, eta or 1.0, self.device, self.config.plan_mass) / count
         self.meter.held("plans", loss.detach(), sum(c.length(self.reader.fast) for c in batch))
         return self.config.plan_coef * loss

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -93,6 +93,40 @@ def comparisons(rows: Sequence[Row], update: int) -> list[Comparison]:
                 worth[i] = least + float(np.mean([r.local for r in own]))
         found.append(Comparison(question, first.prompt, tuple(tried), tuple(worth), legal, first.temperature, update))
     return found
+
+
+class Noise:
+    """Disturbs prompts: a share of their tokens is replaced by tokens of the others. What is learned is how questions
+    are worded, not the names in each, by which outcomes that were luck could be known by heart.
+
+    What all prompts begin and end with (a template, the role's mark) is kept.
+
+    Args:
+        found: the comparisons whose prompts are to be disturbed.
+        share: of the tokens, 0 to 1.
+    """
+
+    def __init__(self, found: Sequence[Comparison], share: float) -> None:
+        prompts = [c.prompt for c in found]
+        self.share = share
+        self._first, self._last = _alike(prompts), _alike([p[::-1] for p in prompts])
+        self._others = np.array([t for p in prompts for t in p[self._first : len(p) - self._last]], dtype=np.int64)
+
+    def __call__(self, c: Comparison, *seed: int) -> Comparison:
+        """The comparison with its prompt disturbed, as `seed` says."""
+        if not self.share or not len(self._others):
+            return c
+        rng = np.random.default_rng(seed)
+        prompt = np.array(c.prompt)
+        struck = rng.random(len(prompt)) < self.share
+        struck[: self._first] = struck[len(prompt) - self._last :] = False
+        return replace(c, prompt=tuple(np.where(struck, rng.choice(self._others, len(prompt)), prompt).tolist()))
+
+
+def _alike(prompts: Sequence[Sequence[int]]) -> int:
+    """How many tokens all of them begin with."""
+    apart = (i for i, tokens in enumerate(zip(*prompts, strict=False)) if len(set(tokens)) > 1)
+    return next(apart, min(map(len, prompts), default=0))
 
 
 def regression_loss(

@@ -178,7 +178,8 @@ class PPOTrainer(BaseTrainer):
         penalties = objective.begin(rows)
         found = estimate(rows, runs, scored, self.settings, values=values, penalties=penalties)
         objective.credit(found, values)
-        objective.plans = self.comparisons = plans
+        self.comparisons = plans
+        objective.compare(plans, self.updates)
         self.train_dataset = self._minibatches(len(rows))
         self.train()
         self.updates += 1
@@ -237,7 +238,8 @@ class PPOTrainer(BaseTrainer):
             self.accelerator.backward(loss)
             total += loss.detach()
         self._reduce(total)
-        self._step_or_stop(total, len(inputs["rows"]), tokens)
+        planned = sum(len(plan) for i in inputs["plans"] for plan in o.plans[i].plans)
+        self._step_or_stop(total, len(inputs["rows"]), tokens + planned)
         return total
 
     def _step_or_stop(self, loss: Tensor, rows: int, tokens: int) -> None:

@@ -23,7 +23,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def figures(folder: Path) -> dict[str, float]:
-    return asyncio.run(rollout._measure(str(folder), rounds=2, distinct=6, copies=2, few=2))
+    return asyncio.run(rollout._measure(str(folder), rounds=2, distinct=6, copies=2, few=2, crews=1))
 
 
 def test_every_figure_is_there_and_finite(figures: dict[str, float]) -> None:
