@@ -51,7 +51,8 @@ def run(*, model: str = "tiny", quick: bool = False) -> dict[str, float]:
         backbone; `generate_runs_per_s`: the same without the backbone's batches and forward pass, each call one
         `model.generate`; `workers_runs_per_s`: in `workers` processes, one for each core, 64 at once in each, from the
         first run's start (how long processes take to begin is not counted). `speedup_over_sequential`,
-        `speedup_over_generate`, `workers_speedup_over_sequential`: medians of the rounds' ratios.
+        `speedup_over_generate`, `workers_speedup_over_sequential`, `workers_speedup_over_generate`: medians of the
+        rounds' ratios.
 
         Shares of the CPU time of the whole process while 64 runs are under way: `outside_model_share`, all but the
         model's batches (forward passes, sampling, decoding of tokens); its parts `tokenizer_share`,
@@ -296,6 +297,7 @@ def _figures(
             "workers": float(cores()),
             "workers_runs_per_s": statistics.median(speeds["crew"]),
             "workers_speedup_over_sequential": faster("one", "crew"),
+            "workers_speedup_over_generate": faster("generate", "crew"),
         }
     return {
         "runs_per_s": statistics.median(speeds["many"]),
