@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from jade_graph.errors import JadeError
+from jade_graph.manifest import cores
 
 Tell = Callable[[Any], None]
 Work = Callable[[Tell], None]
@@ -33,11 +34,6 @@ class ProcessError(JadeError):
     """A process ended without a word."""
 
     code = "PROCESS_DIED"
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass

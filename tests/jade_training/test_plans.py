@@ -242,6 +242,31 @@ def test_an_update_learns_the_plan_that_was_better_and_remembers_for_a_while(pla
         assert torch.equal(tensor, other.named_trainable()[name])
 
 
+def test_plans_and_what_carries_them_out_do_not_slow_each_other(planned, monkeypatch):
+    """Each has Adam's normalisation to itself: the step on both is the sum of the steps on either."""
+    prompt, _ = planned
+    ours = rows_of_update(planned)
+    theirs = [
+        row(run, (9, 10), outcome, prompt=prompt, role="AG", plan="x") for run, outcome in (("a", 1.0), ("b", 0.0))
+    ]
+    config = PPOConfig(
+        estimator="tree", plan_temperature=0.1, minibatches=1, learning_rate=1e-3, logprob_tolerance=None
+    )
+
+    def moved(rows):
+        trainer = PPOTrainer(TINY, config, device="cpu")
+        before = {n: p.detach().clone() for n, p in trainer.named_trainable().items()}
+        monkeypatch.setattr("jade_training.trainer.rows_of", lambda *_, **__: rows)
+        metrics = trainer.update([], {})
+        return {n: p.detach() - before[n] for n, p in trainer.named_trainable().items()}, metrics
+
+    (both, metrics), (first, _), (second, _) = moved(ours + theirs), moved(ours), moved(theirs)
+    assert metrics["plan_grad_norm"] > metrics["grad_norm"] > 0
+    for name in both:
+        assert torch.allclose(both[name], first[name] + second[name], atol=1e-6), name
+    assert any(bool(step.abs().max() > 5e-4) for step in second.values())
+
+
 def test_without_a_plan_temperature_plans_are_rows_like_others(planned, monkeypatch):
     trainer = PPOTrainer(TINY, PPOConfig(estimator="tree", logprob_tolerance=None), device="cpu")
     monkeypatch.setattr("jade_training.trainer.rows_of", lambda *_, **__: rows_of_update(planned))

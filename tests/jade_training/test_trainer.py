@@ -65,7 +65,7 @@ def gradient(trainer, recorded, **batch):
     """Gradients of the first mini-batch, before clipping and the optimiser."""
     kept = {}
 
-    def stop(loss, rows, tokens):
+    def stop(loss, plans, rows, tokens):
         kept.update({n: p.grad.clone() for n, p in trainer.named_trainable().items() if p.grad is not None})
         trainer.control.should_training_stop = True
         trainer.optimizer.zero_grad(set_to_none=True)

@@ -39,7 +39,7 @@ class Meter:
         self.roles = list(roles)
         self.steps = self.gradient_rows = self.gradient_tokens = self.read = 0
         self.stopped = False
-        self.norms: list[float] = []
+        self.norms: list[tuple[float, float]] = []
         self.highest = 0.0
         self._total = dict.fromkeys(_SUMS, 0.0)
         self._entropy = np.zeros((2, len(self.roles)))
@@ -105,15 +105,15 @@ class Meter:
         tokens = max(1.0, float(self._now.get("tokens", torch.ones(()))))
         return {name: float(self._now.get(name, torch.zeros(()))) / tokens for name in ("kl", "drift")}
 
-    def close(self, norm: float, rows: int, tokens: int) -> None:
-        """End a mini-batch that the optimiser stepped on."""
+    def close(self, norm: float, plan_norm: float, rows: int, tokens: int) -> None:
+        """End a mini-batch that the optimisers stepped on, with the norms of their gradients."""
         for name, value in self._now.items():
             self._total[name] += float(value)
         if self._spread is not None:
             self._entropy += self._spread.cpu().numpy()
         self.highest = max([self.highest, *(float(t.exp()) for t in self._top)])
         self.steps += 1
-        self.norms.append(norm)
+        self.norms.append((norm, plan_norm))
         self.gradient_rows += rows
         self.gradient_tokens += tokens
         self.read = int(self._total["read"])
@@ -122,6 +122,7 @@ class Meter:
     def as_dict(self) -> dict[str, float]:
         """Means over the update."""
         t, tokens, steps = self._total, max(1.0, self._total["tokens"]), max(1, self.steps)
+        norm, plan_norm = np.mean(self.norms, axis=0).tolist() if self.norms else (0.0, 0.0)
         found = {
             "ratio_mean": t["ratio"] / tokens,
             "ratio_max": self.highest,
@@ -133,7 +134,8 @@ class Meter:
             "replay_nll": t["replay"] / steps,
             "bank_kl": t["bank"] / steps,
             "plan_loss": t["plans"] / steps,
-            "grad_norm": float(np.mean(self.norms)) if self.norms else 0.0,
+            "grad_norm": norm,
+            "plan_grad_norm": plan_norm,
             "steps": float(self.steps),
             "stopped_early": float(self.stopped),
             "gradient_rows": float(self.gradient_rows),

@@ -37,8 +37,9 @@ def save(folder: Path, trainer: PPOTrainer) -> None:
     named = trainer.named_trainable()
     save_file({n: _plain(p) for n, p in named.items() if n.startswith("policy.")}, fresh / WEIGHTS)
     moments: dict[str, Tensor] = {}
-    for name, p in named.items():
-        moments |= {f"{key}.{name}": _plain(v) for key, v in trainer.optimizer.state.get(p, {}).items()}
+    for start, optimizer in _optimizers(trainer):
+        for name, p in named.items():
+            moments |= {f"{start}{key}.{name}": _plain(v) for key, v in optimizer.state.get(p, {}).items()}
     save_file(moments, fresh / OPTIMIZER)
     trainer.value.save(fresh)
     about = {
@@ -84,14 +85,21 @@ def load(folder: Path, trainer: PPOTrainer) -> None:
         for name, p in policy.items():
             p.copy_(weights[name])
     trainer.value.load(folder)
-    trainer.optimizer.state.clear()
-    for name, p in named.items():
-        own = {key: moments[f"{key}.{name}"] for key in ("step", "exp_avg", "exp_avg_sq") if f"{key}.{name}" in moments}
-        if own:
-            trainer.optimizer.state[p] = {key: value.to(p.device) for key, value in own.items()}
+    for start, optimizer in _optimizers(trainer):
+        optimizer.state.clear()
+        for name, p in named.items():
+            keys = {key: f"{start}{key}.{name}" for key in ("step", "exp_avg", "exp_avg_sq")}
+            own = {key: moments[where].to(p.device) for key, where in keys.items() if where in moments}
+            if own:
+                optimizer.state[p] = own
     trainer.updates = int(about["updates"])
     trainer.rng.bit_generator.state = about["rng"]
     trainer.comparisons = [Comparison.from_dict(c) for c in about["comparisons"]]
+
+
+def _optimizers(trainer: PPOTrainer) -> list[tuple[str, torch.optim.Optimizer]]:
+    """What the names of their moments begin with, and the optimisers."""
+    return [("", trainer.optimizer), ("plans.", trainer.plan_optimizer)]
 
 
 def export(folder: Path, trainer: PPOTrainer, dtype: str) -> Path:

@@ -8,6 +8,7 @@ shared; rows of roles that are not trained enter no gradient.
 from __future__ import annotations
 
 import copy
+import math
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -121,6 +122,9 @@ class PPOTrainer(BaseTrainer):
         self.comparisons: list[Comparison] = []
         self.rng = np.random.default_rng(self.settings.seed)
         self.optimizer, self.lr_scheduler = self._optimizer()
+        # Adam divides by the size of past gradients, and those of compared plans are many times those of rows: with one
+        # state for both, what carries out plans would learn at a fraction of the rate.
+        self.plan_optimizer, _ = self._optimizer()
         self._writer = Writer(Path(out) if out is not None else None, mlflow=mlflow)
         # Trainer frees what a former loop left: here nothing, for a full garbage collection an update.
         self.accelerator.free_memory = lambda *objects: list(objects)
@@ -171,7 +175,7 @@ class PPOTrainer(BaseTrainer):
                 code="ROWS_EMPTY",
                 hint="score the runs, and check which roles are trainable",
             )
-        for group in self.optimizer.param_groups:
+        for group in [*self.optimizer.param_groups, *self.plan_optimizer.param_groups]:
             group["lr"] = group["initial_lr"] * self.settings.rate(self.updates)
         objective = self.objective
         values = objective.values(every) if self.settings.estimator == "gae" else None
@@ -232,18 +236,36 @@ class PPOTrainer(BaseTrainer):
                 at = [own[i] for i in chunk]
                 parts.append({"kind": kind, "at": at, "count": len(inputs[kind]), "tokens": tokens})
         o.meter.open()
+        loss = self._gradient(model, [part for part in parts if part["kind"] == "plans"])
+        plans = [p.grad for p in self._parameters()]
+        self.optimizer.zero_grad(set_to_none=True)
+        loss += self._gradient(model, [part for part in parts if part["kind"] != "plans"])
+        if world > 1:
+            self._reduce(*o.meter.sums())
+        planned = sum(len(plan) for i in inputs["plans"] for plan in o.plans[i].plans)
+        self._step_or_stop(loss, plans, len(inputs["rows"]), tokens + planned)
+        return loss
+
+    def _gradient(self, model: Any, parts: Sequence[Mapping[str, Any]]) -> Tensor:
+        """Add the gradient of some micro-batches to the parameters'. Returns their loss."""
         total = torch.zeros((), device=self.device)
         for part in parts:
             loss = self.compute_loss(model, part)
             self.accelerator.backward(loss)
             total += loss.detach()
-        self._reduce(total)
-        planned = sum(len(plan) for i in inputs["plans"] for plan in o.plans[i].plans)
-        self._step_or_stop(total, len(inputs["rows"]), tokens + planned)
+        if self.accelerator.num_processes > 1:
+            for p in self._parameters():
+                p.grad = torch.zeros_like(p) if p.grad is None else p.grad
+                self._reduce(p.grad)
+            self._reduce(total)
         return total
 
-    def _step_or_stop(self, loss: Tensor, rows: int, tokens: int) -> None:
-        """Check the mini-batch before the optimiser moves anything."""
+    def _step_or_stop(self, loss: Tensor, plans: Sequence[Tensor | None], rows: int, tokens: int) -> None:
+        """Check the mini-batch before anything is moved, and step on the gradient of its plans.
+
+        The step on the rest, which is the parameters' gradient now, is the base class's. Both gradients are of the same
+        weights.
+        """
         c, meter = self.settings, self.objective.meter
         seen = meter.minibatch()
         if meter.steps == 0 and c.logprob_tolerance is not None and seen["drift"] > c.logprob_tolerance:
@@ -258,27 +280,28 @@ class PPOTrainer(BaseTrainer):
             self.control.should_training_stop = True
             meter.stopped = True
             return
-        norm = torch.nn.utils.clip_grad_norm_(self._parameters(), c.max_grad_norm)
-        if not bool(torch.isfinite(loss) & torch.isfinite(norm)):
+        own = [p.grad for p in self._parameters()]
+        norms = [_clipped(gradients, c.max_grad_norm) for gradients in (own, plans)]
+        if not all(map(math.isfinite, (float(loss), *norms))):
             self.optimizer.zero_grad(set_to_none=True)
             raise DataError(
-                f"loss {float(loss):g} or gradient norm {float(norm):g} is no finite number.",
+                f"loss {float(loss):g} or gradient norm {max(norms):g} is no finite number.",
                 code="TRAIN_NOT_FINITE",
                 hint="a smaller learning_rate, or float32 (bf16 off)",
             )
-        meter.close(float(norm), rows, tokens)
+        for gradients, optimizer in ((plans, self.plan_optimizer), (own, None)):
+            for p, gradient in zip(self._parameters(), gradients, strict=True):
+                p.grad = gradient
+            if optimizer is not None:
+                optimizer.step()
+        meter.close(norms[0], norms[1], rows, tokens)
 
-    def _reduce(self, loss: Tensor) -> None:
-        """With several processes, each of which had its share of the mini-batch: sum what they found."""
-        if self.accelerator.num_processes == 1:
-            return
+    @staticmethod
+    def _reduce(*tensors: Tensor) -> None:
+        """Several processes had a share of the mini-batch each: sum what they found, in place."""
         import torch.distributed as dist
 
-        for p in self._parameters():
-            p.grad = torch.zeros_like(p) if p.grad is None else p.grad
-            dist.all_reduce(p.grad)
-        dist.all_reduce(loss)
-        for tensor in self.objective.meter.sums():
+        for tensor in tensors:
             dist.all_reduce(tensor)
 
     def compute_loss(
@@ -368,6 +391,15 @@ def _trainable(model: Any, config: PPOConfig) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by an old name
         return get_peft_model(model, lora)
+
+
+def _clipped(gradients: Sequence[Tensor | None], most: float) -> float:
+    """The norm of gradients, which are scaled down to `most` in place."""
+    found = [g for g in gradients if g is not None]
+    norm = torch.nn.utils.get_total_norm(found) if found else torch.zeros(())
+    for g in found:
+        g.mul_(torch.clamp(most / (norm + 1e-6), max=1.0))
+    return float(norm)
 
 
 def _width(model: Any) -> int:

@@ -72,7 +72,13 @@ def test_every_learning_run_is_a_job() -> None:
 
 def test_how_many_at_once_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobs, "cores", lambda: 6)
+    monkeypatch.setattr(jobs, "memory_gib", lambda: 64.0)
     assert jobs.usual(TINY) == 6
+    monkeypatch.setattr(jobs, "memory_gib", lambda: 9.0)
+    assert jobs.usual(TINY) == 2
+    monkeypatch.setattr(jobs, "memory_gib", lambda: None)
+    assert jobs.usual(TINY) == 1
+    monkeypatch.setattr(jobs, "memory_gib", lambda: 64.0)
     large = tmp_path / "large"
     large.mkdir()
     with (large / "model.safetensors").open("wb") as file:

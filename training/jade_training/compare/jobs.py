@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from jade_graph.config import Config
-from jade_graph.processes import Processes, Tell, cores
+from jade_graph.manifest import cores, memory_gib
+from jade_graph.processes import Processes, Tell
 from jade_training.compare.arms import Arm, suites
 from jade_training.compare.run import CompareSettings, Comparison, result_name
 from jade_training.forward import FEW_THREADS
@@ -24,6 +25,8 @@ from jade_training.improve.loop import STATE, Progress
 from jade_training.improve.sources import data_of
 
 PROGRESS_S = 1.0
+JOB_GIB = 4.0
+"""What a learning run of a small model may need."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +67,13 @@ def jobs_of(arms: Sequence[Arm], settings: CompareSettings) -> list[Job]:
 
 
 def usual(start: Path) -> int:
-    """How many at once: a core each for a small model; one where a model keeps all cores, or a GPU, busy."""
+    """How many at once: with a small model as cores and memory allow; one where a model keeps cores or a GPU busy."""
     import torch
 
     small = sum(path.stat().st_size for path in start.glob("*.safetensors")) < 4 * FEW_THREADS  # float32
-    return cores() if small and not torch.cuda.is_available() else 1
+    if not small or torch.cuda.is_available():
+        return 1
+    return max(1, min(cores(), int((memory_gib() or JOB_GIB) / JOB_GIB)))
 
 
 def side_by_side(shared: Shared, jobs: Sequence[Job], at_once: int, tell: Callable[[int, int, str], None]) -> None:
