@@ -90,10 +90,10 @@ def _work(
     tell: Tell,
 ) -> None:
     """The runs of one process."""
-    from jade_graph.rollouts import require_facts, windowed
+    from jade_graph.rollouts import made, require_facts
 
     async def everything() -> None:
-        async for run in windowed(graph, share, rollout_id, options, concurrency):
+        async for run in made(graph, share, rollout_id, options, concurrency):
             tell(run)
 
     with make() as graph:

@@ -9,13 +9,17 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from contextlib import aclosing
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from jade_graph.context import as_question
 from jade_graph.errors import UsageError
 from jade_graph.sync import run_sync
 from jade_graph.types import Preset, Question, Run
+
+T = TypeVar("T")
 
 
 class ManyRuns:
@@ -48,21 +52,10 @@ class ManyRuns:
         if concurrency < 1:
             raise UsageError(f"concurrency is {concurrency}.", code="BAD_CONCURRENCY", hint="concurrency=64")
         self._checked(options.get("plan"), options.get("sampling"))
-        waiting = iter(questions)
-        running: set[asyncio.Task[Run]] = set()
-        try:
-            while True:
-                while len(running) < concurrency and (item := next(waiting, None)) is not None:
-                    running.add(asyncio.ensure_future(self._arun_any(item, seed, options)))
-                if not running:
-                    return
-                done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    yield task.result()
-        finally:
-            for task in running:
-                task.cancel()
-            await asyncio.gather(*running, return_exceptions=True)
+        calls = (partial(self._arun_any, item, seed, options) for item in questions)
+        async with aclosing(windowed(calls, concurrency)) as runs:
+            async for run in runs:
+                yield run
 
     async def _arun_any(self, question: str | Question, seed: int, options: Mapping[str, Any]) -> Run:
         try:
@@ -76,3 +69,22 @@ class ManyRuns:
             )
             run.error_message, run.started_at = str(error), time.time()
             return run
+
+
+async def windowed(calls: Iterable[Callable[[], Coroutine[Any, Any, T]]], most: int) -> AsyncGenerator[T, None]:
+    """What the calls return, as they end; at most `most` are under way at once, and none once this is closed."""
+    waiting = iter(calls)
+    running: set[asyncio.Task[T]] = set()
+    try:
+        while True:
+            while len(running) < most and (call := next(waiting, None)) is not None:
+                running.add(asyncio.ensure_future(call()))
+            if not running:
+                return
+            done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                yield task.result()
+    finally:
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)

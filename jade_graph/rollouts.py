@@ -13,10 +13,12 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from jade_graph.errors import BackboneError, StoreError, UsageError
 from jade_graph.manifest import differences, manifest
+from jade_graph.many import windowed
 from jade_graph.metrics import token_f1
 from jade_graph.replicas import Planned, planned
 from jade_graph.types import Question, Run
@@ -280,7 +282,7 @@ async def recorded(
         options["explore"] = explore
     due = [(each, attempts[each.run_id] + 1 if each.run_id in attempts else 0) for each in runs]
     if workers is None or workers.count == 1 or not due:
-        fresh = windowed(graph, due, rollout_id, options, concurrency)
+        fresh = made(graph, due, rollout_id, options, concurrency)
     else:
         from jade_graph.crew import crewed
 
@@ -291,25 +293,11 @@ async def recorded(
             yield run, True
 
 
-async def windowed(
+def made(
     graph: JadeGraph, due: Sequence[Due], rollout_id: str, options: Mapping[str, Any], concurrency: int
 ) -> AsyncGenerator[Run, None]:
     """Runs of this process as they end, at most `concurrency` under way at once."""
-    waiting = iter(due)
-    running: set[asyncio.Task[Run]] = set()
-    try:
-        while True:
-            while len(running) < concurrency and (each := next(waiting, None)) is not None:
-                running.add(asyncio.ensure_future(_run(graph, each[0], rollout_id, each[1], options)))
-            if not running:
-                return
-            done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                yield task.result()
-    finally:
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+    return windowed((partial(_run, graph, each, rollout_id, attempt, options) for each, attempt in due), concurrency)
 
 
 async def _run(graph: JadeGraph, each: Planned, rollout_id: str, attempt: int, options: Mapping[str, Any]) -> Run:
