@@ -51,6 +51,7 @@ async def march(flow: Workflow, given: Mapping[str, Any], steps: int) -> None:
         done = [*done[len(begun) :], *done[: len(begun)]]
         if not done:
             raise RuntimeError("the graph stopped without an end: no branch is running and none woke `select`")
+        await asyncio.sleep(0)  # others have their turn, and a cancelled run goes no further, as in LangGraph
         sends, named = [], []
         for command in done:
             update = command.update if isinstance(command.update, dict) else {}

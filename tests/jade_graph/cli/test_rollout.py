@@ -106,6 +106,16 @@ def test_the_table_shows_the_figures_and_the_next_command(rolled: Any) -> None:
     assert "jade export mine --out mine --set store.url=sqlite:///here.db" in done.out
 
 
+def test_several_processes_make_the_same_rollout(jade: Any, rolled: Any) -> None:
+    """The data set's own passages are indexed once; each process opens the corpus that the command made."""
+    done = rolled("--runs-per-question", "2", "--workers", "2", "--id", "mine", "--json")
+    assert done.code == 0, done.err
+    told = done.json
+    assert (told["fresh"], told["failed"]) == (told["runs"], 0)
+    again = rolled("--runs-per-question", "2", "--id", "mine", "--json").json
+    assert (again["fresh"], again["runs"], again["f1"]) == (0, told["runs"], told["f1"])
+
+
 def test_nothing_recorded_and_unknown_rollouts_are_errors(jade: Any, rolled: Any) -> None:
     assert jade("export", "--out", "out", "--json").json["error"]["code"] == "EXPORT_EMPTY"
     assert not any(Path(os.environ["HOME"]).rglob("runs.db"))
