@@ -113,14 +113,10 @@ class JadeGraph(JadeRunnable, ManyRuns, Openable, Forkable):
         self._variants: dict[str, JadeGraph] = {}
         self.name = self.preset.name
         self._given = {
-            **{
-                "retriever": self.retriever,
-                "frozen_backbone": self.frozen_backbone,
-                "backbones": self.backbones,
-                "k": k,
-            },
-            **{"limits": limits, "sampling": sampling, "constrained": constrained, "action_tokens": action_tokens},
+            **{"retriever": self.retriever, "frozen_backbone": self.frozen_backbone, "backbones": self.backbones},
+            **{"k": k, "limits": limits, "sampling": sampling, "constrained": constrained},
             **{"recorder": recorder, "checkpointer": checkpointer, "approve": approve, "preset": self.preset},
+            "action_tokens": action_tokens,
         }
         actor = Actor(
             trainable=Served(self.backbone, knows_ids(self.backbone)),

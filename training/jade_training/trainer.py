@@ -24,7 +24,7 @@ from jade_graph.errors import ConfigError, DataError
 from jade_training import state
 from jade_training.advantages import estimate
 from jade_training.forward import Pair, Reader, chunks, few_threads, random_state_kept, without_dropout
-from jade_training.meter import Writer, describe
+from jade_training.meter import Writer, clipped, describe
 from jade_training.objective import Objective
 from jade_training.plans import Comparison, comparisons
 from jade_training.ppo import PPOConfig
@@ -281,7 +281,7 @@ class PPOTrainer(BaseTrainer):
             meter.stopped = True
             return
         own = [p.grad for p in self._parameters()]
-        norms = [_clipped(gradients, c.max_grad_norm) for gradients in (own, plans)]
+        norms = [clipped(gradients, c.max_grad_norm) for gradients in (own, plans)]
         if not all(map(math.isfinite, (float(loss), *norms))):
             self.optimizer.zero_grad(set_to_none=True)
             raise DataError(
@@ -391,15 +391,6 @@ def _trainable(model: Any, config: PPOConfig) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by an old name
         return get_peft_model(model, lora)
-
-
-def _clipped(gradients: Sequence[Tensor | None], most: float) -> float:
-    """The norm of gradients, which are scaled down to `most` in place."""
-    found = [g for g in gradients if g is not None]
-    norm = torch.nn.utils.get_total_norm(found) if found else torch.zeros(())
-    for g in found:
-        g.mul_(torch.clamp(most / (norm + 1e-6), max=1.0))
-    return float(norm)
 
 
 def _width(model: Any) -> int:
