@@ -218,25 +218,17 @@ async def _measure(model: str, rounds: int, distinct: int, copies: int, few: int
 
         async def crew(number: int) -> None:
             """The same in several processes: the questions' runs `CREW` times over, for they are soon done."""
-            make = partial(_worker, model, url)
-            began: list[float] = []
-
-            def first(run: Run) -> None:
-                began.extend([] if began else [time.perf_counter() - run.wall_ms / 1000])
-
-            all_ = copies * CREW
-            await tally(
+            told = await tally(
                 graphs["many"],
                 questions,
                 rollout_id=f"crew-{number}",
-                runs_per_question=all_,
+                runs_per_question=copies * CREW,
                 seed=number,
                 concurrency=AT_ONCE,
                 store=store,
-                progress=first,
-                workers=Workers(cores(), make),
+                workers=Workers(cores(), partial(_worker, model, url)),
             )
-            speeds["crew"].append(all_ * distinct / (time.perf_counter() - began[0]))
+            speeds["crew"].append(told.fresh / told.seconds)
 
         try:
             for side in sides:  # warm up

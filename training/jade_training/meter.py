@@ -148,15 +148,6 @@ class Meter:
         return found
 
 
-def clipped(gradients: Sequence[Tensor | None], most: float) -> float:
-    """The norm of gradients, which are scaled down to `most` in place."""
-    found = [g for g in gradients if g is not None]
-    norm = torch.nn.utils.get_total_norm(found) if found else torch.zeros(())
-    for g in found:
-        g.mul_(torch.clamp(most / (norm + 1e-6), max=1.0))
-    return float(norm)
-
-
 def describe(
     meter: Meter,
     rows: Sequence[Row],

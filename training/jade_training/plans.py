@@ -107,14 +107,14 @@ class Noise:
     """
 
     def __init__(self, found: Sequence[Comparison], share: float) -> None:
-        prompts = [c.prompt for c in found]
+        prompts = [c.prompt for c in found] if share else []
         self.share = share
         self._first, self._last = _alike(prompts), _alike([p[::-1] for p in prompts])
         self._others = np.array([t for p in prompts for t in p[self._first : len(p) - self._last]], dtype=np.int64)
 
     def __call__(self, c: Comparison, *seed: int) -> Comparison:
         """The comparison with its prompt disturbed, as `seed` says."""
-        if not self.share or not len(self._others):
+        if not len(self._others):
             return c
         rng = np.random.default_rng(seed)
         prompt = np.array(c.prompt)

@@ -10,10 +10,9 @@ from __future__ import annotations
 import copy
 import math
 import time
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,9 +21,10 @@ from torch import Tensor
 from jade_graph.backbones.weights import choose_device, load_model, quiet
 from jade_graph.errors import ConfigError, DataError
 from jade_training import state
+from jade_training.adapters import trainable
 from jade_training.advantages import estimate
 from jade_training.forward import Pair, Reader, chunks, few_threads, random_state_kept, without_dropout
-from jade_training.meter import Writer, clipped, describe
+from jade_training.meter import Writer, describe
 from jade_training.objective import Objective
 from jade_training.plans import Comparison, comparisons
 from jade_training.ppo import PPOConfig
@@ -35,6 +35,13 @@ from jade_training.value import ValueHead
 if TYPE_CHECKING:
     from jade_graph.rewards import Scored
     from jade_graph.types import Run
+
+
+class Clipped(NamedTuple):
+    """Gradients in the order of the parameters, scaled down to `max_grad_norm`, and their norm before that."""
+
+    gradients: list[Tensor | None]
+    norm: float
 
 
 class PPOTrainer(BaseTrainer):
@@ -88,7 +95,7 @@ class PPOTrainer(BaseTrainer):
             reference = copy.deepcopy(model)
         with random_state_kept():
             torch.manual_seed(self.settings.seed)  # of what adapters start from
-            model = _trainable(model, self.settings)
+            model = trainable(model, self.settings)
             self.value = ValueHead(_width(model))
             chosen: dict[str, Any] = {"seed": self.settings.seed, "use_cpu": target.type == "cpu", "max_grad_norm": 0.0}
             super().__init__(model=model, args=arguments(per_device_train_batch_size=1, num_train_epochs=1, **chosen))
@@ -236,9 +243,12 @@ class PPOTrainer(BaseTrainer):
                 at = [own[i] for i in chunk]
                 parts.append({"kind": kind, "at": at, "count": len(inputs[kind]), "tokens": tokens})
         o.meter.open()
-        loss = self._gradient(model, [part for part in parts if part["kind"] == "plans"])
-        plans = [p.grad for p in self._parameters()]
-        self.optimizer.zero_grad(set_to_none=True)
+        loss, plans = torch.zeros((), device=self.device), Clipped([], 0.0)
+        if inputs["plans"]:
+            loss += self._gradient(model, [part for part in parts if part["kind"] == "plans"])
+            norm = torch.nn.utils.clip_grad_norm_(self._parameters(), c.max_grad_norm)
+            plans = Clipped([p.grad for p in self._parameters()], float(norm))
+            self.optimizer.zero_grad(set_to_none=True)
         loss += self._gradient(model, [part for part in parts if part["kind"] != "plans"])
         if world > 1:
             self._reduce(*o.meter.sums())
@@ -260,7 +270,7 @@ class PPOTrainer(BaseTrainer):
             self._reduce(total)
         return total
 
-    def _step_or_stop(self, loss: Tensor, plans: Sequence[Tensor | None], rows: int, tokens: int) -> None:
+    def _step_or_stop(self, loss: Tensor, plans: Clipped, rows: int, tokens: int) -> None:
         """Check the mini-batch before anything is moved, and step on the gradient of its plans.
 
         The step on the rest, which is the parameters' gradient now, is the base class's. Both gradients are of the same
@@ -280,21 +290,24 @@ class PPOTrainer(BaseTrainer):
             self.control.should_training_stop = True
             meter.stopped = True
             return
-        own = [p.grad for p in self._parameters()]
-        norms = [clipped(gradients, c.max_grad_norm) for gradients in (own, plans)]
-        if not all(map(math.isfinite, (float(loss), *norms))):
+        norm = float(torch.nn.utils.clip_grad_norm_(self._parameters(), c.max_grad_norm))
+        if not all(map(math.isfinite, (float(loss), norm, plans.norm))):
             self.optimizer.zero_grad(set_to_none=True)
             raise DataError(
-                f"loss {float(loss):g} or gradient norm {max(norms):g} is no finite number.",
+                f"loss {float(loss):g} or gradient norm {max(norm, plans.norm):g} is no finite number.",
                 code="TRAIN_NOT_FINITE",
                 hint="a smaller learning_rate, or float32 (bf16 off)",
             )
-        for gradients, optimizer in ((plans, self.plan_optimizer), (own, None)):
-            for p, gradient in zip(self._parameters(), gradients, strict=True):
-                p.grad = gradient
-            if optimizer is not None:
-                optimizer.step()
-        meter.close(norms[0], norms[1], rows, tokens)
+        if plans.gradients:
+            own = [p.grad for p in self._parameters()]
+            self._put(plans.gradients)
+            self.plan_optimizer.step()
+            self._put(own)
+        meter.close(norm, plans.norm, rows, tokens)
+
+    def _put(self, gradients: Sequence[Tensor | None]) -> None:
+        for p, gradient in zip(self._parameters(), gradients, strict=True):
+            p.grad = gradient
 
     @staticmethod
     def _reduce(*tensors: Tensor) -> None:
@@ -373,24 +386,6 @@ class PPOTrainer(BaseTrainer):
 
     def log(self, logs: Any, start_time: float | None = None) -> None:
         """Metrics are returned and written by `update`."""
-
-
-def _trainable(model: Any, config: PPOConfig) -> Any:
-    """The model with what is to be trained in float32, as adapters or as a whole."""
-    if config.lora is None:
-        return model.float().requires_grad_(True)
-    from peft import LoraConfig, get_peft_model
-
-    lora = LoraConfig(
-        r=config.lora.rank,
-        lora_alpha=config.lora.alpha,
-        lora_dropout=0.0,
-        target_modules=list(config.lora.targets) if config.lora.targets else "all-linear",
-        task_type="CAUSAL_LM",
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by an old name
-        return get_peft_model(model, lora)
 
 
 def _width(model: Any) -> int:

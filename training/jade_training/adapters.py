@@ -1,0 +1,30 @@
+"""What of a model is trained: all of it, or low-rank adapters beside it.
+
+Invariant: what is trained is float32; with adapters, the model without them stays as it was and is the reference.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jade_training.ppo import PPOConfig
+
+
+def trainable(model: Any, config: PPOConfig) -> Any:
+    """The model with what is to be trained in float32, as adapters or as a whole."""
+    if config.lora is None:
+        return model.float().requires_grad_(True)
+    from peft import LoraConfig, get_peft_model
+
+    lora = LoraConfig(
+        r=config.lora.rank,
+        lora_alpha=config.lora.alpha,
+        lora_dropout=0.0,
+        target_modules=list(config.lora.targets) if config.lora.targets else "all-linear",
+        task_type="CAUSAL_LM",
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by an old name
+        return get_peft_model(model, lora)
