@@ -11,12 +11,16 @@ import os
 import queue
 import threading
 from collections.abc import AsyncIterator, Coroutine, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import Any, TypeVar
 
 from jade_graph.errors import UsageError
 
 T = TypeVar("T")
+
+PATIENCE = 0.5
+"""Seconds of one wait. A signal that comes just before a thread begins to wait, or that another thread is given, does
+not end the wait: it is seen when the wait is over."""
 
 _lock = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
@@ -32,6 +36,8 @@ def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
     """
     future = _started(coroutine, "call was made", "await graph.arun(..)")
     try:
+        while not wait([future], PATIENCE).done:
+            continue
         return future.result()
     except BaseException:
         future.cancel()
@@ -53,12 +59,20 @@ def iterate_sync(items: AsyncIterator[T]) -> Iterator[T]:
 
     future = _started(pump(), "stream was asked for", "async for chunk in graph.astream(..)")
     try:
-        while (told := found.get()) is not None:
+        while (told := _next(found)) is not None:
             if isinstance(told, BaseException):
                 raise told
             yield told[0]
     finally:
         future.cancel()
+
+
+def _next(found: queue.SimpleQueue[T]) -> T:
+    while True:
+        try:
+            return found.get(timeout=PATIENCE)
+        except queue.Empty:
+            continue
 
 
 def _started(coroutine: Coroutine[Any, Any, T], what: str, hint: str) -> Future[T]:

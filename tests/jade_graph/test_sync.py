@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 import threading
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from jade_graph.engine import JadeGraph
 from jade_graph.errors import UsageError
-from jade_graph.sync import run_sync
+from jade_graph.sync import iterate_sync, run_sync
 
 
 async def loop_id() -> int:
@@ -95,3 +97,23 @@ def test_a_forked_child_has_a_loop_of_its_own() -> None:
         [sys.executable, "-W", "ignore::DeprecationWarning", "-c", script], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
+@pytest.mark.parametrize("streamed", [False, True])
+def test_an_interrupt_that_another_thread_is_given_ends_the_wait(streamed: bool) -> None:
+    """The waiting thread sleeps on: nothing but the end of its wait lets it see the signal."""
+    done: list[bool] = []
+
+    async def interrupted() -> None:
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+        await asyncio.sleep(30)
+        done.append(True)
+
+    async def items() -> AsyncIterator[int]:
+        await interrupted()
+        yield 1
+
+    with pytest.raises(KeyboardInterrupt):
+        list(iterate_sync(items())) if streamed else run_sync(interrupted())
+    assert not done
