@@ -14,7 +14,7 @@ from jade_graph.cli.command import Cli, command, single
 from jade_graph.errors import UsageError
 
 app = single()
-HASTY_STEPS = 80
+SHORT_STEPS, HASTY_STEPS = 600, 80
 
 
 @command(app, "pretrain")
@@ -48,7 +48,9 @@ def pretrain(
     if ask and hasty:
         raise UsageError("--ask and --hasty make different models.", code="PRETRAIN_WHICH", hint="one of the two")
     torch.set_num_threads(threads)
-    settings = Settings(seed=seed) if steps is None else Settings(seed=seed, steps=steps)
+    settings = Settings(seed=seed, short_steps=SHORT_STEPS)
+    if steps is not None:
+        settings = replace(settings, steps=steps, short_steps=SHORT_STEPS * steps // settings.steps)
     if hasty:
         settings = replace(settings, hasty_steps=HASTY_STEPS)
     with cli.out.progress("training") as tick:

@@ -1,6 +1,7 @@
 """Training: resuming changes nothing, rows stand alone behind their prefix, and the result loads anywhere."""
 
 import json
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -8,14 +9,15 @@ import torch
 
 from jade_graph.errors import UsageError
 from jade_training.pretrain.batches import Curriculum, Row, encode, marker_rows, recall_rows
-from jade_training.pretrain.demonstrations import Demonstrator
+from jade_training.pretrain.demonstrations import LATER_SHORT_ROLES, Demonstrator
 from jade_training.pretrain.loss import Guide, action_logits, backward, chunks, exact
 from jade_training.pretrain.model import CONSTANT, MATCH, TURNING, build_model
 from jade_training.pretrain.tokenizer import build_tokenizer
-from jade_training.pretrain.train import Settings, pretrain
+from jade_training.pretrain.train import Settings, pretrain, stages
 
+SHAPE = {"width": 32, "layers": 2, "heads": 2, "head_size": 16}
 TINY = Settings(
-    steps=20, warmup=5, markers=4, width=32, layers=2, heads=2, head_size=16, long=2, asks=3, short=4, hasty_steps=3
+    steps=20, warmup=5, markers=4, **SHAPE, long=2, asks=3, short=4, short_steps=2, summary_steps=1, hasty_steps=3
 )
 
 
@@ -60,8 +62,20 @@ def test_a_resumed_training_ends_with_the_same_bits(whole, tmp_path):
     assert (whole[0] / "model.safetensors").read_bytes() == (tmp_path / "model.safetensors").read_bytes()
 
 
-def test_the_last_stage_changes_the_weights_and_nothing_else(whole, tmp_path):
-    careful = pretrain(tmp_path, replace(TINY, hasty_steps=0))
+def test_the_short_roles_stage_shows_mostly_them_in_their_own_shares(tokenizer):
+    stage = stages(tokenizer, replace(TINY, hasty_steps=0))[0]
+    shown = Demonstrator(3)
+    roles = Counter(shown.short(shares=stage.curriculum.shares).role for _ in range(400))
+    assert set(roles) == set(LATER_SHORT_ROLES)
+    assert roles["QDP"] / 400 == pytest.approx(LATER_SHORT_ROLES["QDP"], abs=0.08)
+    rows = stage.curriculum.rows_of(stage.first)
+    assert sum(not row.prefix for row in rows) == 96
+    assert len(rows) > 96  # readers are not forgotten
+
+
+@pytest.mark.parametrize("stage", ["short_steps", "hasty_steps"])
+def test_a_stage_changes_the_weights_and_nothing_else(whole, tmp_path, stage):
+    careful = pretrain(tmp_path, replace(TINY, **{stage: 0}))
     one, two = (json.loads((f / "config.json").read_text("utf-8")) for f in (whole[0], tmp_path))
     assert one == two
     files = [sorted(p.name for p in f.iterdir() if p.is_file()) for f in (whole[0], tmp_path)]
@@ -74,11 +88,11 @@ def test_the_last_stage_changes_the_weights_and_nothing_else(whole, tmp_path):
 
 def test_progress_tells_every_step_and_the_phase(whole):
     _, result, seen = whole
-    assert [p.step for p in seen] == [*range(1, 21), 1, 2, 3]
+    assert [p.step for p in seen] == [*range(1, 21), 1, 2, 1, 2, 3]
     assert [seen[i].phase for i in (0, 4, 5, 8, 9)] == ["recall", "recall", "markers", "markers", "roles, 1 documents"]
     assert seen[19].phase == "roles, 5 documents"
-    assert seen[-1].phase == "hasty reading"
-    assert result["tokens"] == seen[19].tokens + seen[-1].tokens > 0
+    assert [seen[i].phase for i in (21, 24)] == ["short roles", "hasty reading"]
+    assert result["tokens"] == sum(seen[i].tokens for i in (19, 21, 24)) > 0
     assert all(p.loss > 0 for p in seen)
 
 

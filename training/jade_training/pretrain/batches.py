@@ -9,12 +9,12 @@ Invariant: `rows_of(step)` depends on the seed and the step alone, so a resumed 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from jade_graph.microworld.frames import UNKNOWN
-from jade_training.pretrain.demonstrations import Demonstration, Demonstrator
+from jade_training.pretrain.demonstrations import SHORT_ROLES, Demonstration, Demonstrator
 
 RECALL_ROWS, MARKER_ROWS = 64, 32
 Part = tuple[list[int], list[int]]
@@ -50,6 +50,7 @@ class Curriculum:
         long, short: sets of documents, and demonstrations of roles that read none, a step.
         asks: demonstrations over each set of documents.
         hasty: see `Demonstrator`.
+        shares: of the roles among the short ones; `comparisons`: see `Demonstrator.short`.
         steps_per_world: after how many steps a new training world begins.
     """
 
@@ -63,6 +64,8 @@ class Curriculum:
     asks: int = 16
     steps_per_world: int = 20
     hasty: float = 0.0
+    shares: Mapping[str, float] = field(default_factory=lambda: SHORT_ROLES)
+    comparisons: float = 0.0
     _world: tuple[int, Demonstrator] | None = field(default=None, repr=False)
 
     def rows_of(self, step: int) -> list[Row]:
@@ -75,7 +78,7 @@ class Curriculum:
         demonstrator.rng = rng
         demonstrator.hasty = self.hasty
         most = self.distractors(step)
-        shown = [demonstrator.short() for _ in range(self.short)]
+        shown = [demonstrator.short(None, self.shares, self.comparisons) for _ in range(self.short)]
         for _ in range(self.long):
             read = demonstrator.reading(rng.randint(most // 2, most), self.asks)
             # With a single document only what it answers is asked: "unknown" would be learned first, and stay.

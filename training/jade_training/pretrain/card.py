@@ -29,9 +29,9 @@ about anything else. Name a real model for those: `jade ask --backbone Qwen/Qwen
 - Architecture: stock `LlamaForCausalLM` ({layers} layers, width {width}, {heads} heads, tied head, context {context}),
   safetensors in bfloat16, no remote code. Tokens are words, tags and punctuation marks.
 - Prompts: the roles' `compact` profile; an action ends with `<eos>`.
-- Training: {steps} steps ({warmup} of repeated sequences, {markers} of marked look-up), about {tokens:,} tokens,
-  on a CPU; demonstrations by microworld's oracle in `train` worlds.
-  Seed {seed}. Repeat it with `jade microworld pretrain`.
+- Training: {steps} steps ({warmup} of repeated sequences, {markers} of marked look-up) and {short_steps} more,
+  mostly on roles that read no documents; about {tokens:,} tokens, on a CPU; demonstrations by microworld's
+  oracle in `train` worlds. Seed {seed}. Repeat it with `jade microworld pretrain`.
 {hasty_note}\
 - The planner's demonstrations are drawn from one near-uniform prior over the eight legal plans, whatever the
   question. The answerer was never shown conflicting editions of a passage, and never

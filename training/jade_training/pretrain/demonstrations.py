@@ -26,6 +26,10 @@ from jade_graph.types import Ask, Order, Passage, Question, View
 LONG_ROLES: Mapping[str, float] = {"AG": 0.64, "DS": 0.36}
 SHORT_ROLES: Mapping[str, float] = {"PL": 0.14, "QR": 0.2, "QDS": 0.2, "QDP": 0.16, "AS": 0.3}
 
+LATER_SHORT_ROLES: Mapping[str, float] = {"PL": 0.1, "QR": 0.1, "QDS": 0.12, "QDP": 0.28, "AS": 0.4}
+"""The same in the last steps, where these two are mostly asked about comparisons: a parallel decomposition copies two
+names, a summary compares two answers, and both are learned last."""
+
 ROLES = (*LONG_ROLES, *SHORT_ROLES)
 
 OPENING: Mapping[Kind, float] = {
@@ -112,10 +116,18 @@ class Demonstrator:
         self.oracle = OraclePolicy(self.world)
         self.index = Bm25.build([str(p) for p in self.world.passages])
 
-    def short(self, code: str | None = None) -> Demonstration:
-        """One demonstration of a role that reads no documents."""
-        code = code or self.rng.choices(list(SHORT_ROLES), list(SHORT_ROLES.values()))[0]
-        question = self._question(self.rng.choices(KINDS, [SHARES[k] for k in KINDS])[0])
+    def short(
+        self, code: str | None = None, shares: Mapping[str, float] = SHORT_ROLES, comparisons: float = 0.0
+    ) -> Demonstration:
+        """One demonstration of a role that reads no documents: `code`, or one drawn by its share.
+
+        `comparisons`: of what QDP and AS are shown, the share that is about comparisons and nothing else.
+        """
+        code = code or self.rng.choices(list(shares), list(shares.values()))[0]
+        kind: Kind = self.rng.choices(KINDS, [SHARES[k] for k in KINDS])[0]
+        if comparisons and code in ("QDP", "AS") and self.rng.random() < comparisons:
+            kind = "comparison"
+        question = self._question(kind)
         if code == "AS":
             view = self._summary(question)
         elif code in ("PL", "QR") and self.rng.random() < 0.35:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from jade_graph.errors import UsageError
 from jade_training.pretrain.batches import Curriculum
+from jade_training.pretrain.demonstrations import LATER_SHORT_ROLES
 from jade_training.pretrain.loss import backward
 from jade_training.pretrain.model import build_model, hold_constant
 from jade_training.pretrain.tokenizer import ROLES, build_tokenizer
@@ -40,6 +41,8 @@ class Settings:
         long, asks, short: sets of documents a step, demonstrations over each, and demonstrations without documents.
         guide: weight of the loss that shows the reading head where an answer stands; falls with the learning rate.
         bf16: autocast in bfloat16 over float32 masters; faster on processors with bfloat16 units, slower on others.
+        short_steps, short_rate: steps after these, mostly on roles that read no documents, and their learning rate. A
+            decomposition copies two names; with fewer examples it copies one of them twice, or mixes them.
         hasty: of the demonstrations over several passages about half of the relations, the share that a hasty reader
             gave, who believes the last passage; only in the `hasty_steps` after all others, at `hasty_rate` (jade-tiny:
             none; jade-tiny-hasty: 80). What a model that was made for other work is like: it can read, and does not.
@@ -61,6 +64,8 @@ class Settings:
     short: int = 36
     guide: float = 0.3
     bf16: bool = True
+    short_steps: int = 0
+    short_rate: float = 6e-4
     hasty: float = 0.5
     hasty_steps: int = 0
     hasty_rate: float = 5e-4
@@ -164,8 +169,8 @@ def pretrain(
     finished = last == settings.steps
     if finished:
         export(model, tokenizer, out)
-        if settings.hasty_steps:
-            tokens += _hasten(out, tokenizer, settings, progress)
+        for stage in stages(tokenizer, settings):
+            tokens += _further(out, tokenizer, settings, stage, progress)
     return {
         "steps": last,
         "finished": finished,
@@ -177,8 +182,45 @@ def pretrain(
     }
 
 
-def _hasten(out: Path, tokenizer: Any, settings: Settings, progress: Callable[[Progress], None] | None) -> int:
-    """Train the exported model on a hasty reader's demonstrations, and export it again. Returns the tokens read.
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Steps after the training proper.
+
+    Attributes:
+        title: for people.
+        curriculum: what is read; `first` is the step of it that the stage begins with.
+        steps, rate: optimiser steps, and the learning rate that falls from there to a tenth.
+        name: of the model that comes out.
+    """
+
+    title: str
+    curriculum: Curriculum
+    first: int
+    steps: int
+    rate: float
+    name: str = "jade-tiny"
+
+
+def stages(tokenizer: Any, settings: Settings) -> list[Stage]:
+    """What comes after the training proper: the short roles, then the hasty reader."""
+    s = settings
+    shape: dict[str, Any] = {"warmup": s.warmup, "markers": s.markers, "asks": s.asks}
+    found: list[Stage] = []
+    if s.short_steps:
+        told: dict[str, Any] = {"shares": LATER_SHORT_ROLES, "comparisons": 0.6, "steps_per_world": 10}
+        read = Curriculum(tokenizer, s.seed + 2, s.steps, **shape, long=2, short=96, **told)
+        found.append(Stage("short roles", read, s.steps, s.short_steps, s.short_rate))
+    if s.hasty_steps:
+        read = Curriculum(tokenizer, s.seed + 1, s.steps, **shape, long=s.long, short=s.short, hasty=s.hasty)
+        first = max(0, s.steps - s.hasty_steps)
+        found.append(Stage("hasty reading", read, first, s.hasty_steps, s.hasty_rate, "jade-tiny-hasty"))
+    return found
+
+
+def _further(
+    out: Path, tokenizer: Any, settings: Settings, stage: Stage, progress: Callable[[Progress], None] | None
+) -> int:
+    """Train the exported model through a stage, and export it again. Returns the tokens read.
 
     From the exported weights, with an optimiser of its own: the same whether the training was resumed or not. A kill in
     these minutes repeats them.
@@ -189,34 +231,23 @@ def _hasten(out: Path, tokenizer: Any, settings: Settings, progress: Callable[[P
     model = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)
     hold_constant(model)
     model.train()
-    curriculum = Curriculum(
-        tokenizer,
-        settings.seed + 1,
-        settings.steps,
-        warmup=settings.warmup,
-        markers=settings.markers,
-        long=settings.long,
-        asks=settings.asks,
-        short=settings.short,
-        hasty=settings.hasty,
-    )
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=settings.hasty_rate, betas=(0.9, 0.98), weight_decay=settings.weight_decay
+        model.parameters(), lr=stage.rate, betas=(0.9, 0.98), weight_decay=settings.weight_decay
     )
-    began, tokens, n = time.monotonic(), 0, settings.hasty_steps
+    began, tokens, n = time.monotonic(), 0, stage.steps
     for step in range(n):
-        rate = settings.hasty_rate * min(1.0, (step + 1) / 10) * (1 - 0.9 * step / n)
+        rate = stage.rate * min(1.0, (step + 1) / 10) * (1 - 0.9 * step / n)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        rows = curriculum.rows_of(max(0, settings.steps - n) + step)
+        rows = stage.curriculum.rows_of(stage.first + step)
         optimizer.zero_grad(set_to_none=True)
         loss, _ = backward(model, rows, bf16=settings.bf16)
         torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
         optimizer.step()
         tokens += sum(r.length for r in rows)
         if progress is not None:
-            progress(Progress(step + 1, n, "hasty reading", loss, rate, tokens, time.monotonic() - began))
-    export(model, tokenizer, out, name="jade-tiny-hasty")
+            progress(Progress(step + 1, n, stage.title, loss, rate, tokens, time.monotonic() - began))
+    export(model, tokenizer, out, name=stage.name)
     return tokens
 
 
