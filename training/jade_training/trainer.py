@@ -24,6 +24,7 @@ from jade_training import state
 from jade_training.adapters import trainable
 from jade_training.advantages import estimate
 from jade_training.forward import Pair, Reader, chunks, few_threads, random_state_kept, without_dropout
+from jade_training.memory import handed_back
 from jade_training.meter import Writer, describe
 from jade_training.objective import Objective
 from jade_training.plans import Comparison, comparisons
@@ -162,7 +163,7 @@ class PPOTrainer(BaseTrainer):
                 from these weights at this temperature); TRAIN_NOT_FINITE (loss or gradient). The weights are then
                 those of the last good optimiser step.
         """
-        with few_threads(self.model):
+        with few_threads(self.model), handed_back():
             return self._update(runs, scored, version, step)
 
     def _update(

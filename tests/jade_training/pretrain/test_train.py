@@ -16,9 +16,7 @@ from jade_training.pretrain.tokenizer import build_tokenizer
 from jade_training.pretrain.train import Settings, pretrain, stages
 
 SHAPE = {"width": 32, "layers": 2, "heads": 2, "head_size": 16}
-TINY = Settings(
-    steps=20, warmup=5, markers=4, **SHAPE, long=2, asks=3, short=4, short_steps=2, summary_steps=1, hasty_steps=3
-)
+TINY = Settings(steps=20, warmup=5, markers=4, **SHAPE, long=2, asks=3, short=4, short_steps=2, hasty_steps=3)
 
 
 @pytest.fixture(scope="module")
