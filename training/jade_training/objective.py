@@ -18,6 +18,7 @@ from jade_training import ppo
 from jade_training.advantages import Estimate
 from jade_training.forward import Packed, Pair, Reader, chunks, distribution, pack
 from jade_training.meter import Meter
+from jade_training.outcomes import expected
 from jade_training.plans import Comparison, Noise, regression_loss
 from jade_training.ppo import PPOConfig
 from jade_training.rows import Row
@@ -72,7 +73,7 @@ class Objective:
 
     def compare(self, plans: Sequence[Comparison], update: int) -> None:
         """Take what the planner learns from in this update."""
-        self.plans, self._update = list(plans), update
+        self.plans, self._update = expected(plans, self.config.plan_shrinkage), update
         self._noise = Noise(self.plans, self.config.plan_noise)
 
     def credit(self, found: Estimate, values: Values | None) -> None:

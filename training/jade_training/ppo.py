@@ -53,6 +53,8 @@ class PPOConfig:
         plan_coef, plan_memory, plan_questions: weight of that loss, for how many updates a comparison is remembered,
             and how many a mini-batch.
         plan_mass: weight of the log-probability of all tried plans together in that loss; it keeps plans legal.
+        plan_shrinkage: 0: plans are compared by what their own runs came to. Above: by what is expected of them from
+            the runs of all remembered questions, and this is the ridge's lambda (`jade_training.outcomes`).
         plan_noise: share of the prompt's tokens that are replaced by others', drawn anew at each pass, so that the
             planner cannot know the luck of single questions by heart (word dropout: Iyyer et al. 2015).
         credit: which reward each action of a run is given: a mode of `jade_graph.credit`. Without values (all
@@ -97,6 +99,7 @@ class PPOConfig:
     plan_memory: int = 6
     plan_questions: int = 36
     plan_mass: float = 0.1
+    plan_shrinkage: float = 0.0
     plan_noise: float = 0.0
     credit: str = "terminal_gae"
     inherit_penalties: bool = False
@@ -170,6 +173,8 @@ class PPOConfig:
         for name in ("learning_rate", "clip", "max_grad_norm"):
             if not getattr(self, name) > 0:
                 raise _wrong(name, getattr(self, name), "above 0")
+        if self.plan_shrinkage < 0:
+            raise _wrong("plan_shrinkage", self.plan_shrinkage, "0 or more")
         for name in ("gamma", "lam", "plan_noise"):
             if not 0 <= getattr(self, name) <= 1:
                 raise _wrong(name, getattr(self, name), "from 0 to 1")

@@ -1,0 +1,88 @@
+"""What a plan comes to for a question, told from all questions that were tried, not from the luck of two runs.
+
+Invariant: recorded prompts and outcomes alone enter; no label, and nothing of the policy. Equal comparisons give equal
+expectations, in any order.
+
+The outcome of a run is nearly a coin: right or wrong. A planner that regresses on it knows each question's luck by
+heart long before it knows which plan suits which kind of question. A ridge regression (Hoerl and Kennard 1970) of the
+outcome on the words of the prompt, one for each plan, cannot: names occur once, the words that ask occur often. What it
+expects is biased towards what prompts of the same wording came to, and has far less variance.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jade_training.plans import Comparison
+
+FEWEST = 20
+"""Comparisons in which a plan must have been tried before anything is expected of it."""
+COMMON = 8
+"""Prompts that a token or pair of tokens must occur in, to be a feature."""
+
+Plan = tuple[int, ...]
+
+
+def expected(found: Sequence[Comparison], shrinkage: float) -> list[Comparison]:
+    """The comparisons with every well-tried plan, and what each is expected to come to.
+
+    Illegal plans, and plans tried too seldom, keep the outcomes that were recorded, where they were.
+
+    Args:
+        found: comparisons.
+        shrinkage: lambda of the ridge: a word that divides so many comparisons from as many others has half of the effect
+            that it seems to have. 0: comparisons as they are.
+    """
+    if not shrinkage or not found:
+        return list(found)
+    features = _features([c.prompt for c in found])
+    tried: dict[Plan, list[tuple[int, float]]] = {}
+    for i, c in enumerate(found):
+        for plan, worth, legal in zip(c.plans, c.worth, c.legal, strict=True):
+            if legal:
+                tried.setdefault(plan, []).append((i, worth))
+    known = {
+        plan: _ridge(features, np.array([i for i, _ in own]), np.array([w for _, w in own]), shrinkage)
+        for plan, own in sorted(tried.items())
+        if len(own) >= FEWEST
+    }
+    told: list[Comparison] = []
+    for i, c in enumerate(found):
+        others = [j for j, plan in enumerate(c.plans) if plan not in known or not c.legal[j]]
+        told.append(
+            replace(
+                c,
+                plans=(*known, *(c.plans[j] for j in others)),
+                worth=(*(float(known[plan][i]) for plan in known), *(c.worth[j] for j in others)),
+                legal=(*(True for _ in known), *(c.legal[j] for j in others)),
+            )
+        )
+    return told
+
+
+def _features(prompts: Sequence[Plan]) -> NDArray[np.float64]:
+    """Which common tokens and pairs of neighbours each prompt has: (prompts, features) of 0 and 1."""
+    own = [{*zip(p), *pairwise(p)} for p in prompts]
+    counts = Counter(gram for grams in own for gram in grams)
+    place = {gram: i for i, gram in enumerate(sorted(g for g, n in counts.items() if COMMON <= n < len(prompts)))}
+    found = np.zeros((len(prompts), len(place)))
+    for row, grams in zip(found, own, strict=True):
+        row[[place[gram] for gram in grams if gram in place]] = 1.0
+    return found
+
+
+def _ridge(
+    features: NDArray[np.float64], at: NDArray[np.int64], outcomes: NDArray[np.float64], shrinkage: float
+) -> NDArray[np.float64]:
+    """What the regression on the rows `at` predicts for all rows; the mean is not shrunk."""
+    centre, mean = features[at].mean(0), outcomes.mean()
+    x = features[at] - centre
+    weights = np.linalg.solve(x.T @ x + shrinkage * np.eye(x.shape[1]), x.T @ (outcomes - mean))
+    predicted: NDArray[np.float64] = (features - centre) @ weights + mean
+    return predicted
