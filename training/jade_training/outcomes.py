@@ -36,7 +36,7 @@ def expected(found: Sequence[Comparison], shrinkage: float) -> list[Comparison]:
 
     Args:
         found: comparisons.
-        shrinkage: lambda of the ridge: a word that divides so many comparisons from as many others has half of the effect
+        shrinkage: lambda of the ridge: a word that tells so many comparisons from as many others has half the effect
             that it seems to have. 0: comparisons as they are.
     """
     if not shrinkage or not found:

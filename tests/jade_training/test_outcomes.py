@@ -1,0 +1,100 @@
+"""What plans are expected to come to: told by the wording of a prompt, not by the luck of its own runs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from jade_training.outcomes import COMMON, FEWEST, expected
+from jade_training.plans import Comparison
+
+LEFT, RIGHT, RARE, NONSENSE = (1, 9), (2, 9), (3, 9), (4,)
+
+
+def tried(seed: int = 0, count: int = 200) -> list[Comparison]:
+    """Two wordings (10, 11) about names that occur once: LEFT is right for the first nine times in ten, else RIGHT."""
+    rng, found = np.random.default_rng(seed), list[Comparison]()
+    for i in range(count):
+        wording = int(rng.integers(2))
+        chances = (0.9, 0.1) if wording == 0 else (0.1, 0.9)
+        worth = tuple(float(rng.random() < p) for p in chances)
+        found.append(Comparison(f"q{i}", (5, 10 + wording, 100 + i, 6), (LEFT, RIGHT), worth, (True, True), 1.0, 0))
+    return found
+
+
+def test_expectations_are_those_of_the_wording() -> None:
+    found = tried()
+    errors, luck = [], []
+    for before, after in zip(found, expected(found, 10.0), strict=True):
+        truth = (0.9, 0.1) if before.prompt[1] == 10 else (0.1, 0.9)
+        told = dict(zip(after.plans, after.worth, strict=True))
+        errors += [told[LEFT] - truth[0], told[RIGHT] - truth[1]]
+        luck += [before.worth[0] - truth[0], before.worth[1] - truth[1]]
+    assert np.abs(errors).mean() < 0.12
+    assert np.abs(errors).mean() < np.abs(luck).mean() / 1.4
+
+
+def test_names_that_occur_once_are_no_features() -> None:
+    """Two questions of one wording are told the same, whatever their own runs came to."""
+    found = tried()
+    told: dict[int, set[tuple[float, ...]]] = {10: set(), 11: set()}
+    for c in expected(found, 10.0):
+        told[c.prompt[1]].add(tuple(round(w, 9) for w in c.worth))
+    assert [len(worths) for worths in told.values()] == [1, 1]
+
+
+def test_every_comparison_is_told_of_every_plan_that_was_tried_enough() -> None:
+    found = tried()
+    half = [
+        Comparison(c.question_id, c.prompt, (plan,), (worth,), (True,), 1.0, c.update)
+        for i, c in enumerate(found)
+        for plan, worth in [(c.plans[i % 2], c.worth[i % 2])]
+    ]
+    assert all(c.plans == (LEFT, RIGHT) and c.legal == (True, True) for c in expected(half, 10.0))
+
+
+def test_rare_plans_and_what_is_no_plan_keep_their_outcomes() -> None:
+    found = tried()
+    odd = Comparison("odd", (5, 10, 99, 6), (LEFT, RARE, NONSENSE), (1.0, 0.25, -0.3), (True, True, False), 1.0, 0)
+    after = expected([*found, odd], 10.0)[-1]
+    assert after.plans == (LEFT, RIGHT, RARE, NONSENSE)
+    assert after.worth[2:] == (0.25, -0.3)
+    assert after.legal == (True, True, True, False)
+    assert after.worth[0] == pytest.approx(0.9, abs=0.1)
+
+
+def test_illegal_texts_are_expected_nothing_of_however_often_they_were_written() -> None:
+    found = [
+        Comparison(c.question_id, c.prompt, (*c.plans, NONSENSE), (*c.worth, -1.0), (True, True, False), 1.0, 0)
+        for c in tried()
+    ]
+    assert {c.worth[2] for c in expected(found, 10.0)} == {-1.0}
+
+
+def test_nothing_is_smoothed_at_zero_or_with_few_comparisons() -> None:
+    found = tried()
+    assert expected(found, 0.0) == found
+    few = found[: FEWEST - 1]
+    assert expected(few, 10.0) == few
+    assert expected([], 10.0) == []
+
+
+def test_the_order_of_comparisons_tells_nothing() -> None:
+    found = tried()
+    one = {c.question_id: c for c in expected(found, 10.0)}
+    for c in expected(found[::-1], 10.0):
+        assert c.plans == one[c.question_id].plans
+        assert c.worth == pytest.approx(one[c.question_id].worth)
+
+
+def test_more_shrinkage_says_less_and_the_mean_stays() -> None:
+    found = tried()
+    mean = np.mean([c.worth[0] for c in found])
+    spreads = []
+    for shrinkage in (1.0, 100.0, 1e6):
+        told = [c.worth[0] for c in expected(found, shrinkage)]
+        assert np.mean(told) == pytest.approx(mean, abs=1e-6)
+        spreads.append(np.std(told))
+    assert spreads[0] > spreads[1] > spreads[2]
+    assert spreads[2] < 0.01
+    assert len(found) > COMMON
