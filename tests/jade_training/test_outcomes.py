@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import numpy as np
 import pytest
+import torch
 
+from jade_graph.errors import ConfigError
+from jade_training.objective import Objective
 from jade_training.outcomes import COMMON, FEWEST, expected
 from jade_training.plans import Comparison
+from jade_training.ppo import PPOConfig
 
 LEFT, RIGHT, RARE, NONSENSE = (1, 9), (2, 9), (3, 9), (4,)
 
@@ -98,3 +104,17 @@ def test_more_shrinkage_says_less_and_the_mean_stays() -> None:
     assert spreads[0] > spreads[1] > spreads[2]
     assert spreads[2] < 0.01
     assert len(found) > COMMON
+
+
+@pytest.mark.parametrize("shrinkage", [0.0, 10.0])
+def test_the_planner_learns_from_expectations_where_it_is_told_to(shrinkage: float) -> None:
+    config = PPOConfig(plan_temperature=0.1, plan_shrinkage=shrinkage)
+    objective = Objective(cast("Any", None), cast("Any", None), config, device=torch.device("cpu"))
+    objective.compare(tried(), 0)
+    assert objective.plans == expected(tried(), shrinkage)
+    assert (objective.plans == tried()) == (shrinkage == 0)
+
+
+def test_a_negative_shrinkage_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"CONFIG_VALUE.*plan_shrinkage"):
+        PPOConfig(plan_shrinkage=-1.0)
