@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +133,7 @@ def test_an_interrupted_rollout_says_how_to_go_on(rolled: Any) -> None:
     stopped = subprocess.run(
         [*command, "--backbone", "scripted:rollout_policy:stopped", "--concurrency", "1"],
         capture_output=True, text=True, timeout=120, check=False, env={**os.environ, "PYTHONPATH": "."},
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     )  # fmt: skip
     assert stopped.returncode == 130, stopped.stderr
     assert "2 of 4 runs are recorded" in stopped.stderr
