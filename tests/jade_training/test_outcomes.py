@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -57,6 +58,17 @@ def test_every_comparison_is_told_of_every_plan_that_was_tried_enough() -> None:
         for plan, worth in [(c.plans[i % 2], c.worth[i % 2])]
     ]
     assert all(c.plans == (LEFT, RIGHT) and c.legal == (True, True) for c in expected(half, 10.0))
+
+
+def test_what_pays_for_a_question_says_nothing_of_its_parts() -> None:
+    """The same wordings as parts, where the other plan pays: each level is told its own."""
+    roots = tried()
+    parts = [replace(c, question_id=f"p{i}", worth=c.worth[::-1], root=False) for i, c in enumerate(tried(seed=1))]
+    both = expected([c for pair in zip(roots, parts, strict=True) for c in pair], 10.0)
+    assert both[0::2] == expected(roots, 10.0)
+    assert both[1::2] == expected(parts, 10.0)
+    first = next(c for c in both[1::2] if c.prompt[1] == 10)
+    assert first.worth == pytest.approx((0.1, 0.9), abs=0.12)
 
 
 def test_rare_plans_and_what_is_no_plan_keep_their_outcomes() -> None:

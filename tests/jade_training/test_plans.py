@@ -1,6 +1,7 @@
 """The planner's comparisons: what they hold, where the loss is least, what it is blind to, and that they are kept."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -63,8 +64,10 @@ def test_what_was_written_for_one_prompt_is_compared_by_mean_outcome():
             (True, True, False),
             1.0,
             4,
+            root=False,
         )
     ]
+    assert comparisons([replace(r, plans=True) for r in rows], 4) == [replace(found[0], root=True)]
     assert comparisons(rows[::-1], 4) == found
     assert Comparison.from_dict(found[0].as_dict()) == found[0]
 

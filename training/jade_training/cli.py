@@ -43,7 +43,8 @@ def pretrain(
 
     import torch
 
-    from jade_training.pretrain.train import Progress, Settings, pretrain
+    from jade_training.pretrain.steps import Progress
+    from jade_training.pretrain.train import Settings, pretrain
 
     if ask and hasty:
         raise UsageError("--ask and --hasty make different models.", code="PRETRAIN_WHICH", hint="one of the two")

@@ -6,7 +6,8 @@ expectations, in any order.
 The outcome of a run is nearly a coin: right or wrong. A planner that regresses on it knows each question's luck by
 heart long before it knows which plan suits which kind of question. A ridge regression (Hoerl and Kennard 1970) of the
 outcome on the words of the prompt, one for each plan, cannot: names occur once, the words that ask occur often. What it
-expects is biased towards what prompts of the same wording came to, and has far less variance.
+expects is biased towards what prompts of the same wording came to, and has far less variance. Questions and what they
+were taken apart into have regressions of their own: what pays for a noisy question need not for its clean parts.
 """
 
 from __future__ import annotations
@@ -41,6 +42,15 @@ def expected(found: Sequence[Comparison], shrinkage: float) -> list[Comparison]:
     """
     if not shrinkage or not found:
         return list(found)
+    told: dict[int, Comparison] = {}
+    for root in (True, False):
+        at = [i for i, c in enumerate(found) if c.root is root]
+        told |= zip(at, _expected([found[i] for i in at], shrinkage), strict=True)
+    return [told[i] for i in range(len(found))]
+
+
+def _expected(found: Sequence[Comparison], shrinkage: float) -> list[Comparison]:
+    """`expected` of comparisons of one level."""
     features = _features([c.prompt for c in found])
     tried: dict[Plan, list[tuple[int, float]]] = {}
     for i, c in enumerate(found):

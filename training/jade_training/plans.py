@@ -39,6 +39,7 @@ class Comparison:
         legal: whether each is a plan at all (K,); at least one is.
         temperature: that plans are drawn at.
         update: in which it was recorded.
+        root: whether the question itself was planned for, not one that it was taken apart into.
     """
 
     question_id: str
@@ -48,6 +49,7 @@ class Comparison:
     legal: tuple[bool, ...]
     temperature: float
     update: int
+    root: bool = True
 
     @property
     def pairs(self) -> list[Pair]:
@@ -91,7 +93,10 @@ def comparisons(rows: Sequence[Row], update: int) -> list[Comparison]:
         for i, own in enumerate(tried.values()):
             if not legal[i]:
                 worth[i] = least + float(np.mean([r.local for r in own]))
-        found.append(Comparison(question, first.prompt, tuple(tried), tuple(worth), legal, first.temperature, update))
+        plans = tuple(tried)
+        found.append(
+            Comparison(question, first.prompt, plans, tuple(worth), legal, first.temperature, update, first.plans)
+        )
     return found
 
 

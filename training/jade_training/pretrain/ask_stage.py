@@ -15,10 +15,10 @@ from typing import Any
 
 from jade_graph.backbones.folders import BUNDLED, content_version
 from jade_training.pretrain.asking import AskCurriculum
-from jade_training.pretrain.loss import backward
 from jade_training.pretrain.model import CONSTANT, hold_constant
+from jade_training.pretrain.steps import Progress, optimizer_of, take
 from jade_training.pretrain.tokenizer import ASKING_ROLES, ROLES, asking_tokens, build_tokenizer
-from jade_training.pretrain.train import Progress, export
+from jade_training.pretrain.train import export
 
 NAME = "jade-tiny-ask"
 RELATIVES = {
@@ -114,27 +114,21 @@ def teach(
     model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
     extend(model, AutoTokenizer.from_pretrained(str(source), local_files_only=True), tokenizer, seed=settings.seed)
     hold_constant(model)
-    model.train()
     s = settings
     curriculum = AskCurriculum(tokenizer, s.seed, s.steps, straying=s.straying, hasty=s.hasty, asked=s.asked)
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=settings.weight_decay
+    began = time.monotonic()
+    tokens, loss = take(
+        model,
+        optimizer_of(model, s.weight_decay),
+        curriculum.rows_of,
+        s.rate,
+        steps=s.steps,
+        clip=s.clip,
+        bf16=s.bf16,
+        guide=lambda step: s.guide * s.rate(step) / s.learning_rate,
+        phase="searching roles",
+        progress=progress,
     )
-    began, tokens, loss = time.monotonic(), 0, float("nan")
-    for step in range(settings.steps):
-        rate = settings.rate(step)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        rows = curriculum.rows_of(step)
-        optimizer.zero_grad(set_to_none=True)
-        guide = settings.guide * rate / settings.learning_rate
-        loss, _ = backward(model, rows, bf16=settings.bf16, guide=guide)
-        torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
-        optimizer.step()
-        tokens += sum(r.length for r in rows)
-        if progress is not None:
-            seconds = time.monotonic() - began
-            progress(Progress(step + 1, settings.steps, "searching roles", loss, rate, tokens, seconds))
     export(model, tokenizer, out, name=NAME, roles=(*ROLES, *ASKING_ROLES))
     return {
         "steps": settings.steps,

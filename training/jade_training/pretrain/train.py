@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 from jade_graph.errors import UsageError
 from jade_training.pretrain.batches import Curriculum
 from jade_training.pretrain.demonstrations import LATER_SHORT_ROLES
-from jade_training.pretrain.loss import backward
 from jade_training.pretrain.model import build_model, hold_constant
+from jade_training.pretrain.steps import Progress, optimizer_of, take
 from jade_training.pretrain.tokenizer import ROLES, build_tokenizer
 
 if TYPE_CHECKING:
@@ -77,19 +77,6 @@ class Settings:
         return self.learning_rate * min(1.0, (step + 1) / 50) * down
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """After one step. `loss` in nats per action token, `seconds` since this process began to train."""
-
-    step: int
-    steps: int
-    phase: str
-    loss: float
-    rate: float
-    tokens: int
-    seconds: float
-
-
 def pretrain(
     out: Path | str,
     settings: Settings | None = None,
@@ -115,8 +102,6 @@ def pretrain(
     Raises:
         UsageError: PRETRAIN_SETTINGS, the checkpoint was made with other settings.
     """
-    import torch
-
     settings = settings or Settings()
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
@@ -140,32 +125,32 @@ def pretrain(
         asks=settings.asks,
         short=settings.short,
     )
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=settings.weight_decay
-    )
+    optimizer = optimizer_of(model, settings.weight_decay)
     checkpoint = out / "checkpoint"
     if not resume:
         shutil.rmtree(checkpoint, ignore_errors=True)
     done = _load(checkpoint, settings, model, optimizer)
-    model.train()
-    began, tokens, loss = time.monotonic(), 0, float("nan")
     last = settings.steps if stop_after is None else min(stop_after, settings.steps)
-    for step in range(done, last):
-        rows = curriculum.rows_of(step)
-        for group in optimizer.param_groups:
-            group["lr"] = settings.rate(step)
-        optimizer.zero_grad(set_to_none=True)
-        guide = settings.guide * settings.rate(step) / settings.learning_rate
-        loss, _ = backward(model, rows, bf16=settings.bf16, guide=guide)
-        torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
-        optimizer.step()
-        tokens += sum(r.length for r in rows)
-        if (step + 1) % checkpoint_every == 0 or step + 1 == last:
-            _save(checkpoint, step + 1, settings, model, optimizer)
-        if progress is not None:
-            phase = curriculum.phase(step)
-            seconds = time.monotonic() - began
-            progress(Progress(step + 1, settings.steps, phase, loss, settings.rate(step), tokens, seconds))
+
+    def keep(step: int) -> None:
+        if step % checkpoint_every == 0 or step == last:
+            _save(checkpoint, step, settings, model, optimizer)
+
+    began = time.monotonic()
+    tokens, loss = take(
+        model,
+        optimizer,
+        curriculum.rows_of,
+        settings.rate,
+        steps=settings.steps,
+        span=range(done, last),
+        clip=settings.clip,
+        bf16=settings.bf16,
+        guide=lambda step: settings.guide * settings.rate(step) / settings.learning_rate,
+        phase=curriculum.phase,
+        progress=progress,
+        after=keep,
+    )
     finished = last == settings.steps
     if finished:
         export(model, tokenizer, out)
@@ -230,23 +215,17 @@ def _further(
 
     model = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)
     hold_constant(model)
-    model.train()
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=stage.rate, betas=(0.9, 0.98), weight_decay=settings.weight_decay
+    tokens, _ = take(
+        model,
+        optimizer_of(model, settings.weight_decay),
+        lambda step: stage.curriculum.rows_of(stage.first + step),
+        lambda step: stage.rate * min(1.0, (step + 1) / 10) * (1 - 0.9 * step / stage.steps),
+        steps=stage.steps,
+        clip=settings.clip,
+        bf16=settings.bf16,
+        phase=stage.title,
+        progress=progress,
     )
-    began, tokens, n = time.monotonic(), 0, stage.steps
-    for step in range(n):
-        rate = stage.rate * min(1.0, (step + 1) / 10) * (1 - 0.9 * step / n)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        rows = stage.curriculum.rows_of(stage.first + step)
-        optimizer.zero_grad(set_to_none=True)
-        loss, _ = backward(model, rows, bf16=settings.bf16)
-        torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
-        optimizer.step()
-        tokens += sum(r.length for r in rows)
-        if progress is not None:
-            progress(Progress(step + 1, n, stage.title, loss, rate, tokens, time.monotonic() - began))
     export(model, tokenizer, out, name=stage.name)
     return tokens
 
