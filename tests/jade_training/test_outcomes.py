@@ -71,6 +71,23 @@ def test_what_pays_for_a_question_says_nothing_of_its_parts() -> None:
     assert first.worth == pytest.approx((0.1, 0.9), abs=0.12)
 
 
+def aged() -> list[Comparison]:
+    """LEFT never worked in the first twenty updates, and always in the last twenty; RIGHT works half the time."""
+    return [
+        replace(c, worth=(float(i >= 100), float(i % 2)), update=i // 5) for i, c in enumerate(tried(seed=2, count=200))
+    ]
+
+
+def test_what_is_old_says_less() -> None:
+    found = aged()
+    alike, recent = expected(found, 10.0), expected(found, 10.0, halflife=4.0)
+    assert np.mean([c.worth[0] for c in alike]) == pytest.approx(0.5, abs=0.01)
+    assert np.mean([c.worth[0] for c in recent]) > 0.9
+    assert np.mean([c.worth[1] for c in recent]) == pytest.approx(0.5, abs=0.1)
+    same = [c.worth for c in expected([replace(c, update=7) for c in found], 10.0, halflife=4.0)]
+    assert same == [pytest.approx(c.worth) for c in alike]
+
+
 def test_rare_plans_and_what_is_no_plan_keep_their_outcomes() -> None:
     found = tried()
     odd = Comparison("odd", (5, 10, 99, 6), (LEFT, RARE, NONSENSE), (1.0, 0.25, -0.3), (True, True, False), 1.0, 0)
@@ -120,13 +137,16 @@ def test_more_shrinkage_says_less_and_the_mean_stays() -> None:
 
 @pytest.mark.parametrize("shrinkage", [0.0, 10.0])
 def test_the_planner_learns_from_expectations_where_it_is_told_to(shrinkage: float) -> None:
-    config = PPOConfig(plan_temperature=0.1, plan_shrinkage=shrinkage)
+    config = PPOConfig(plan_temperature=0.1, plan_shrinkage=shrinkage, plan_halflife=3.0)
     objective = Objective(cast("Any", None), cast("Any", None), config, device=torch.device("cpu"))
-    objective.compare(tried(), 0)
-    assert objective.plans == expected(tried(), shrinkage)
-    assert (objective.plans == tried()) == (shrinkage == 0)
+    found = aged()
+    objective.compare(found, 40)
+    assert objective.plans == expected(found, shrinkage, halflife=3.0)
+    assert (objective.plans == found) == (shrinkage == 0)
+    assert (objective.plans == expected(found, shrinkage)) == (shrinkage == 0)
 
 
-def test_a_negative_shrinkage_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"CONFIG_VALUE.*plan_shrinkage"):
-        PPOConfig(plan_shrinkage=-1.0)
+@pytest.mark.parametrize("wrong", [{"plan_shrinkage": -1.0}, {"plan_halflife": 0.0}, {"plan_halflife": -2.0}])
+def test_negative_shrinkage_and_halflife_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match=rf"CONFIG_VALUE.*{next(iter(wrong))}"):
+        PPOConfig(**cast("Any", wrong))

@@ -73,7 +73,8 @@ class Objective:
 
     def compare(self, plans: Sequence[Comparison], update: int) -> None:
         """Take what the planner learns from in this update."""
-        self.plans, self._update = expected(plans, self.config.plan_shrinkage), update
+        self.plans = expected(plans, self.config.plan_shrinkage, halflife=self.config.plan_halflife)
+        self._update = update
         self._noise = Noise(self.plans, self.config.plan_noise)
 
     def credit(self, found: Estimate, values: Values | None) -> None:

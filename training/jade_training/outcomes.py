@@ -7,7 +7,8 @@ The outcome of a run is nearly a coin: right or wrong. A planner that regresses 
 heart long before it knows which plan suits which kind of question. A ridge regression (Hoerl and Kennard 1970) of the
 outcome on the words of the prompt, one for each plan, cannot: names occur once, the words that ask occur often. What it
 expects is biased towards what prompts of the same wording came to, and has far less variance. Questions and what they
-were taken apart into have regressions of their own: what pays for a noisy question need not for its clean parts.
+were taken apart into have regressions of their own: what pays for a noisy question need not for its clean parts. And
+what a plan came to when its executors had learned less says little of it now, so outcomes weigh less as they age.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ COMMON = 8
 Plan = tuple[int, ...]
 
 
-def expected(found: Sequence[Comparison], shrinkage: float) -> list[Comparison]:
+def expected(found: Sequence[Comparison], shrinkage: float, *, halflife: float | None = None) -> list[Comparison]:
     """The comparisons with every well-tried plan, and what each is expected to come to.
 
     Illegal plans, and plans tried too seldom, keep the outcomes that were recorded, where they were.
@@ -39,18 +40,21 @@ def expected(found: Sequence[Comparison], shrinkage: float) -> list[Comparison]:
         found: comparisons.
         shrinkage: lambda of the ridge: a word that tells so many comparisons from as many others has half the effect
             that it seems to have. 0: comparisons as they are.
+        halflife: updates after which an outcome weighs half; None: all weigh alike.
     """
     if not shrinkage or not found:
         return list(found)
     told: dict[int, Comparison] = {}
     for root in (True, False):
         at = [i for i, c in enumerate(found) if c.root is root]
-        told |= zip(at, _expected([found[i] for i in at], shrinkage), strict=True)
+        told |= zip(at, _expected([found[i] for i in at], shrinkage, halflife), strict=True)
     return [told[i] for i in range(len(found))]
 
 
-def _expected(found: Sequence[Comparison], shrinkage: float) -> list[Comparison]:
+def _expected(found: Sequence[Comparison], shrinkage: float, halflife: float | None) -> list[Comparison]:
     """`expected` of comparisons of one level."""
+    updates = np.array([c.update for c in found])
+    recency = 0.5 ** ((updates.max(initial=0) - updates) / (halflife or np.inf))
     features = _features([c.prompt for c in found])
     tried: dict[Plan, list[tuple[int, float]]] = {}
     for i, c in enumerate(found):
@@ -58,7 +62,7 @@ def _expected(found: Sequence[Comparison], shrinkage: float) -> list[Comparison]
             if legal:
                 tried.setdefault(plan, []).append((i, worth))
     known = {
-        plan: _ridge(features, np.array([i for i, _ in own]), np.array([w for _, w in own]), shrinkage)
+        plan: _ridge(features, np.array([i for i, _ in own]), np.array([w for _, w in own]), recency, shrinkage)
         for plan, own in sorted(tried.items())
         if len(own) >= FEWEST
     }
@@ -88,11 +92,17 @@ def _features(prompts: Sequence[Plan]) -> NDArray[np.float64]:
 
 
 def _ridge(
-    features: NDArray[np.float64], at: NDArray[np.int64], outcomes: NDArray[np.float64], shrinkage: float
+    features: NDArray[np.float64],
+    at: NDArray[np.int64],
+    outcomes: NDArray[np.float64],
+    recency: NDArray[np.float64],
+    shrinkage: float,
 ) -> NDArray[np.float64]:
-    """What the regression on the rows `at` predicts for all rows; the mean is not shrunk."""
-    centre, mean = features[at].mean(0), outcomes.mean()
+    """What the regression on the rows `at`, weighed by `recency`, predicts for all rows; the mean is not shrunk."""
+    weight = recency[at]
+    centre, mean = np.average(features[at], 0, weight), np.average(outcomes, weights=weight)
     x = features[at] - centre
-    weights = np.linalg.solve(x.T @ x + shrinkage * np.eye(x.shape[1]), x.T @ (outcomes - mean))
-    predicted: NDArray[np.float64] = (features - centre) @ weights + mean
+    weighed = x.T * weight
+    slopes = np.linalg.solve(weighed @ x + shrinkage * np.eye(x.shape[1]), weighed @ (outcomes - mean))
+    predicted: NDArray[np.float64] = (features - centre) @ slopes + mean
     return predicted

@@ -55,6 +55,8 @@ class PPOConfig:
         plan_mass: weight of the log-probability of all tried plans together in that loss; it keeps plans legal.
         plan_shrinkage: 0: plans are compared by what their own runs came to. Above: by what is expected of them from
             the runs of all remembered questions, and this is the ridge's lambda (`jade_training.outcomes`).
+        plan_halflife: updates after which an outcome weighs half as much in that ridge, because the executors have
+            learned since (None: all weigh alike).
         plan_noise: share of the prompt's tokens that are replaced by others', drawn anew at each pass, so that the
             planner cannot know the luck of single questions by heart (word dropout: Iyyer et al. 2015).
         credit: which reward each action of a run is given: a mode of `jade_graph.credit`. Without values (all
@@ -100,6 +102,7 @@ class PPOConfig:
     plan_questions: int = 36
     plan_mass: float = 0.1
     plan_shrinkage: float = 0.0
+    plan_halflife: float | None = None
     plan_noise: float = 0.0
     credit: str = "terminal_gae"
     inherit_penalties: bool = False
@@ -175,6 +178,8 @@ class PPOConfig:
                 raise _wrong(name, getattr(self, name), "above 0")
         if self.plan_shrinkage < 0:
             raise _wrong("plan_shrinkage", self.plan_shrinkage, "0 or more")
+        if self.plan_halflife is not None and not self.plan_halflife > 0:
+            raise _wrong("plan_halflife", self.plan_halflife, "above 0, or None")
         for name in ("gamma", "lam", "plan_noise"):
             if not 0 <= getattr(self, name) <= 1:
                 raise _wrong(name, getattr(self, name), "from 0 to 1")

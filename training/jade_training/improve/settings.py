@@ -29,6 +29,7 @@ PPO = PPOConfig(
     plan_questions=64,
     plan_memory=20,
     plan_shrinkage=10.0,
+    plan_halflife=8.0,
     kl_coef=0.01,
     kl_estimator="k2",
     replay_coef=0.1,
