@@ -13,8 +13,9 @@ from jade_graph.errors import UsageError
 from jade_graph.evaluation import Row
 from jade_training.compare import plots, report, turns
 from jade_training.compare.arms import QUICK, all_arms, chosen, suites, turn_arms
-from jade_training.compare.run import Result, plans_by_kind
+from jade_training.compare.run import Price, Result, plans_by_kind
 from jade_training.compare.statistics import by_question, difference, summary
+from jade_training.improve.settings import ImproveSettings
 
 FACTS: dict[str, Any] = {
     "start": "tiny@1", "train": "a", "dev": "b", "test": "c",
@@ -110,17 +111,29 @@ def test_the_selector_harms_when_frozen_and_helps_when_trained(results: list[Res
 
 def test_the_report_says_what_was_found(results: list[Result], tmp_path: Path) -> None:
     arms = list(all_arms().values())
-    told = report.compared(arms, results, {0.1: result("joint cost 0.1", 0, 0.4)})
+    swept = {Price("alpha", 0.1): 0.4, Price("call_cost", 0.04): 0.45, Price("call_cost", 0.0): 0.5}
+    told = report.compared(arms, results, {p: result(p.named("joint"), 0, f1) for p, f1 in swept.items()})
+    assert {of: list(points) for of, points in told["sweep"].items()} == {"alpha": ["0.1"], "call_cost": ["0.04", "0"]}
     text = report.markdown(told, FACTS, "jade compare", 1.0)
     for name in ("**joint**", "decoupled", "static QR,R,DS,AG"):
         assert f"| {name} |" in text
     assert "Holds" in text
     assert "executors frozen: -" in text
-    assert "## The cost coefficient" in text
+    assert text.index("## The cost of turns") < text.index("## The cost of calls") < text.index("| 0.04 |")
     assert "`jade compare`" in text
     plots.curves(results, tmp_path / "curves.png")
-    plots.front(told["arms"], tmp_path / "front.png")
+    plots.front(told["arms"], tmp_path / "plain.png")
+    plots.front(told["arms"], tmp_path / "front.png", sweeps=told["sweep"])
+    assert (tmp_path / "plain.png").read_bytes() != (tmp_path / "front.png").read_bytes()
     assert all((tmp_path / name).stat().st_size > 5000 for name in ("curves.png", "front.png"))
+
+
+@pytest.mark.parametrize(
+    ("price", "alpha", "call"), [(Price("alpha", 0.3), 0.3, 0.0), (Price("call_cost", 0.06), None, 0.06)]
+)
+def test_a_price_stands_in_place_of_the_usual_costs(price: Price, alpha: float | None, call: float) -> None:
+    found = price.put(ImproveSettings(alpha=0.2))
+    assert (found.alpha, found.call_cost) == (alpha, call)
 
 
 def test_arms_differ_in_the_preset_alone() -> None:

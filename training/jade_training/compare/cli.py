@@ -43,8 +43,13 @@ def compare(
     train: Annotated[str, typer.Option(help="Questions to learn from.")] = "microworld:train?n=2000",
     dev: Annotated[str, typer.Option(help="Questions to pick weights with.")] = "microworld:validation?n=140",
     test: Annotated[str, typer.Option(help="Questions to report on.")] = "microworld:test?n=400",
-    sweep: Annotated[bool, typer.Option(help="Sweep the cost coefficient, too.")] = True,
-    costs: Annotated[str | None, typer.Option(help="Call costs of the sweep; default: 0,.1,.2,.3,.5.")] = None,
+    sweep: Annotated[bool, typer.Option(help="Sweep the costs of turns and calls, too.")] = True,
+    costs: Annotated[
+        str | None, typer.Option(help="Turn costs (alpha) of the sweep, or none; default: 0,.1,.2,.3,.5.")
+    ] = None,
+    call_costs: Annotated[
+        str | None, typer.Option(help="Costs of a call of the sweep, or none; default: 0,.04,.06,.08.")
+    ] = None,
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Learning runs at once, a process each; default: a core each.")
     ] = None,
@@ -64,7 +69,7 @@ def compare(
     from jade_training.compare import jobs as runs
     from jade_training.compare import plots, report, turns
     from jade_training.compare.arms import all_arms, chosen, fixed_graph, suites
-    from jade_training.compare.run import CompareSettings, Comparison, Result
+    from jade_training.compare.run import CompareSettings, Comparison, Price, Result
     from jade_training.improve.registering import start_of
     from jade_training.improve.settings import ImproveSettings
     from jade_training.improve.sources import data_of, require_apart
@@ -80,8 +85,10 @@ def compare(
     settings = CompareSettings(all_seeds, improve, once=few)
     if costs is not None:
         settings = replace(settings, costs=tuple(_numbers(costs)))
+    if call_costs is not None:
+        settings = replace(settings, call_costs=tuple(_numbers(call_costs)))
     if quick or not sweep or suite != "joint":
-        settings = replace(settings, costs=())
+        settings = replace(settings, costs=(), call_costs=())
     data = [data_of(cli.config, spec) for spec in (train, dev, test)]
     for one, other in ((0, 1), (0, 2), (1, 2)):
         require_apart(data[one], data[other])
@@ -108,15 +115,14 @@ def compare(
             shared = runs.Shared(cli.config, out, start, (train, dev, test), settings, suite)
             runs.side_by_side(shared, every, at_once, tick)
 
-        async def everything() -> tuple[list[Result], dict[float, Result]]:
+        async def everything() -> tuple[list[Result], dict[Price, Result]]:
             found = await work.run(wanted)
             if suite != "joint":
                 return found, {}
             jade = all_arms()["joint"].preset
             for plan in ("QR,R,AG", "QR,R,DS,AG"):
                 found.append(await work.measured(f"start {plan}", fixed_graph(jade, plan), start))
-            swept = await work.sweep(all_arms()["joint"]) if settings.costs else {}
-            return found, swept
+            return found, await work.sweep(all_arms()["joint"])
 
         results, swept = run_sync(everything())
     ceiling = run_sync(_ceiling(test, "jade" if suite == "joint" else "m-ask"))
@@ -125,6 +131,7 @@ def compare(
     command_line += f" --questions {questions}" if questions else ""
     command_line += (f" --iterations {iterations}" if iterations else "") + (f' --arms "{arms}"' if arms else "")
     command_line += (f' --once "{once}"' if once else "") + (f" --costs {costs}" if costs else "")
+    command_line += f" --call-costs {call_costs}" if call_costs else ""
     if suite == "joint":
         told = report.compared(wanted, results, swept)
         text = report.markdown(told, work.facts, command_line, ceiling)
@@ -133,7 +140,8 @@ def compare(
         text = turns.markdown(told, work.facts, command_line, ceiling)
     (out / "report.md").write_text(text, encoding="utf-8")
     plots.curves(results, out / "curves.png")
-    plots.front(told["arms"], out / "front.png", against="calls" if suite == "joint" else "prompt_tokens")
+    against = "calls" if suite == "joint" else "prompt_tokens"
+    plots.front(told["arms"], out / "front.png", against=against, sweeps=told.get("sweep", {}))
     told = {**told, "ceiling": ceiling, "facts": work.facts, "report": str(out / "report.md")}
     told["manifest"] = manifest(seeds=settings.seeds, compare=work.facts, command=command_line)
     (out / "report.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
@@ -141,6 +149,8 @@ def compare(
 
 
 def _numbers(text: str) -> list[float]:
+    if text == "none":
+        return []
     try:
         return [float(part) for part in text.split(",")]
     except ValueError:

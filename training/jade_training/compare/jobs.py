@@ -19,7 +19,7 @@ from jade_graph.config import Config
 from jade_graph.manifest import cores, memory_gib
 from jade_graph.processes import Processes, Tell
 from jade_training.compare.arms import Arm, suites
-from jade_training.compare.run import CompareSettings, Comparison, result_name
+from jade_training.compare.run import CompareSettings, Comparison, Price, result_name
 from jade_training.forward import FEW_THREADS
 from jade_training.improve.loop import STATE, Progress
 from jade_training.improve.sources import data_of
@@ -31,16 +31,16 @@ JOB_GIB = 4.0
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One learning run: an arm's name, the seed, and the cost of a call where that is swept."""
+    """One learning run: an arm's name, the seed, and the price where that is swept."""
 
     arm: str
     seed: int
-    alpha: float | None = None
+    price: Price | None = None
 
     @property
     def name(self) -> str:
         """Of its folder and its result."""
-        return result_name(self.arm if self.alpha is None else f"{self.arm} cost {self.alpha:g}", self.seed)
+        return result_name(self.price.named(self.arm) if self.price else self.arm, self.seed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ def jobs_of(arms: Sequence[Arm], settings: CompareSettings) -> list[Job]:
         for arm in arms
         if arm.learns and not (arm.name in settings.once and seed != settings.seeds[0])
     ]
-    return runs + [Job("joint", settings.seeds[0], cost) for cost in settings.costs]
+    return runs + [Job("joint", settings.seeds[0], price) for price in settings.prices]
 
 
 def usual(start: Path) -> int:
@@ -98,7 +98,7 @@ def learn(shared: Shared, job: Job, tell: Tell) -> None:
     train, dev, test = (data_of(shared.config, spec) for spec in shared.data)
     work = Comparison(shared.out, shared.start, train, dev, test, shared.settings, _silent)
     arm = suites()[shared.suite].arms[job.arm]
-    asyncio.run(work.learned(arm, job.seed) if job.alpha is None else work.swept(arm, job.alpha))
+    asyncio.run(work.learned(arm, job.seed, job.price))
 
 
 def _silent(what: str, progress: Progress | None) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from jade_training.compare.run import Result
 
 COLOURS = ("#0b6e99", "#c4550f", "#3f7d20", "#7b4ea3", "#b0183c", "#8a6d00", "#4d4d4d", "#d081b0", "#20808d")
+SWEPT = {"alpha": "turn cost", "call_cost": "cost of a call"}
 COSTS = {"calls": "calls of the language model per question", "prompt_tokens": "prompt tokens per question"}
 
 
@@ -34,8 +35,18 @@ def curves(results: Sequence[Result], path: Path) -> None:
     _save(figure, axes, path)
 
 
-def front(arms: Mapping[str, Any], path: Path, *, against: str = "calls") -> None:
-    """F1 against a cost per question on the test world, "calls" or "prompt_tokens", with 95 % intervals."""
+def front(
+    arms: Mapping[str, Any],
+    path: Path,
+    *,
+    against: str = "calls",
+    sweeps: Mapping[str, Mapping[str, Mapping[str, Any]]] | None = None,
+) -> None:
+    """F1 against a cost per question on the test world, "calls" or "prompt_tokens", with 95 % intervals.
+
+    Args:
+        sweeps: F1 and cost of the joint arm by what was priced and its price; drawn as lines.
+    """
     figure, axes = _figure()
     for colour, (name, a) in zip(COLOURS * 3, arms.items(), strict=False):
         mean, (low, high) = a["f1"]["mean"], a["f1"]["ci95"]
@@ -50,6 +61,10 @@ def front(arms: Mapping[str, Any], path: Path, *, against: str = "calls") -> Non
             label=name,
             capsize=3,
         )
+    for style, (of, points) in zip((":", "--"), (sweeps or {}).items(), strict=False):
+        at = sorted((p[against], p["f1"]) for p in points.values())
+        label = f"joint, {SWEPT[of]} swept"
+        axes.plot(*zip(*at, strict=True), style, marker=".", color="#888888", label=label, linewidth=1, zorder=0)
     axes.set_xlabel(COSTS[against])
     axes.set_ylabel("F1 on the test world, greedy")
     _save(figure, axes, path)

@@ -9,14 +9,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jade_training.compare.arms import Arm
-from jade_training.compare.run import Result
+from jade_training.compare.run import Price, Result
 from jade_training.compare.statistics import by_question, difference, summary
 
 JOINT, DECOUPLED, START = "joint", "decoupled", "start"
+SWEEPS = {"alpha": ("The cost of turns", "alpha"), "call_cost": ("The cost of calls", "a call")}
 PAPER_GRAPH = "static QR,R,DS,AG"
 
 
-def compared(arms: Sequence[Arm], results: Sequence[Result], sweep: Mapping[float, Result]) -> dict[str, Any]:
+def compared(arms: Sequence[Arm], results: Sequence[Result], sweep: Mapping[Price, Result]) -> dict[str, Any]:
     """Everything that the report says, as data: `arms`, `claims`, `ds`, `sweep`."""
     groups = {arm.name: [r for r in results if r.arm == arm.name] for arm in arms}
     groups = {name: found for name, found in groups.items() if found}
@@ -25,12 +26,14 @@ def compared(arms: Sequence[Arm], results: Sequence[Result], sweep: Mapping[floa
         "arms": {arm.name: {"title": arm.title, **told[arm.name]} for arm in arms if arm.name in told},
         "claims": _claims(arms, groups, told),
         "ds": selector(groups, results),
-        "sweep": {
-            f"{cost:g}": {"f1": r.figures["f1"], "calls": r.figures["calls"], "plans": r.figures["plans"]}
-            for cost, r in sweep.items()
-        },
+        "sweep": {of: _points(sweep, of) for of in dict.fromkeys(price.of for price in sweep)},
     }
     return out
+
+
+def _points(sweep: Mapping[Price, Result], of: str) -> dict[str, Any]:
+    own = {f"{price.cost:g}": result.figures for price, result in sweep.items() if price.of == of}
+    return {cost: {k: figures[k] for k in ("f1", "calls", "plans")} for cost, figures in own.items()}
 
 
 def summarized(told: Mapping[str, Any]) -> dict[str, Any]:
@@ -172,14 +175,16 @@ def _selector(ds: Mapping[str, Any]) -> list[str]:
     return [*lines, ""]
 
 
-def _sweep(sweep: Mapping[str, Any]) -> list[str]:
-    if not sweep:
-        return []
-    lines = ["## The cost coefficient", "", _row("alpha", "F1", "calls", "plans"), _row("---", "---", "---", "---")]
-    for cost, s in sweep.items():
-        plans = ", ".join(f"{plan} {share:.0%}" for plan, share in list(s["plans"].items())[:3])
-        lines.append(_row(cost, f"{s['f1']:.3f}", f"{s['calls']:.2f}", plans))
-    return [*lines, ""]
+def _sweep(sweep: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    lines: list[str] = []
+    for of, points in sweep.items():
+        title, column = SWEEPS[of]
+        lines += [f"## {title}", "", _row(column, "F1", "calls", "plans"), _row("---", "---", "---", "---")]
+        for cost, s in points.items():
+            plans = ", ".join(f"{plan} {share:.0%}" for plan, share in list(s["plans"].items())[:3])
+            lines.append(_row(cost, f"{s['f1']:.3f}", f"{s['calls']:.2f}", plans))
+        lines.append("")
+    return lines
 
 
 def _health(arms: Mapping[str, Any]) -> list[str]:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from jade_graph.backbones.codec import Codec
 from jade_graph.backbones.folders import content_version
@@ -26,7 +26,27 @@ from jade_training.improve.holding import microworld_replay
 from jade_training.improve.loop import Data, Improver, Progress, evaluation_figures, write_whole
 from jade_training.improve.settings import ImproveSettings
 
+GROWS = ("seeds", "costs", "call_costs", "once")
+"""Settings that say which learning runs there are, not how any of them is made: a folder takes more of them."""
 Tell = Callable[[str, Progress | None], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """A point of a sweep: what turns ("alpha") or calls ("call_cost") cost, in units of F1."""
+
+    of: Literal["alpha", "call_cost"]
+    cost: float
+
+    def named(self, arm: str) -> str:
+        """The arm's name under this price."""
+        return f"{arm} {'cost' if self.of == 'alpha' else 'call cost'} {self.cost:g}"
+
+    def put(self, settings: ImproveSettings) -> ImproveSettings:
+        """The settings of a learning run under this price, and no other."""
+        if self.of == "alpha":
+            return replace(settings, alpha=self.cost, call_cost=0.0)
+        return replace(settings, alpha=None, call_cost=self.cost)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +56,21 @@ class CompareSettings:
     Attributes:
         seeds: learning runs of each arm.
         improve: of each learning run; its preset and seed are the arm's and the seed's own.
-        costs: call costs of the sweep with the joint arm (first seed); none: no sweep.
+        costs, call_costs: of the sweeps with the joint arm (first seed): the paper's turn cost alpha, which counts at
+            most three turns, in place of the cost of calls; and the cost of every call. None: no sweep.
         once: arms that learn with the first seed alone, to save time on what decides no claim.
     """
 
     seeds: tuple[int, ...] = (0, 1, 2)
     improve: ImproveSettings = field(default_factory=ImproveSettings)
     costs: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3, 0.5)
+    call_costs: tuple[float, ...] = (0.0, 0.04, 0.06, 0.08)
     once: tuple[str, ...] = ()
+
+    @property
+    def prices(self) -> tuple[Price, ...]:
+        """All points of both sweeps."""
+        return (*(Price("alpha", cost) for cost in self.costs), *(Price("call_cost", cost) for cost in self.call_costs))
 
     def as_dict(self) -> dict[str, Any]:
         return {**asdict(self), "improve": self.improve.as_dict()}
@@ -94,7 +121,7 @@ class Comparison:
         """Demonstrations of the roles that a planner may leave out; a loop calls all of its own."""
         self.facts = {
             "start": self.version, "train": train.name, "dev": dev.name, "test": test.name,
-            "settings": {k: v for k, v in settings.as_dict().items() if k not in ("seeds", "costs", "once")},
+            "settings": {k: v for k, v in settings.as_dict().items() if k not in GROWS},
         }  # fmt: skip
         path = out / "compare.json"
         if path.exists():
@@ -119,25 +146,20 @@ class Comparison:
                     found.append(await self.measured(arm.name, arm.preset, self.start))
         return found
 
-    async def sweep(self, joint: Arm) -> dict[float, Result]:
-        """The joint arm under rising call costs, with the first seed."""
-        found: dict[float, Result] = {}
-        for cost in self.settings.costs:
-            found[cost] = await self.swept(joint, cost)
-        return found
+    async def sweep(self, joint: Arm) -> dict[Price, Result]:
+        """The joint arm under rising costs, with the first seed."""
+        return {price: await self.learned(joint, self.settings.seeds[0], price) for price in self.settings.prices}
 
-    async def swept(self, joint: Arm, cost: float) -> Result:
-        """One learning run of the sweep."""
-        return await self.learned(replace(joint, name=f"joint cost {cost:g}"), self.settings.seeds[0], alpha=cost)
-
-    async def learned(self, arm: Arm, seed: int, *, alpha: float | None = None) -> Result:
-        """Learn and measure, or read back."""
+    async def learned(self, arm: Arm, seed: int, price: Price | None = None) -> Result:
+        """Learn and measure, or read back. `price`: in place of the usual costs."""
+        if price is not None:
+            arm = replace(arm, name=price.named(arm.name))
         name = result_name(arm.name, seed)
         if (known := self._read(name)) is not None:
             return known
         settings = replace(self.settings.improve, seed=seed, preset=arm.preset.name)
-        if alpha is not None:
-            settings = replace(settings, alpha=alpha, call_cost=0.0)
+        if price is not None:
+            settings = price.put(settings)
         began = time.monotonic()
         replay = self.replay if arm.preset.loop is None else []
         improver = Improver(
