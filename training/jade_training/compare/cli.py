@@ -48,7 +48,7 @@ def compare(
         str | None, typer.Option(help="Turn costs (alpha) of the sweep, or none; default: 0,.1,.2,.3,.5.")
     ] = None,
     call_costs: Annotated[
-        str | None, typer.Option(help="Costs of a call of the sweep, or none; default: 0,.04,.06,.08.")
+        str | None, typer.Option(help="Costs of a call of the sweep, or none; default: .04,.06,.08.")
     ] = None,
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Learning runs at once, a process each; default: a core each.")

@@ -64,7 +64,7 @@ class CompareSettings:
     seeds: tuple[int, ...] = (0, 1, 2)
     improve: ImproveSettings = field(default_factory=ImproveSettings)
     costs: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3, 0.5)
-    call_costs: tuple[float, ...] = (0.0, 0.04, 0.06, 0.08)
+    call_costs: tuple[float, ...] = (0.04, 0.06, 0.08)
     once: tuple[str, ...] = ()
 
     @property
