@@ -28,3 +28,8 @@ def trainable(model: Any, config: PPOConfig) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by an old name
         return get_peft_model(model, lora)
+
+
+def bare(model: Any) -> Any:
+    """The transformers model as it is served: adapters, where there are any, are in its layers."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model

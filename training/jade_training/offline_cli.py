@@ -34,6 +34,10 @@ def train(
     estimator: Annotated[str | None, typer.Option(help="Advantages: tree, rloo, grpo or gae.")] = None,
     learning_rate: Annotated[float | None, typer.Option(min=0.0, help="Of AdamW.")] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the rows.")] = 1,
+    ppo: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Any hyper-parameter of the update, e.g. lora.rank=8; may be repeated."),
+    ] = None,
     any_version: Annotated[
         bool, typer.Option("--any-version", help="Allow runs that name another version of the weights.")
     ] = False,
@@ -45,6 +49,7 @@ def train(
     from jade_training import offline
     from jade_training.improve.registering import start_of
     from jade_training.improve.settings import PPO
+    from jade_training.overrides import overridden
 
     cli.put("backbone", backbone)
     terms = {"outcome": outcome, "call_cost": call_cost}
@@ -53,6 +58,7 @@ def train(
     config = replace(
         PPO, **{k: v for k, v in chosen.items() if v is not None}, schedule="constant", warmup=0, seed=cli.settings.seed
     )
+    config = overridden(config, ppo or [], elsewhere={"seed": "--set seed"})
     with cli.out.progress(f"training on {len(given.runs)} runs"):
         metrics = offline.train(
             given, start_of(cli.settings), out, config, checkpoint=checkpoint, any_version=any_version

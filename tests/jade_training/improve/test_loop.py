@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from jade_graph import plugins
 from jade_graph.backbones import TINY
@@ -19,10 +21,11 @@ from jade_graph.microworld import make_questions, make_world
 from jade_graph.microworld.search import WordSearch
 from jade_graph.microworld.world import Difficulty
 from jade_graph.store import RunStore
+from jade_graph.types import Question, Run
 from jade_training.improve.loop import Data, Improver
 from jade_training.improve.settings import ImproveSettings
 from jade_training.improve.sources import require_apart
-from jade_training.ppo import PPOConfig
+from jade_training.ppo import Lora, PPOConfig
 
 SMALL = ImproveSettings(
     iterations=3, questions=4, runs_per_question=2, evaluate_every=2, ppo=PPOConfig(estimator="rloo", minibatches=2)
@@ -169,3 +172,31 @@ def test_loops_learn(sets: tuple[Data, Data], tmp_path: Path, preset: str, credi
     assert metrics["plans"] == {preset: 6}
     state = json.loads((tmp_path / "run" / "improve.json").read_text("utf-8"))
     assert state["facts"]["credit"] == (credit or "broadcast")
+
+
+def test_another_outcome_decides_what_is_learned_and_which_is_best(sets: tuple[Data, Data], tmp_path: Path) -> None:
+    """Short answers earn more, right or wrong: rewards, metrics and the choice of the best all say so."""
+
+    def brevity(run: Run, question: Question) -> float:
+        return -len(run.answer.split()) / 10
+
+    settings = replace(SMALL, iterations=2, evaluate_every=1, outcome="brevity", extra={"em": 0.5})
+    with pytest.raises(UsageError, match=r"UNKNOWN_REWARD.*'brevity'"):
+        Improver(tmp_path / "run", TINY, *sets, settings)
+    learned = asyncio.run(Improver(tmp_path / "run", TINY, *sets, settings, rewards={"brevity": brevity}).run())
+    assert all(h["score"] < 0 for h in learned.history)
+    scores = {i: e["score"] for i, e in learned.evaluations.items()}
+    assert scores[0] == pytest.approx(-0.1, abs=0.1)
+    assert scores[learned.best_iteration] == max(scores.values())
+    assert learned.evaluations[0]["f1"] != scores[0]
+
+
+def test_adapters_learn_and_what_is_served_has_them(sets: tuple[Data, Data], tmp_path: Path) -> None:
+    """Rollouts are of the model with its adapters, so their log-probabilities are those that the update finds."""
+    rate = replace(SMALL.ppo, lora=Lora(4, 8), learning_rate=1e-2, logprob_tolerance=1e-3)
+    settings = replace(SMALL, iterations=2, evaluate_every=2, ppo=rate)
+    learned = asyncio.run(Improver(tmp_path / "run", TINY, *sets, settings).run())
+    assert learned.iterations == 2
+    start, merged = (load_file(folder / "model.safetensors") for folder in (TINY, learned.last))
+    assert start.keys() == merged.keys()
+    assert any(not torch.equal(start[k].float(), merged[k].float()) for k in start)

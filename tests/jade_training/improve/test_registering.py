@@ -83,3 +83,24 @@ def test_what_was_learned_from_a_version_is_registered_as_its_child(registry, ca
     assert {"f1", "calls"} <= version.metrics.keys()
     if best:
         assert result["version"]["number"] == 2
+
+
+def test_the_command_learns_adapters_and_logs_to_one_run_of_mlflow(registry, tmp_path, capsys):
+    import mlflow
+
+    command = [
+        "improve", "microworld:train?n=6&scale=0.1", "--held-out", "microworld:validation?n=4&scale=0.1", "--backbone",
+        "tiny", "--questions", "2", "--runs-per-question", "2", "--evaluate-every", "1", "--lora", "2", "--ppo",
+        "minibatches=2", "--outcome", "em", "--mlflow", "--json", "--out", str(tmp_path / "learned"),
+    ]  # fmt: skip
+    assert main([*command, "--iterations", "1"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["history"][0]["score"] is not None
+    (run,) = mlflow.search_runs(experiment_names=["jade-improve"], output_format="list")
+    assert run.info.run_name == "learned"
+    assert run.data.params["ppo.lora.rank"] == "2"
+    assert run.data.params["outcome"] == "em"
+    assert run.data.metrics["score"] == pytest.approx(told["history"][0]["score"])
+    assert run.data.metrics["held_out.f1"] == pytest.approx(told["evaluations"]["1"]["f1"])
+    assert main([*command, "--iterations", "1"]) == 0, "a finished one is read back"
+    assert len(mlflow.search_runs(experiment_names=["jade-improve"], output_format="list")) == 1

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from jade_training.improve.loop import Improved, Progress
 
 app = single()
+ELSEWHERE = {"seed": "--seed", "updates": "--iterations", "credit": "--credit"}
+"""Hyper-parameters that other options decide."""
 
 
 @command(app, "improve")
@@ -42,8 +44,19 @@ def improve(
         str | None,
         typer.Option(help="Which action earned how much: turn, return_to_go, final ..; default: the preset's."),
     ] = None,
-    call_cost: Annotated[float, typer.Option(min=0.0, help="Cost of a model call, in units of F1.")] = 0.02,
+    outcome: Annotated[str, typer.Option(help="Reward of a run: f1, em, f1-yes-no, or one of your own.")] = "f1",
+    call_cost: Annotated[float, typer.Option(min=0.0, help="Cost of a model call, in units of the outcome.")] = 0.02,
+    alpha: Annotated[float | None, typer.Option(min=0.0, help="Turn cost; default: the preset's.")] = None,
+    beta: Annotated[float | None, typer.Option(min=0.0, help="Retrieval cost; default: the preset's.")] = None,
     explore: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of root plans drawn uniformly.")] = 0.4,
+    temperature: Annotated[float, typer.Option(min=0.01, help="At which roles are sampled in rollouts.")] = 0.6,
+    lora: Annotated[
+        int | None, typer.Option(min=1, metavar="RANK", help="Train low-rank adapters in place of all weights.")
+    ] = None,
+    ppo: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Any hyper-parameter of the update, e.g. clip=0.1; may be repeated."),
+    ] = None,
     evaluate_every: Annotated[int, typer.Option(min=1, help="Iterations between evaluations.")] = 5,
     seed: Annotated[int | None, typer.Option(help="Of questions, sampling and mini-batches.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many questions of each data set.")] = None,
@@ -67,11 +80,14 @@ def improve(
     from jade_training.improve.settings import PPO, ImproveSettings
     from jade_training.improve.sources import MICROWORLD, data_of, require_apart
     from jade_training.improve.tracking import tracked
+    from jade_training.overrides import overridden
 
     for name, value in (("preset", preset), ("backbone", backbone), ("corpus", corpus), ("seed", seed)):
         cli.put(name, value)
     warn_untaught(cli)
     chosen: dict[str, Any] = {"learning_rate": learning_rate, "estimator": estimator}
+    given = replace(PPO, **{k: v for k, v in chosen.items() if v is not None})
+    texts = [*([f"lora.rank={lora}", f"lora.alpha={2 * lora}"] if lora else []), *(ppo or [])]
     settings = ImproveSettings(
         preset=cli.settings.preset,
         iterations=iterations,
@@ -80,11 +96,15 @@ def improve(
         runs_per_plan=runs_per_plan,
         explore=explore,
         credit=credit,
+        temperature=temperature,
+        outcome=outcome,
         call_cost=call_cost,
+        alpha=alpha,
+        beta=beta,
         evaluate_every=evaluate_every,
         seed=cli.settings.seed,
         k=cli.settings.k,
-        ppo=replace(PPO, **{k: v for k, v in chosen.items() if v is not None}),
+        ppo=overridden(given, texts, elsewhere=ELSEWHERE),
     )
     with indexing(cli) as progress:
         train = data_of(cli.config, dataset, limit=limit, progress=progress)
@@ -98,7 +118,10 @@ def improve(
         from jade_graph.backbones.codec import Codec
 
         replay = microworld_replay(Codec.from_folder(start).tokenizer, seed=settings.seed)
-    with cli.out.progress(f"{settings.preset} on {train.name}") as tick, tracked(mlflow, out.name) as log:
+    with (
+        cli.out.progress(f"{settings.preset} on {train.name}") as tick,
+        tracked(mlflow, out, settings.as_dict()) as log,
+    ):
 
         def tell(p: Progress) -> None:
             inside = p.done / p.of if p.of else 0.0
@@ -106,6 +129,7 @@ def improve(
             tick(int(100 * (p.iteration + parts[p.phase])), 100 * p.iterations, f"{p.phase} {p.iteration + 1}")
             if p.phase == "done":
                 log(p.metrics, p.iteration)
+                log({"held_out": improver.evaluations.get(p.iteration + 1, {})}, p.iteration)
                 cli.out.log(_line(p))
 
         improver = Improver(out, start, train, measured, settings, replay=replay, progress=tell)
@@ -125,9 +149,13 @@ def _line(p: Progress) -> str:
     m = p.metrics
     plans = "  ".join(f"{plan} {n}" for plan, n in list(m["plans"].items())[:3])
     return (
-        f"{p.iteration + 1:3d}/{p.iterations}  F1 {m['score'] or 0.0:.3f}  calls {m['calls']:.1f}  "
+        f"{p.iteration + 1:3d}/{p.iterations}  score {_number(m['score'])}  calls {m['calls']:.1f}  "
         f"illegal {1 - m['legal']:.1%}  routing {m['routing_bits']:.2f} bits  {plans}"
     )
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def as_dict(result: Improved) -> dict[str, Any]:
@@ -151,18 +179,20 @@ def show(result: Improved) -> list[Any]:
     from jade_graph.console import table
 
     kinds = sorted({kind for e in result.evaluations.values() for kind in e["f1_by_kind"]})
+    own = any(_number(e["score"]) != _number(e["f1"]) for e in result.evaluations.values())  # another outcome than F1
     lines = []
     for i, e in sorted(result.evaluations.items()):
-        low, high = e["f1_ci95"]
+        low, high = e["f1_ci95"] or (0.0, 0.0)
         top = next(iter(e["plans"].items()))
         mark = "start" if i == 0 else f"{i} *" if i == result.best_iteration else str(i)
+        figures = [*([_number(e["score"])] if own else []), f"{_number(e['f1'])} ±{(high - low) / 2:.3f}"]
         lines.append(
             (
-                mark, f"{e['f1']:.3f} ±{(high - low) / 2:.3f}", *(f"{e['f1_by_kind'].get(k, 0.0):.2f}" for k in kinds),
+                mark, *figures, *(f"{e['f1_by_kind'].get(k, 0.0):.2f}" for k in kinds),
                 f"{e['calls']:.1f}", f"{e['illegal_rate']:.1%}", f"{e['routing_bits']:.2f}", f"{top[0]} {top[1]:.0%}",
             )
         )  # fmt: skip
-    columns = ("iteration", "F1", *kinds, "calls", "illegal", "bits", "first plan")
+    columns = ("iteration", *(["score"] if own else []), "F1", *kinds, "calls", "illegal", "bits", "first plan")
     out: list[Any] = [table(columns, lines, title="greedy, on held-out questions", right=" ".join(columns[1:-1]))]
     if result.stopped is not None:
         out.append(Text(f"Stopped after {result.iterations}: {result.stopped.code}: {result.stopped.message}", "red"))

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from jade_graph.metrics import token_f1
+from jade_graph.rewards import Scored
 from jade_graph.types import Question, Run
 
 
@@ -40,9 +40,14 @@ def routing_bits(pairs: Sequence[tuple[str, str]]) -> float:
     return max(0.0, plug_in - bias)
 
 
+def performance(scored: Iterable[Scored], outcome: str) -> float | None:
+    """The mean of the performance term alone, without costs and further rewards; None where no run has a score."""
+    values = [s.outcome[outcome] for s in scored if s.outcome is not None]
+    return math.fsum(values) / len(values) if values else None
+
+
 def rollout_figures(runs: Sequence[Run], questions: Mapping[str, Question]) -> dict[str, Any]:
-    """Means over runs. `score` is F1 without costs; plans are those that the planner drew itself, unforced."""
-    scores = [f1 for r in runs if (f1 := token_f1(r.answer, questions[r.question_id].answers)) is not None]
+    """Means over runs; plans are those that the planner drew itself, unforced."""
     actions = sum(r.counters.calls for r in runs)
     drawn = [
         (questions[r.question_id].type or "all", r.plan)
@@ -51,7 +56,6 @@ def rollout_figures(runs: Sequence[Run], questions: Mapping[str, Question]) -> d
     ]
     n = max(1, len(runs))
     return {
-        "score": sum(scores) / len(scores) if scores else None,
         "calls": actions / n,
         "retrievals": sum(r.counters.retrievals for r in runs) / n,
         "legal": 1.0 - sum(r.illegal_actions for r in runs) / max(1, actions),

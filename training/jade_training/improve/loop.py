@@ -25,11 +25,12 @@ from jade_graph.errors import ConfigError, UsageError
 from jade_graph.evaluation import Row, evaluate, save_rows, summarize
 from jade_graph.export import export_runs, read_export
 from jade_graph.manifest import manifest
-from jade_graph.rewards import score_run
+from jade_graph.rewards import GROUP, RewardSpec, RunReward, Scored, score_run
 from jade_graph.rollouts import collect
 from jade_graph.store import RunStore
 from jade_graph.types import Preset, Question, Retriever, Run, Sampling
-from jade_training.improve.figures import rollout_figures, routing_bits
+from jade_training.adapters import bare
+from jade_training.improve.figures import performance, rollout_figures, routing_bits
 from jade_training.improve.settings import ImproveSettings, writes_plans
 from jade_training.improve.watchdog import Thresholds, Verdict, judge
 from jade_training.trainer import PPOTrainer
@@ -84,11 +85,13 @@ class Improver:
         model: a Hugging Face folder, the start; it also serves the roles that are not trained.
         train, held_out: questions to learn from, and to be measured on.
         replay, bank: demonstrations and prompts that hold roles which the policy seldom visits (see `PPOTrainer`).
+        rewards: functions of your own by the names that the settings give them (`outcome`, `extra`).
         thresholds: of the watchdog.
         keep: checkpoints that are kept beside the best and the last.
 
     Raises:
         ConfigError: IMPROVE_CHANGED, the folder holds a run with other settings, data or start.
+        UsageError: UNKNOWN_REWARD.
     """
 
     def __init__(
@@ -102,6 +105,7 @@ class Improver:
         preset: Preset | None = None,
         replay: Sequence[Pair] = (),
         bank: Sequence[Pair] = (),
+        rewards: Mapping[str, RunReward] | None = None,
         thresholds: Thresholds | None = None,
         progress: Callable[[Progress], None] | None = None,
         keep: int = 1,
@@ -116,7 +120,9 @@ class Improver:
             )
         if not train.questions or not held_out.questions:
             raise UsageError("there are no questions to learn from.", code="DATASET_EMPTY", hint="a larger --limit")
-        self.replay, self.bank = replay, bank
+        self.replay, self.bank, self.rewards = replay, bank, dict(rewards or {})
+        for name in {self.settings.outcome, *self.settings.extra} - set(self.rewards):
+            plugins.load(GROUP, name)  # an unknown one is said before anything is run
         self.thresholds, self.tell, self.keep = thresholds, progress or (lambda _: None), keep
         self.out.mkdir(parents=True, exist_ok=True)
         self.facts = {
@@ -201,27 +207,28 @@ class Improver:
         by_id = {q.id: q for q in self._questions(i)}
         spec = self.settings.rewards(self.preset, i)
         runs = sorted(runs, key=lambda r: r.id)
-        scored = {run.id: score_run(run, by_id[run.question_id], spec) for run in runs}
+        scored = {run.id: score_run(run, by_id[run.question_id], spec, rewards=self.rewards) for run in runs}
         metrics: dict[str, Any] = trainer.update(runs, scored, version=self._version(i), step=i)
-        return {"iteration": i, **metrics, **rollout_figures(runs, by_id), "call_cost": spec.call_cost}
+        score = performance(scored.values(), spec.outcome)
+        return {"iteration": i, **metrics, "score": score, **rollout_figures(runs, by_id), "call_cost": spec.call_cost}
 
     async def _evaluate(self, trainer: PPOTrainer, codec: Codec, frozen: HFBackbone | None, at: int) -> None:
         backbone = self._served(trainer, codec, at)
         graph = self._graph(backbone, frozen, self.held_out.retriever, None, greedy=True)
-        done, total = 0, len(self.held_out.questions)
+        questions = {q.id: q for q in self.held_out.questions}
+        spec = RewardSpec(outcome=self.settings.outcome)
+        scored: dict[str, Scored] = {}
 
         def count(run: Run) -> None:
-            nonlocal done
-            del run
-            done += 1
-            self.tell(Progress(at, self.settings.iterations, "evaluate", done, total))
+            scored[run.question_id] = score_run(run, questions[run.question_id], spec, rewards=self.rewards)
+            self.tell(Progress(at, self.settings.iterations, "evaluate", len(scored), len(questions)))
 
         try:
             rows = await evaluate(graph, self.held_out.questions, concurrency=self.settings.concurrency, progress=count)
         finally:
             await backbone.aclose()
         save_rows(self.out / "evaluations" / f"{at:03d}.jsonl", rows, self._manifest(at, graph))
-        self.evaluations[at] = evaluation_figures(rows)
+        self.evaluations[at] = {"score": performance(scored.values(), spec.outcome), **evaluation_figures(rows)}
 
     # --- parts --------------------------------------------------------------------------------------------------------
     def _branches(self) -> bool:
@@ -241,7 +248,7 @@ class Improver:
         return f"{self.out.name}-{i:03d}"
 
     def _served(self, trainer: PPOTrainer, codec: Codec, i: int) -> HFBackbone:
-        return HFBackbone.from_model(trainer.model, codec, version=self._version(i))
+        return HFBackbone.from_model(bare(trainer.model), codec, version=self._version(i))
 
     def _graph(
         self,
@@ -316,7 +323,7 @@ class Improver:
 
     def _ended(self, trainer: PPOTrainer, verdict: Verdict | None, seconds: float) -> Improved:
         """Weights of the evaluations are on disk: the best of them is the last good version."""
-        scored = {i: e["f1"] for i, e in self.evaluations.items() if e.get("f1") is not None}
+        scored = {i: e["score"] for i, e in self.evaluations.items() if e["score"] is not None}
         best = max(scored, key=lambda i: (scored[i], i)) if scored else self.done
         folders = {i: self.out / "models" / f"{i:03d}" for i in scored if i} | {0: self.source}
         last = folders.get(self.done) or trainer.export(self.out / "models" / f"{self.done:03d}")

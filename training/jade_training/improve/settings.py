@@ -57,6 +57,8 @@ class ImproveSettings:
         credit: which action earned how much, a mode of `jade_graph.credit`; None: the preset's.
         format_penalty: of an illegal action, to its own role; None: the preset's.
         alpha, beta: turn and retrieval cost of the paper; None: the preset's.
+        outcome: name of the performance term (`jade.rewards`, or a function of the caller's own).
+        extra: further rewards, with their weights.
         evaluate_every: iterations between evaluations; the last is always evaluated.
         seed: of questions, sampling and mini-batches.
         k: passages a retrieval brings.
@@ -78,6 +80,8 @@ class ImproveSettings:
     format_penalty: float | None = -0.3
     alpha: float | None = None
     beta: float | None = None
+    outcome: str = "f1"
+    extra: Mapping[str, float] = field(default_factory=dict)
     evaluate_every: int = 5
     seed: int = 0
     k: int = 5
@@ -134,7 +138,11 @@ class ImproveSettings:
             "penalties": None if self.format_penalty is None else {"*": self.format_penalty},
         }
         return RewardSpec.of_preset(
-            preset, call_cost=self.cost(iteration), **{k: v for k, v in given.items() if v is not None}
+            preset,
+            outcome=self.outcome,
+            extra=dict(self.extra),
+            call_cost=self.cost(iteration),
+            **{k: v for k, v in given.items() if v is not None},
         )
 
     def as_dict(self) -> dict[str, Any]:

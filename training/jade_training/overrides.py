@@ -1,0 +1,80 @@
+"""Hyper-parameters of an update as KEY=VALUE texts.
+
+Invariant: what is taken has the type that `PPOConfig` declares, and `PPOConfig` has the last word on its range; a text
+that is not understood changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields, replace
+from typing import Any, get_type_hints
+
+from jade_graph.errors import ConfigError, UsageError, unknown
+from jade_training.ppo import Lora, PPOConfig
+
+INNER = ("lora", "role_weights", "entropy_coef", "ratio")
+"""Hyper-parameters that have keys of their own, behind a dot: an adapter's, or a role's code."""
+
+
+def overridden(config: PPOConfig, texts: Sequence[str], *, elsewhere: Mapping[str, str] | None = None) -> PPOConfig:
+    """The hyper-parameters with those that the texts name: `kl_coef=0.02`, `lora.rank=8`, `entropy_coef.PL=0.01`.
+
+    Args:
+        elsewhere: hyper-parameters that something else decides, and what.
+
+    Raises:
+        UsageError: UNKNOWN_HYPERPARAMETER; HYPERPARAMETER (no value, no such key, decided elsewhere).
+        ConfigError: CONFIG_VALUE, for a value of the wrong type or out of range.
+    """
+    known = {f.name for f in fields(PPOConfig)} - set(elsewhere or {})
+    changes: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = (part.strip() for part in text.partition("="))
+        name, _, inner = key.partition(".")
+        if elsewhere and name in elsewhere:
+            raise UsageError(f"{name} is decided by {elsewhere[name]}.", code="HYPERPARAMETER", hint=elsewhere[name])
+        if name not in known:
+            raise unknown("hyper-parameter", name, known, code="UNKNOWN_HYPERPARAMETER")
+        if not equals or (inner and name not in INNER):
+            raise UsageError(
+                f"{text!r} is no hyper-parameter with its value.",
+                code="HYPERPARAMETER",
+                hint=f"{name}={getattr(config, name)}",
+            )
+        held = changes.get(name, getattr(config, name))
+        held = asdict(held) if isinstance(held, Lora) else held
+        if inner:
+            _known_inner(name, inner)
+        read = {**(held if isinstance(held, Mapping) else {}), inner: _read(value)} if inner else _read(value)
+        changes[name] = _typed(key, name, read, config)
+    return replace(config, **changes)
+
+
+def _known_inner(name: str, inner: str) -> None:
+    """Raises `UsageError` for a key that an adapter has not; roles may be anyone's."""
+    own = {f.name for f in fields(Lora)}
+    if name == "lora" and inner not in own:
+        raise unknown("key of lora", inner, own, code="UNKNOWN_HYPERPARAMETER")
+
+
+def _read(text: str) -> Any:
+    """Nothing, several values, or one; what type they are is for the declaration to say."""
+    if text.lower() in ("none", "null", ""):
+        return None
+    return [part.strip() for part in text.split(",")] if "," in text else text
+
+
+def _typed(key: str, name: str, value: Any, config: PPOConfig) -> Any:
+    from pydantic import TypeAdapter, ValidationError
+
+    if name == "lora" and isinstance(value, Mapping) and isinstance(value.get("targets"), str):
+        value = {**value, "targets": [value["targets"]]}
+    try:
+        return TypeAdapter(get_type_hints(PPOConfig)[name]).validate_python(value)
+    except ValidationError as error:
+        raise ConfigError(
+            f"{key} is {value!r}: {error.errors()[0]['msg'].lower()}.",
+            code="CONFIG_VALUE",
+            hint=f"{name} is {getattr(config, name)!r} by default",
+        ) from None
