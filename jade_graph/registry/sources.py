@@ -15,7 +15,7 @@ from jade_graph.backbones.folders import BUNDLED
 from jade_graph.errors import BackboneError, RegistryError, UsageError
 
 STATE = "improve.json"
-_FIGURES = ("f1", "em", "calls", "retrievals", "tokens", "illegal_rate", "failed_rate", "routing_bits")
+_FIGURES = ("score", "f1", "em", "calls", "retrievals", "tokens", "illegal_rate", "failed_rate", "routing_bits")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,8 @@ def _state(run: Path) -> dict[str, Any]:
 
 def _best(state: Mapping[str, Any]) -> int:
     """The iteration that learning itself calls its best; 0 is the start."""
-    scored = {i: e["f1"] for i, e in state["evaluations"].items() if e.get("f1") is not None}
+    told = {i: e.get("score", e.get("f1")) for i, e in state["evaluations"].items()}
+    scored = {i: score for i, score in told.items() if score is not None}
     return max(scored, key=lambda i: (scored[i], i)) if scored else 0
 
 

@@ -237,6 +237,12 @@ def test_an_update_learns_the_plan_that_was_better_and_remembers_for_a_while(pla
     other = PPOTrainer(TINY, config, device="cpu")
     other.load_checkpoint(tmp_path / "checkpoint")
     assert other.comparisons == trainer.comparisons
+    about = next(p for p in (tmp_path / "checkpoint").glob("*.json") if '"comparisons"' in p.read_text())
+    older = PPOTrainer(TINY, config, device="cpu")
+    kept = about.read_text()
+    about.write_text(kept.replace('"root": false', '"level": 1'))
+    older.load_checkpoint(tmp_path / "checkpoint")
+    assert not older.comparisons, "what does not say of which level it is teaches nothing"
     one, two = trainer.update([], {}), other.update([], {})
     assert {k: v for k, v in one.items() if k not in ("seconds", "tokens_per_s")} == {
         k: v for k, v in two.items() if k not in ("seconds", "tokens_per_s")

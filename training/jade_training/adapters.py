@@ -8,16 +8,26 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any
 
+from jade_graph.errors import unknown
+
 if TYPE_CHECKING:
     from jade_training.ppo import PPOConfig
 
 
 def trainable(model: Any, config: PPOConfig) -> Any:
-    """The model with what is to be trained in float32, as adapters or as a whole."""
+    """The model with what is to be trained in float32, as adapters or as a whole.
+
+    Raises `UsageError` UNKNOWN_TARGET.
+    """
     if config.lora is None:
         return model.float().requires_grad_(True)
+    import torch
     from peft import LoraConfig, get_peft_model
 
+    linear = {name.rpartition(".")[2] for name, m in model.named_modules() if isinstance(m, torch.nn.Linear)}
+    for target in config.lora.targets or ():
+        if target.rpartition(".")[2] not in linear:
+            raise unknown("linear module", target, linear, code="UNKNOWN_TARGET")
     lora = LoraConfig(
         r=config.lora.rank,
         lora_alpha=config.lora.alpha,

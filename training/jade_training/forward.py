@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from jade_training.adapters import bare
 from jade_training.fast import FastTrunk
 from jade_training.trl_ import disable_dropout
 
@@ -135,7 +136,7 @@ class Reader:
     def __init__(self, model: Any, *, bf16: bool = False) -> None:
         self.model = model
         self.bf16 = bf16
-        plain = model.get_base_model() if hasattr(model, "get_base_model") else model
+        plain = bare(model)
         self._trunk = plain.base_model
         self._head = plain.get_output_embeddings()
         self.short = self._trunk is not plain and self._head is not None and self._agrees()

@@ -45,16 +45,16 @@ def expected(found: Sequence[Comparison], shrinkage: float, *, halflife: float |
     if not shrinkage or not found:
         return list(found)
     told: dict[int, Comparison] = {}
+    newest = max(c.update for c in found)
+    recency = np.array([0.5 ** ((newest - c.update) / (halflife or np.inf)) for c in found])
     for root in (True, False):
         at = [i for i, c in enumerate(found) if c.root is root]
-        told |= zip(at, _expected([found[i] for i in at], shrinkage, halflife), strict=True)
+        told |= zip(at, _expected([found[i] for i in at], recency[at], shrinkage), strict=True)
     return [told[i] for i in range(len(found))]
 
 
-def _expected(found: Sequence[Comparison], shrinkage: float, halflife: float | None) -> list[Comparison]:
+def _expected(found: Sequence[Comparison], recency: NDArray[np.float64], shrinkage: float) -> list[Comparison]:
     """`expected` of comparisons of one level."""
-    updates = np.array([c.update for c in found])
-    recency = 0.5 ** ((updates.max(initial=0) - updates) / (halflife or np.inf))
     features = _features([c.prompt for c in found])
     tried: dict[Plan, list[tuple[int, float]]] = {}
     for i, c in enumerate(found):

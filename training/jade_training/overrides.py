@@ -10,10 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from typing import Any, get_type_hints
 
+from jade_graph import plugins
 from jade_graph.errors import ConfigError, UsageError, unknown
 from jade_training.ppo import Lora, PPOConfig
+from jade_training.rows import PLANNER
 
-INNER = ("lora", "role_weights", "entropy_coef", "ratio")
+OF_ROLES = ("role_weights", "entropy_coef", "ratio")
+INNER = ("lora", *OF_ROLES)
 """Hyper-parameters that have keys of their own, behind a dot: an adapter's, or a role's code."""
 
 
@@ -31,12 +34,12 @@ def overridden(config: PPOConfig, texts: Sequence[str], *, elsewhere: Mapping[st
     changes: dict[str, Any] = {}
     for text in texts:
         key, equals, value = (part.strip() for part in text.partition("="))
-        name, _, inner = key.partition(".")
+        name, dot, inner = key.partition(".")
         if elsewhere and name in elsewhere:
             raise UsageError(f"{name} is decided by {elsewhere[name]}.", code="HYPERPARAMETER", hint=elsewhere[name])
         if name not in known:
             raise unknown("hyper-parameter", name, known, code="UNKNOWN_HYPERPARAMETER")
-        if not equals or (inner and name not in INNER):
+        if not equals or (dot and (name not in INNER or not inner)):
             raise UsageError(
                 f"{text!r} is no hyper-parameter with its value.",
                 code="HYPERPARAMETER",
@@ -48,14 +51,23 @@ def overridden(config: PPOConfig, texts: Sequence[str], *, elsewhere: Mapping[st
             _known_inner(name, inner)
         read = {**(held if isinstance(held, Mapping) else {}), inner: _read(value)} if inner else _read(value)
         changes[name] = _typed(key, name, read, config)
-    return replace(config, **changes)
+    found = replace(config, **changes)
+    planner = [name for name in OF_ROLES if isinstance(changes.get(name), Mapping) and PLANNER in changes[name]]
+    if planner and found.plan_temperature is not None:
+        raise UsageError(
+            f"{planner[0]}.{PLANNER} has no effect while the planner learns from comparing plans.",
+            code="HYPERPARAMETER",
+            hint="--ppo plan_temperature=none, and the planner is trained as the other roles are",
+        )
+    return found
 
 
 def _known_inner(name: str, inner: str) -> None:
-    """Raises `UsageError` for a key that an adapter has not; roles may be anyone's."""
-    own = {f.name for f in fields(Lora)}
-    if name == "lora" and inner not in own:
-        raise unknown("key of lora", inner, own, code="UNKNOWN_HYPERPARAMETER")
+    """Raises `UsageError` for a key that an adapter has not, and for a role that nobody plays."""
+    own = {f.name for f in fields(Lora)} if name == "lora" else set(plugins.names("jade.roles"))
+    if inner not in own:
+        what = "key of lora" if name == "lora" else "role"
+        raise unknown(what, inner, own, code="UNKNOWN_HYPERPARAMETER")
 
 
 def _read(text: str) -> Any:

@@ -13,11 +13,16 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from jade_graph.errors import ConfigError
+from jade_graph.credit import MODES
+from jade_graph.errors import ConfigError, unknown
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+NOT_NEGATIVE = (
+    "plan_coef", "plan_mass", "plan_shrinkage", "warmup", "weight_decay", "value_coef", "kl_coef", "replay_coef",
+    "bank_kl_coef",
+)  # fmt: skip
 Estimator = Literal["gae", "rloo", "grpo", "tree"]
 Whitening = Literal["none", "batch", "per_role"]
 KLEstimator = Literal["k1", "k2", "k3"]
@@ -38,6 +43,12 @@ class Lora:
     rank: int = 16
     alpha: int = 32
     targets: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        """Raises `ConfigError` CONFIG_VALUE."""
+        for name in ("rank", "alpha"):
+            if getattr(self, name) < 1:
+                raise _wrong(f"lora.{name}", getattr(self, name), "1 or more")
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +153,7 @@ class PPOConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Raises `ConfigError` CONFIG_VALUE."""
+        """Raises `ConfigError` CONFIG_VALUE, `UsageError` UNKNOWN_CREDIT_MODE."""
         object.__setattr__(self, "betas", tuple(self.betas))  # JSON brings lists back
         if isinstance(self.lora, Mapping):
             lora = dict(self.lora)
@@ -176,10 +187,27 @@ class PPOConfig:
         for name in ("learning_rate", "clip", "max_grad_norm"):
             if not getattr(self, name) > 0:
                 raise _wrong(name, getattr(self, name), "above 0")
-        if self.plan_shrinkage < 0:
-            raise _wrong("plan_shrinkage", self.plan_shrinkage, "0 or more")
-        if self.plan_halflife is not None and not self.plan_halflife > 0:
-            raise _wrong("plan_halflife", self.plan_halflife, "above 0, or None")
+        optional = (
+            "plan_temperature",
+            "plan_halflife",
+            "minibatch_rows",
+            "value_learning_rate",
+            "value_clip",
+            "target_kl",
+        )
+        for name in optional:
+            if getattr(self, name) is not None and not getattr(self, name) > 0:
+                raise _wrong(name, getattr(self, name), "above 0, or None")
+        for name in NOT_NEGATIVE:
+            if not getattr(self, name) >= 0:
+                raise _wrong(name, getattr(self, name), "0 or more")
+        for role, weight in self.role_weights.items():
+            if not weight >= 0:
+                raise _wrong(f"role_weights.{role}", weight, "0 or more")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise _wrong("betas", self.betas, "from 0 to below 1")
+        if self.credit not in MODES:
+            raise unknown("credit mode", self.credit, MODES, code="UNKNOWN_CREDIT_MODE")
         for name in ("gamma", "lam", "plan_noise"):
             if not 0 <= getattr(self, name) <= 1:
                 raise _wrong(name, getattr(self, name), "from 0 to 1")

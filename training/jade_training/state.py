@@ -94,7 +94,8 @@ def load(folder: Path, trainer: PPOTrainer) -> None:
                 optimizer.state[p] = own
     trainer.updates = int(about["updates"])
     trainer.rng.bit_generator.state = about["rng"]
-    trainer.comparisons = [Comparison.from_dict(c) for c in about["comparisons"]]
+    # Those of an older version do not say of which level they are.
+    trainer.comparisons = [Comparison.from_dict(c) for c in about["comparisons"] if "root" in c]
 
 
 def _optimizers(trainer: PPOTrainer) -> list[tuple[str, torch.optim.Optimizer]]:

@@ -291,6 +291,17 @@ def test_of_a_learning_run_the_best_is_registered_with_its_lineage(registry, var
     assert registry.register(run / "models" / "005").number == version.number
 
 
+def test_the_best_by_another_outcome_is_the_one_that_learning_names(registry, variant, tmp_path):
+    run = learning_run(tmp_path / "improved", variant("model", 0.01), {0: 0.4, 5: 0.3, 10: 0.35})
+    state = json.loads((run / "improve.json").read_text())
+    for i, score in (("0", -0.5), ("5", -0.1), ("10", -0.2)):
+        state["evaluations"][i]["score"] = score
+    (run / "improve.json").write_text(json.dumps(state))
+    version = registry.register(run)
+    assert registry.manifest(version.number)["iteration"] == 5
+    assert version.metrics == {"score": -0.1, "f1": 0.3, "calls": 2.0}
+
+
 def test_a_learning_run_that_made_nothing_better_is_not_registered(registry, variant, tmp_path):
     run = learning_run(tmp_path / "improved", variant("model", 0.01), {0: 0.6, 5: 0.5})
     with pytest.raises(RegistryError) as error:

@@ -63,7 +63,7 @@ def test_arms_learn_in_processes_of_their_own(
 
 def test_every_learning_run_is_a_job() -> None:
     arms = chosen("start;decoupled;joint;static R,AG", quick=False)
-    settings = CompareSettings(seeds=(3, 4), costs=(0.0, 0.5), call_costs=(0.06,), once=("decoupled",))
+    settings = CompareSettings(seeds=(3, 4), costs=(0.0, 0.5), call_costs=(0.06, 0.06), once=("decoupled",))
     assert [job.name for job in jobs_of(arms, settings)] == [
         "decoupled-3", "static-r-ag-3", "joint-3", "static-r-ag-4", "joint-4", "joint-cost-0-3", "joint-cost-0_5-3",
         "joint-call-cost-0_06-3",

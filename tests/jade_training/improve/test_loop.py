@@ -183,8 +183,11 @@ def test_another_outcome_decides_what_is_learned_and_which_is_best(sets: tuple[D
     settings = replace(SMALL, iterations=2, evaluate_every=1, outcome="brevity", extra={"em": 0.5})
     with pytest.raises(UsageError, match=r"UNKNOWN_REWARD.*'brevity'"):
         Improver(tmp_path / "run", TINY, *sets, settings)
+    with pytest.raises(UsageError, match="REWARD_SPEC"):
+        Improver(tmp_path / "run", TINY, *sets, replace(settings, extra={"brevity": 1.0}), rewards={"brevity": brevity})
     learned = asyncio.run(Improver(tmp_path / "run", TINY, *sets, settings, rewards={"brevity": brevity}).run())
     assert all(h["score"] < 0 for h in learned.history)
+    assert all(h["reward"] == pytest.approx(h["reward/brevity"] + h["reward/em"], abs=0.4) for h in learned.history)
     scores = {i: e["score"] for i, e in learned.evaluations.items()}
     assert scores[0] == pytest.approx(-0.1, abs=0.1)
     assert scores[learned.best_iteration] == max(scores.values())

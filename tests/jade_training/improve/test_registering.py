@@ -15,6 +15,7 @@ from jade_graph.registry import Registry
 from jade_graph.settings import Settings
 from jade_training.improve.loop import Improved
 from jade_training.improve.registering import register_best, start_of
+from jade_training.improve.tracking import tracked
 
 
 @pytest.fixture
@@ -102,5 +103,31 @@ def test_the_command_learns_adapters_and_logs_to_one_run_of_mlflow(registry, tmp
     assert run.data.params["outcome"] == "em"
     assert run.data.metrics["score"] == pytest.approx(told["history"][0]["score"])
     assert run.data.metrics["held_out.f1"] == pytest.approx(told["evaluations"]["1"]["f1"])
+    assert run.data.metrics["held_out.score"] == pytest.approx(told["evaluations"]["1"]["score"])
+    starts = mlflow.MlflowClient().get_metric_history(run.info.run_id, "held_out.f1")
+    assert [(m.step, m.value) for m in starts] == [(i, told["evaluations"][str(i)]["f1"]) for i in (0, 1)]
     assert main([*command, "--iterations", "1"]) == 0, "a finished one is read back"
-    assert len(mlflow.search_runs(experiment_names=["jade-improve"], output_format="list")) == 1
+    assert main([*command, "--iterations", "2"]) == 2, "other settings are refused, and nothing is said of them"
+    (run,) = mlflow.search_runs(experiment_names=["jade-improve"], output_format="list")
+    assert run.info.status == "FINISHED"
+
+
+def test_a_run_of_mlflow_goes_on_where_there_is_something_to_go_on_with(tmp_path, empty_database):
+    import mlflow
+
+    shutil.copy(empty_database, tmp_path / "mlflow.db")
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    try:
+        for again, outcome in ((False, "ems"), (False, "em"), (True, "em")):
+            with tracked(True, tmp_path / "run", {"outcome": outcome}, again=again) as log:
+                log({"score": 0.5, "plans": {"R,AG": 3}, "nested": {"of": 1}, "text": "no number"}, int(again))
+        found = mlflow.search_runs(
+            experiment_names=["jade-improve"], output_format="list", order_by=["attributes.start_time"]
+        )
+        assert [run.data.params for run in found] == [{"outcome": "ems"}, {"outcome": "em"}]
+        assert [run.data.metrics for run in found] == [{"score": 0.5, "nested.of": 1.0}] * 2
+        history = mlflow.MlflowClient().get_metric_history(found[1].info.run_id, "score")
+        assert [m.step for m in history] == [0, 1]
+    finally:
+        mlflow.set_tracking_uri(before)

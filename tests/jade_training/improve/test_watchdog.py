@@ -75,3 +75,13 @@ def test_a_score_that_falls_and_stays_down() -> None:
     assert verdict is not None
     assert verdict.code == "SCORE_DROP"
     assert judge(history(12, 4, score=0.3)) is None
+
+
+def test_a_score_that_counts_in_tens_may_move_by_more_than_one_that_ends_at_one() -> None:
+    words = [-30.0, -31.0, -29.0, -30.0, -31.0, -32.0, -33.0, -34.0]
+    told: list[dict[str, Any]] = [{**GOOD, "score": score} for score in words]
+    assert judge(told) is None
+    fallen = [{**h, "score": h["score"] - (20 if i > 3 else 0)} for i, h in enumerate(told)]
+    verdict = judge(fallen)
+    assert verdict is not None
+    assert verdict.code == "SCORE_DROP"

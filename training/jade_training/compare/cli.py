@@ -83,12 +83,14 @@ def compare(
     few = tuple(arm.name for arm in chosen(once, quick=quick, suite=suite)) if once else ()
     all_seeds = tuple(range(first_seed, first_seed + (seeds or (1 if quick else 3))))
     settings = CompareSettings(all_seeds, improve, once=few)
-    if costs is not None:
-        settings = replace(settings, costs=tuple(_numbers(costs)))
-    if call_costs is not None:
-        settings = replace(settings, call_costs=tuple(_numbers(call_costs)))
-    if quick or not sweep or suite != "joint":
-        settings = replace(settings, costs=(), call_costs=())
+    if suite != "joint" and (costs or call_costs):
+        raise UsageError(f"the suite {suite!r} sweeps no costs.", code="BAD_COSTS", hint="--suite joint")
+    sweeps = sweep and not quick and any(arm.name == "joint" for arm in wanted)
+    settings = replace(
+        settings,
+        costs=tuple(_numbers(costs)) if costs else settings.costs if sweeps else (),
+        call_costs=tuple(_numbers(call_costs)) if call_costs else settings.call_costs if sweeps else (),
+    )
     data = [data_of(cli.config, spec) for spec in (train, dev, test)]
     for one, other in ((0, 1), (0, 2), (1, 2)):
         require_apart(data[one], data[other])
@@ -131,7 +133,7 @@ def compare(
     command_line += f" --questions {questions}" if questions else ""
     command_line += (f" --iterations {iterations}" if iterations else "") + (f' --arms "{arms}"' if arms else "")
     command_line += (f' --once "{once}"' if once else "") + (f" --costs {costs}" if costs else "")
-    command_line += f" --call-costs {call_costs}" if call_costs else ""
+    command_line += (f" --call-costs {call_costs}" if call_costs else "") + ("" if sweep else " --no-sweep")
     if suite == "joint":
         told = report.compared(wanted, results, swept)
         text = report.markdown(told, work.facts, command_line, ceiling)
@@ -154,7 +156,7 @@ def _numbers(text: str) -> list[float]:
     try:
         return [float(part) for part in text.split(",")]
     except ValueError:
-        raise UsageError(f"{text!r} are no costs.", code="BAD_COSTS", hint="--costs 0,.1,.3") from None
+        raise UsageError(f"{text!r} are no costs.", code="BAD_COSTS", hint="0,.1,.3, or none") from None
 
 
 QUICK_ITERATIONS = 12

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jade_training.compare.report import SWEEPS
 from jade_training.compare.run import Result
 
 COLOURS = ("#0b6e99", "#c4550f", "#3f7d20", "#7b4ea3", "#b0183c", "#8a6d00", "#4d4d4d", "#d081b0", "#20808d")
-SWEPT = {"alpha": "turn cost", "call_cost": "cost of a call"}
 COSTS = {"calls": "calls of the language model per question", "prompt_tokens": "prompt tokens per question"}
 
 
@@ -63,7 +63,7 @@ def front(
         )
     for style, (of, points) in zip((":", "--"), (sweeps or {}).items(), strict=False):
         at = sorted((p[against], p["f1"]) for p in points.values())
-        label = f"joint, {SWEPT[of]} swept"
+        label = f"joint, {SWEEPS[of]} swept"
         axes.plot(*zip(*at, strict=True), style, marker=".", color="#888888", label=label, linewidth=1, zorder=0)
     axes.set_xlabel(COSTS[against])
     axes.set_ylabel("F1 on the test world, greedy")

@@ -13,7 +13,7 @@ from jade_training.compare.run import Price, Result
 from jade_training.compare.statistics import by_question, difference, summary
 
 JOINT, DECOUPLED, START = "joint", "decoupled", "start"
-SWEEPS = {"alpha": ("The cost of turns", "alpha"), "call_cost": ("The cost of calls", "a call")}
+SWEEPS = {"alpha": "cost of turns", "call_cost": "cost of calls"}
 PAPER_GRAPH = "static QR,R,DS,AG"
 
 
@@ -178,8 +178,12 @@ def _selector(ds: Mapping[str, Any]) -> list[str]:
 def _sweep(sweep: Mapping[str, Mapping[str, Any]]) -> list[str]:
     lines: list[str] = []
     for of, points in sweep.items():
-        title, column = SWEEPS[of]
-        lines += [f"## {title}", "", _row(column, "F1", "calls", "plans"), _row("---", "---", "---", "---")]
+        lines += [
+            f"## The {SWEEPS[of]}",
+            "",
+            _row(of.replace("_", " "), "F1", "calls", "plans"),
+            _row("---", "---", "---", "---"),
+        ]
         for cost, s in points.items():
             plans = ", ".join(f"{plan} {share:.0%}" for plan, share in list(s["plans"].items())[:3])
             lines.append(_row(cost, f"{s['f1']:.3f}", f"{s['calls']:.2f}", plans))

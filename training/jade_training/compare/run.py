@@ -70,7 +70,11 @@ class CompareSettings:
     @property
     def prices(self) -> tuple[Price, ...]:
         """All points of both sweeps."""
-        return (*(Price("alpha", cost) for cost in self.costs), *(Price("call_cost", cost) for cost in self.call_costs))
+        found = (
+            *(Price("alpha", cost) for cost in self.costs),
+            *(Price("call_cost", cost) for cost in self.call_costs),
+        )
+        return tuple(dict.fromkeys(found))
 
     def as_dict(self) -> dict[str, Any]:
         return {**asdict(self), "improve": self.improve.as_dict()}

@@ -118,21 +118,22 @@ def improve(
         from jade_graph.backbones.codec import Codec
 
         replay = microworld_replay(Codec.from_folder(start).tokenizer, seed=settings.seed)
-    with (
-        cli.out.progress(f"{settings.preset} on {train.name}") as tick,
-        tracked(mlflow, out, settings.as_dict()) as log,
-    ):
+    improver = Improver(out, start, train, measured, settings, replay=replay)
+    logged = tracked(mlflow, out, settings.as_dict(), again=improver.done > 0)
+    with cli.out.progress(f"{settings.preset} on {train.name}") as tick, logged as log:
 
         def tell(p: Progress) -> None:
             inside = p.done / p.of if p.of else 0.0
             parts = {"evaluate": 0.9 + 0.1 * inside, "train": 0.7, "rollout": 0.7 * inside, "done": 1.0}
             tick(int(100 * (p.iteration + parts[p.phase])), 100 * p.iterations, f"{p.phase} {p.iteration + 1}")
-            if p.phase == "done":
-                log(p.metrics, p.iteration)
-                log({"held_out": improver.evaluations.get(p.iteration + 1, {})}, p.iteration)
-                cli.out.log(_line(p))
+            if p.phase != "done":
+                return
+            log(p.metrics, p.iteration)
+            for at in (p.iteration + 1,) if p.iteration else (0, 1):
+                log({"held_out": improver.evaluations.get(at, {})}, at)
+            cli.out.log(_line(p))
 
-        improver = Improver(out, start, train, measured, settings, replay=replay, progress=tell)
+        improver.tell = tell
         result = run_sync(improver.run())
     if not register:
         cli.out.result(as_dict(result), lambda: show(result))

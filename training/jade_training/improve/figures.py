@@ -20,7 +20,7 @@ def entropy_bits(items: Iterable[str]) -> float:
     """Shannon entropy of the empirical distribution, in bits."""
     counts = Counter(items)
     total = sum(counts.values())
-    return -sum(n / total * math.log2(n / total) for n in counts.values()) if total else 0.0
+    return sum(n / total * math.log2(total / n) for n in counts.values())
 
 
 def routing_bits(pairs: Sequence[tuple[str, str]]) -> float:

@@ -91,7 +91,7 @@ class Improver:
 
     Raises:
         ConfigError: IMPROVE_CHANGED, the folder holds a run with other settings, data or start.
-        UsageError: UNKNOWN_REWARD.
+        UsageError: UNKNOWN_REWARD, REWARD_SPEC.
     """
 
     def __init__(
@@ -121,8 +121,9 @@ class Improver:
         if not train.questions or not held_out.questions:
             raise UsageError("there are no questions to learn from.", code="DATASET_EMPTY", hint="a larger --limit")
         self.replay, self.bank, self.rewards = replay, bank, dict(rewards or {})
-        for name in {self.settings.outcome, *self.settings.extra} - set(self.rewards):
-            plugins.load(GROUP, name)  # an unknown one is said before anything is run
+        spec = self.settings.rewards(self.preset, 0)  # what cannot be a reward is said before anything is run
+        for name in {spec.outcome, *spec.extra} - set(self.rewards):
+            plugins.load(GROUP, name)
         self.thresholds, self.tell, self.keep = thresholds, progress or (lambda _: None), keep
         self.out.mkdir(parents=True, exist_ok=True)
         self.facts = {

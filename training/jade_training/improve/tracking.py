@@ -17,7 +17,7 @@ RUN_ID = "mlflow-run"
 
 
 @contextmanager
-def tracked(wanted: bool, folder: Path, settings: Mapping[str, Any]) -> Iterator[Log]:
+def tracked(wanted: bool, folder: Path, settings: Mapping[str, Any], *, again: bool) -> Iterator[Log]:
     """Yields a function that logs the numbers among metrics at a step; without `wanted`, one that does nothing.
 
     The store is MLflow's own choice (MLFLOW_TRACKING_URI, else sqlite:///mlflow.db), the experiment "jade-improve".
@@ -25,6 +25,7 @@ def tracked(wanted: bool, folder: Path, settings: Mapping[str, Any]) -> Iterator
     Args:
         folder: of the learning run; its name is that of MLflow's run.
         settings: logged as parameters, nested ones with a dot.
+        again: whether the folder holds iterations of these settings; else another run of MLflow begins.
     """
     if not wanted:
         yield _nowhere
@@ -32,7 +33,7 @@ def tracked(wanted: bool, folder: Path, settings: Mapping[str, Any]) -> Iterator
     import mlflow
 
     mlflow.set_experiment("jade-improve")
-    known = _known(folder / RUN_ID)
+    known = _known(folder / RUN_ID) if again else None
     with mlflow.start_run(run_id=known, run_name=None if known else folder.name) as run:
         if not known:
             mlflow.log_params(dict(_flat(settings)))
@@ -63,9 +64,11 @@ def _known(path: Path) -> str | None:
 
 
 def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested mappings by dotted names. What a name of MLflow cannot hold, a plan's commas, is underscored."""
+    """Nested mappings by dotted names, but for shares of plans: one that is no longer drawn would keep its last."""
     for key, value in values.items():
         name = before + "".join(c if c.isalnum() or c in "_-./ " else "_" for c in key)
+        if key == "plans":
+            continue
         if isinstance(value, Mapping):
             yield from _flat(value, f"{name}.")
         else:

@@ -22,7 +22,8 @@ class Thresholds:
         legal: least share of legal actions.
         kl: most nats per token between the policy and the one that sampled, after an update.
         value_loss: most, "gae" only.
-        reward_drop: most by which the mean reward may lie below the best mean of `window` iterations before.
+        score_drop: most by which the mean score may lie below the best mean of `window` iterations before; where the
+            outcome is no F1 and goes beyond 1, a share of the greatest score.
         memory_gib: most resident memory.
         patience, window: iterations.
     """
@@ -32,7 +33,7 @@ class Thresholds:
     legal: float = 0.8
     kl: float = 0.5
     value_loss: float = 10.0
-    reward_drop: float = 0.25
+    score_drop: float = 0.25
     memory_gib: float = 20.0
     patience: int = 3
     window: int = 4
@@ -93,6 +94,6 @@ def _dropped(history: Sequence[Mapping[str, Any]], limits: Thresholds) -> Verdic
         return None
     means = [sum(scores[i : i + n]) / n for i in range(len(scores) - n + 1)]
     best = max(means[:-n])
-    if means[-1] < best - limits.reward_drop:
+    if means[-1] < best - limits.score_drop * max(1.0, *map(abs, scores)):
         return Verdict("SCORE_DROP", f"the mean score of {n} iterations is {means[-1]:.2f}; it was {best:.2f}.")
     return None
