@@ -103,6 +103,24 @@ def test_the_json_names_the_best_fixed_graph(results: list[Result]) -> None:
     assert short["differences"]["decoupled"]["f1"]["difference"] > 0
 
 
+def test_a_fixed_graph_is_met_by_the_best_joint_point_that_calls_no_more() -> None:
+    calls = {"static R,AG": 1.0, "static QR,R,DS,AG": 3.0, "joint": 5.0}
+    found = [result(arm, seed, 0.5, calls=n) for arm, n in calls.items() for seed in (0, 1)]
+    prices = {
+        Price("call_cost", 0.06): (0.9, 2.5),
+        Price("call_cost", 0.08): (0.6, 2.0),
+        Price("alpha", 0.3): (1.0, 4.0),
+    }
+    swept = {p: [result(p.named("joint"), 0, f1, calls=n)] for p, (f1, n) in prices.items()}
+    none, met = report.compared(list(all_arms().values()), found, swept)["front"]
+    assert (none["graph"], none["point"]) == ("static R,AG", None)
+    assert (met["graph"], met["point"], met["point_calls"], met["seeds"]) == (
+        "static QR,R,DS,AG", "joint call cost 0.06", 2.5, 1,
+    )  # fmt: skip
+    assert met["difference"]["ci95"][0] > 0
+    assert met["point_f1"] - met["f1"] == pytest.approx(met["difference"]["difference"])
+
+
 def test_the_selector_harms_when_frozen_and_helps_when_trained(results: list[Result]) -> None:
     told = report.compared(list(all_arms().values()), results, {})["ds"]
     assert told["frozen"]["difference"] < 0 < told["trained"]["difference"]
@@ -112,13 +130,14 @@ def test_the_selector_harms_when_frozen_and_helps_when_trained(results: list[Res
 def test_the_report_says_what_was_found(results: list[Result], tmp_path: Path) -> None:
     arms = list(all_arms().values())
     swept = {Price("alpha", 0.1): 0.4, Price("call_cost", 0.04): 0.45, Price("call_cost", 0.0): 0.5}
-    told = report.compared(arms, results, {p: result(p.named("joint"), 0, f1) for p, f1 in swept.items()})
+    told = report.compared(arms, results, {p: [result(p.named("joint"), 0, f1)] for p, f1 in swept.items()})
     assert {of: list(points) for of, points in told["sweep"].items()} == {"alpha": ["0.1"], "call_cost": ["0.04", "0"]}
     text = report.markdown(told, FACTS, "jade compare", 1.0)
     for name in ("**joint**", "decoupled", "static QR,R,DS,AG"):
         assert f"| {name} |" in text
     assert "Holds" in text
     assert "executors frozen: -" in text
+    assert "| static QR,R,DS,AG | " in text.partition("## At no more calls")[2]
     assert text.index("## The cost of turns") < text.index("## The cost of calls") < text.index("| 0.04 |")
     assert "`jade compare`" in text
     plots.curves(results, tmp_path / "curves.png")

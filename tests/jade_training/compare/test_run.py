@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +66,19 @@ def test_every_learning_run_is_a_job() -> None:
     arms = chosen("start;decoupled;joint;static R,AG", quick=False)
     settings = CompareSettings(seeds=(3, 4), costs=(0.0, 0.5), call_costs=(0.06, 0.06), once=("decoupled",))
     assert [job.name for job in jobs_of(arms, settings)] == [
-        "decoupled-3", "static-r-ag-3", "joint-3", "static-r-ag-4", "joint-4", "joint-cost-0-3", "joint-cost-0_5-3",
+        "decoupled-3",
+        "static-r-ag-3",
+        "joint-3",
+        "static-r-ag-4",
+        "joint-4",
+        "joint-cost-0-3",
+        "joint-cost-0_5-3",
         "joint-call-cost-0_06-3",
+    ]
+    several = jobs_of(arms, replace(settings, costs=(), sweep_seeds=2))
+    assert [job.name for job in several][-2:] == ["joint-call-cost-0_06-3", "joint-call-cost-0_06-4"]
+    assert [job.name for job in several][:5] == [
+        "decoupled-3", "static-r-ag-3", "joint-3", "static-r-ag-4", "joint-4"
     ]  # fmt: skip
 
 

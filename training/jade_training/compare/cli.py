@@ -50,6 +50,7 @@ def compare(
     call_costs: Annotated[
         str | None, typer.Option(help="Costs of a call of the sweep, or none; default: .04,.06,.08.")
     ] = None,
+    sweep_seeds: Annotated[int, typer.Option(min=1, help="Seeds that the sweeps take.")] = 1,
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Learning runs at once, a process each; default: a core each.")
     ] = None,
@@ -89,6 +90,7 @@ def compare(
     settings = replace(
         settings,
         costs=tuple(_numbers(costs)) if costs else settings.costs if sweeps else (),
+        sweep_seeds=sweep_seeds,
         call_costs=tuple(_numbers(call_costs)) if call_costs else settings.call_costs if sweeps else (),
     )
     data = [data_of(cli.config, spec) for spec in (train, dev, test)]
@@ -117,7 +119,7 @@ def compare(
             shared = runs.Shared(cli.config, out, start, (train, dev, test), settings, suite)
             runs.side_by_side(shared, every, at_once, tick)
 
-        async def everything() -> tuple[list[Result], dict[Price, Result]]:
+        async def everything() -> tuple[list[Result], dict[Price, list[Result]]]:
             found = await work.run(wanted)
             if suite != "joint":
                 return found, {}
@@ -134,6 +136,7 @@ def compare(
     command_line += (f" --iterations {iterations}" if iterations else "") + (f' --arms "{arms}"' if arms else "")
     command_line += (f' --once "{once}"' if once else "") + (f" --costs {costs}" if costs else "")
     command_line += (f" --call-costs {call_costs}" if call_costs else "") + ("" if sweep else " --no-sweep")
+    command_line += f" --sweep-seeds {sweep_seeds}" if sweep_seeds > 1 else ""
     if suite == "joint":
         told = report.compared(wanted, results, swept)
         text = report.markdown(told, work.facts, command_line, ceiling)

@@ -63,7 +63,8 @@ def jobs_of(arms: Sequence[Arm], settings: CompareSettings) -> list[Job]:
         for arm in arms
         if arm.learns and not (arm.name in settings.once and seed != settings.seeds[0])
     ]
-    return runs + [Job("joint", settings.seeds[0], price) for price in settings.prices]
+    swept = settings.seeds[: settings.sweep_seeds]
+    return runs + [Job("joint", seed, price) for price in settings.prices for seed in swept]
 
 
 def usual(start: Path) -> int:

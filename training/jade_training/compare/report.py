@@ -17,23 +17,51 @@ SWEEPS = {"alpha": "cost of turns", "call_cost": "cost of calls"}
 PAPER_GRAPH = "static QR,R,DS,AG"
 
 
-def compared(arms: Sequence[Arm], results: Sequence[Result], sweep: Mapping[Price, Result]) -> dict[str, Any]:
-    """Everything that the report says, as data: `arms`, `claims`, `ds`, `sweep`."""
+def compared(arms: Sequence[Arm], results: Sequence[Result], sweep: Mapping[Price, Sequence[Result]]) -> dict[str, Any]:
+    """Everything that the report says, as data: `arms`, `claims`, `front`, `ds`, `sweep`."""
     groups = {arm.name: [r for r in results if r.arm == arm.name] for arm in arms}
     groups = {name: found for name, found in groups.items() if found}
     told = {name: summary(found) for name, found in groups.items()}
     out: dict[str, Any] = {
         "arms": {arm.name: {"title": arm.title, **told[arm.name]} for arm in arms if arm.name in told},
         "claims": _claims(arms, groups, told),
+        "front": _front(arms, groups, sweep),
         "ds": selector(groups, results),
         "sweep": {of: _points(sweep, of) for of in dict.fromkeys(price.of for price in sweep)},
     }
     return out
 
 
-def _points(sweep: Mapping[Price, Result], of: str) -> dict[str, Any]:
-    own = {f"{price.cost:g}": result.figures for price, result in sweep.items() if price.of == of}
-    return {cost: {k: figures[k] for k in ("f1", "calls", "plans")} for cost, figures in own.items()}
+def _points(sweep: Mapping[Price, Sequence[Result]], of: str) -> dict[str, Any]:
+    own = {f"{price.cost:g}": summary(results) for price, results in sweep.items() if price.of == of}
+    return {
+        cost: {"f1": s["f1"]["mean"], "f1_by_seed": s["f1_by_seed"], "calls": s["calls"]["mean"], "plans": s["plans"]}
+        for cost, s in own.items()
+    }
+
+
+def _front(
+    arms: Sequence[Arm], groups: Mapping[str, list[Result]], sweep: Mapping[Price, Sequence[Result]]
+) -> list[dict[str, Any]]:
+    """Of each fixed graph: the joint point, under whatever cost it learned, with the most F1 at no more calls."""
+    points = {price.named(JOINT): list(found) for price, found in sweep.items()}
+    points |= {JOINT: groups[JOINT]} if JOINT in groups else {}
+    told: list[dict[str, Any]] = []
+    for name in (arm.name for arm in arms if arm.fixed and arm.name in groups and points):
+        calls = _of(groups[name], "calls")
+        within = [point for point, found in points.items() if _of(found, "calls") <= calls]
+        best = max(within, key=lambda point: _of(points[point], "f1"), default=None)
+        row: dict[str, Any] = {"graph": name, "f1": _of(groups[name], "f1"), "calls": calls, "point": best}
+        if best is not None:
+            own = {"point_f1": _of(points[best], "f1"), "point_calls": _of(points[best], "calls")}
+            row |= {**own, "seeds": len(points[best]), "difference": difference(points[best], groups[name])}
+        told.append(row)
+    return told
+
+
+def _of(results: Sequence[Result], figure: str) -> float:
+    values = by_question(results, figure).values()
+    return sum(values) / len(values)
 
 
 def summarized(told: Mapping[str, Any]) -> dict[str, Any]:
@@ -59,7 +87,7 @@ def summarized(told: Mapping[str, Any]) -> dict[str, Any]:
     differences = {
         c["against"]: {k: c[k] for k in ("f1", "f1_style_stripped", "calls", "holds")} for c in told["claims"]
     }
-    rest = {k: told[k] for k in ("ds", "sweep", "ceiling", "report", "manifest")}
+    rest = {k: told[k] for k in ("front", "ds", "sweep", "ceiling", "report", "manifest")}
     return {"arms": arms, "static": fixed, "differences": differences, **rest}
 
 
@@ -133,7 +161,7 @@ def markdown(data: Mapping[str, Any], facts: Mapping[str, Any], command: str, ce
     lines += ["![Learning curves](curves.png)", "", "![F1 against calls](front.png)", ""]
     lines += ["## Does joint learning win?", ""]
     lines += [_verdict(c) for c in data["claims"]]
-    lines += ["", "## Which plan for which kind", ""]
+    lines += ["", *_front_lines(data["front"]), "## Which plan for which kind", ""]
     for name in (n for n in (JOINT, DECOUPLED) if n in arms):
         lines += [f"{name}: " + "; ".join(
             f"{kind}: {', '.join(f'{plan} {share:.0%}' for plan, share in list(plans.items())[:2])}"
@@ -175,6 +203,24 @@ def _selector(ds: Mapping[str, Any]) -> list[str]:
     return [*lines, ""]
 
 
+def _front_lines(front: Sequence[Mapping[str, Any]]) -> list[str]:
+    if not front:
+        return []
+    lines = ["## At no more calls than a fixed graph", ""]
+    lines += ["The joint arm, at whatever cost of turns or calls it was learned, with the most F1.", ""]
+    lines += [_row("fixed graph", "F1", "calls", "joint", "F1", "calls", "difference (95 %)"), _row(*["---"] * 7)]
+    for f in front:
+        cells = ["none", "", "", ""]
+        if f["point"] is not None:
+            d, seeds = f["difference"], f"{f['seeds']} seed" + "s" * (f["seeds"] > 1)
+            cells = [
+                f"{f['point']} ({seeds})", f"{f['point_f1']:.3f}", f"{f['point_calls']:.2f}",
+                f"{d['difference']:+.3f} ({d['ci95'][0]:+.3f} to {d['ci95'][1]:+.3f})",
+            ]  # fmt: skip
+        lines.append(_row(f["graph"], f"{f['f1']:.3f}", f"{f['calls']:.2f}", *cells))
+    return [*lines, ""]
+
+
 def _sweep(sweep: Mapping[str, Mapping[str, Any]]) -> list[str]:
     lines: list[str] = []
     for of, points in sweep.items():
@@ -186,7 +232,8 @@ def _sweep(sweep: Mapping[str, Mapping[str, Any]]) -> list[str]:
         ]
         for cost, s in points.items():
             plans = ", ".join(f"{plan} {share:.0%}" for plan, share in list(s["plans"].items())[:3])
-            lines.append(_row(cost, f"{s['f1']:.3f}", f"{s['calls']:.2f}", plans))
+            seeds = f" ({', '.join(f'{f1:.3f}' for f1 in s['f1_by_seed'])})" if len(s["f1_by_seed"]) > 1 else ""
+            lines.append(_row(cost, f"{s['f1']:.3f}{seeds}", f"{s['calls']:.2f}", plans))
         lines.append("")
     return lines
 

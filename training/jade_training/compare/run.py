@@ -26,7 +26,7 @@ from jade_training.improve.holding import microworld_replay
 from jade_training.improve.loop import Data, Improver, Progress, evaluation_figures, write_whole
 from jade_training.improve.settings import ImproveSettings
 
-GROWS = ("seeds", "costs", "call_costs", "once")
+GROWS = ("seeds", "costs", "call_costs", "sweep_seeds", "once")
 """Settings that say which learning runs there are, not how any of them is made: a folder takes more of them."""
 Tell = Callable[[str, Progress | None], None]
 
@@ -56,8 +56,9 @@ class CompareSettings:
     Attributes:
         seeds: learning runs of each arm.
         improve: of each learning run; its preset and seed are the arm's and the seed's own.
-        costs, call_costs: of the sweeps with the joint arm (first seed): the paper's turn cost alpha, which counts at
-            most three turns, in place of the cost of calls; and the cost of every call. None: no sweep.
+        costs, call_costs: of the sweeps with the joint arm: the paper's turn cost alpha, which counts at most three
+            turns, in place of the cost of calls; and the cost of every call. None: no sweep.
+        sweep_seeds: how many of the seeds the sweeps take.
         once: arms that learn with the first seed alone, to save time on what decides no claim.
     """
 
@@ -65,6 +66,7 @@ class CompareSettings:
     improve: ImproveSettings = field(default_factory=ImproveSettings)
     costs: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3, 0.5)
     call_costs: tuple[float, ...] = (0.04, 0.06, 0.08)
+    sweep_seeds: int = 1
     once: tuple[str, ...] = ()
 
     @property
@@ -150,9 +152,10 @@ class Comparison:
                     found.append(await self.measured(arm.name, arm.preset, self.start))
         return found
 
-    async def sweep(self, joint: Arm) -> dict[Price, Result]:
-        """The joint arm under rising costs, with the first seed."""
-        return {price: await self.learned(joint, self.settings.seeds[0], price) for price in self.settings.prices}
+    async def sweep(self, joint: Arm) -> dict[Price, list[Result]]:
+        """The joint arm under rising costs."""
+        seeds = self.settings.seeds[: self.settings.sweep_seeds]
+        return {price: [await self.learned(joint, seed, price) for seed in seeds] for price in self.settings.prices}
 
     async def learned(self, arm: Arm, seed: int, price: Price | None = None) -> Result:
         """Learn and measure, or read back. `price`: in place of the usual costs."""
