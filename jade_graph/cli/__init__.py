@@ -7,7 +7,12 @@ Every command knows --json, --config, --set, --quiet and --verbose, and ends wit
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from typing import NoReturn
+
+INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -20,4 +25,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run(argv)
 
 
-__all__ = ["main"]
+def entry() -> NoReturn:
+    """The `jade` program. After an interrupt nothing is waited for: what other threads do is on disk, or done again."""
+    code = main()
+    if code == INTERRUPTED:
+        import multiprocessing
+
+        for child in multiprocessing.active_children():
+            child.terminate()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+__all__ = ["entry", "main"]

@@ -1,8 +1,6 @@
 """`python -m jade_graph.cli` is `jade`."""
 
-import sys
-
-from jade_graph.cli import main
+from jade_graph.cli import entry
 
 if __name__ == "__main__":
-    sys.exit(main())
+    entry()

@@ -115,9 +115,7 @@ def _evaluate(
 def _show(result: Mapping[str, Any], preset: str, dataset: str) -> list[Any]:
     from jade_graph.console import table
 
-    groups = {"all": result["overall"], **result["by_type"]}
-    if len(result["by_type"]) == 1:
-        del groups[next(iter(result["by_type"]))]
+    groups = {"all": result["overall"], **(result["by_type"] if len(result["by_type"]) > 1 else {})}
     columns = ("type", "n", *SHOWN.values(), "plans")
     rows = [(name, str(g["n"]), *(_figure(g, f) for f in SHOWN), _plans(g["plans"])) for name, g in groups.items()]
     shown: list[Any] = [table(columns, rows, title=f"{preset} on {dataset}", right="n " + " ".join(SHOWN.values()))]

@@ -134,6 +134,8 @@ def read_jade(path: Path, name: str) -> Dataset:
     folder = path if path.is_dir() else path.parent
     questions = []
     for record in read_records(one_of(folder, "questions.jsonl") if path.is_dir() else path):
+        if "answer" in record.data:  # a slip that would leave every run unscored
+            record.need("answers", list)
         steps = [
             SubQuestion(
                 step.get("text", str, "") or step.need("question", str),
@@ -164,7 +166,8 @@ def read_jade(path: Path, name: str) -> Dataset:
                 metadata=record.get("metadata", dict, {}),
             )
 
-    return Dataset(name, questions, passages, format="jade")
+    alone = not path.is_dir() and not any((folder / f"corpus.jsonl{end}").is_file() for end in ("", ".gz"))
+    return Dataset(name, questions, () if alone else passages, format="jade")
 
 
 def one_of(folder: Path, name: str) -> Path:

@@ -146,7 +146,10 @@ def _load_path(path: Path, split: str | None, format: str | None) -> Dataset:
         if first_record(path) is None:
             raise DataError(f"{path.name!r} holds no record.", code="DATASET_EMPTY")
         raise DataError(
-            f"{path.name!r} is in no known format.", code="DATASET_FORMAT", known=FORMATS, hint="--format NAME"
+            f"{path.name!r} is in no known format.",
+            code="DATASET_FORMAT",
+            known=FORMATS,
+            hint='{"id": "1", "question": "..", "answers": [".."]} on each line, or --format NAME',
         )
     return FORMATS[found](path, name)
 

@@ -55,7 +55,7 @@ def resolve(path: str | Path) -> Source:
         )
     if (folder / STATE).is_file():
         state = _state(folder)
-        best = _best(state)
+        best = best_of(state["evaluations"]) or 0
         if best == 0:
             raise RegistryError(
                 f"the learning run {str(folder)!r} has made nothing better than its start.",
@@ -81,11 +81,19 @@ def _state(run: Path) -> dict[str, Any]:
         ) from error
 
 
-def _best(state: Mapping[str, Any]) -> int:
-    """The iteration that learning itself calls its best; 0 is the start."""
-    told = {i: e.get("score", e.get("f1")) for i, e in state["evaluations"].items()}
-    scored = {i: score for i, score in told.items() if score is not None}
-    return max(scored, key=lambda i: (scored[i], i)) if scored else 0
+def best_of(evaluations: Mapping[int, Mapping[str, Any]]) -> int | None:
+    """The evaluation with the highest score; of equal ones that with fewer illegal actions, fewer calls, the earlier.
+
+    Args:
+        evaluations: figures by iteration; 0 is the start. Those without a score are left out; None where none has one.
+    """
+
+    def worth(i: int) -> tuple[float, float, float, int]:
+        e = evaluations[i]
+        return e.get("score", e.get("f1")), -e.get("illegal_rate", 0.0), -e.get("calls", 0.0), -i
+
+    scored = [i for i, e in evaluations.items() if e.get("score", e.get("f1")) is not None]
+    return max(scored, key=worth) if scored else None
 
 
 def _of_run(run: Path, state: Mapping[str, Any], iteration: int) -> Source:

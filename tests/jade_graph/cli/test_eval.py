@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
+
+from jade_graph.cli.eval import _show
 
 POLICY = """
 ACTIONS = {"PL": "<workflow>R,AG</workflow>", "AG": "<answer>Ann Lee</answer>"}
@@ -113,3 +118,16 @@ def test_the_demo_leaves_the_shared_corpus_to_seed_0(seed: int, name: str) -> No
     world = make_world("test", seed, Difficulty(scale=0.05))
     assert len(_index(cli, world, seed).passages) == len(world.passages)  # type: ignore[attr-defined]
     assert [found.name for found in list_corpora(cli.settings.data_path)] == [name]
+
+
+def test_questions_without_kinds_have_one_line_that_says_what_came_out(
+    evaluated: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [{"id": str(i), "question": f"Who made the film {i}?", "answers": ["Ann Lee"]} for i in range(3)]
+    Path("dev.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    Path("corpus.jsonl").write_text(json.dumps({"id": "a", "title": "Film", "text": "Ann Lee made the film."}) + "\n")
+    done = evaluated("dev.jsonl", "--preset", "vanilla-rag")
+    assert set(done.json["by_type"]) == {"all"}
+    shown = Console(record=True, width=160, file=io.StringIO())
+    shown.print(*_show(done.json, "vanilla-rag", "dev.jsonl"))
+    assert re.search(r"all +3 ", shown.export_text())

@@ -145,6 +145,14 @@ def test_what_is_no_data_set_is_refused(write: Write, tmp_path: Path) -> None:
     assert code(lambda: load_dataset(write("j/corpus.jsonl", "{}").parent, format="jade")) == "DATASET_FILE"
 
 
+def test_questions_alone_have_no_passages_and_answers_are_not_mislaid(write: Write) -> None:
+    own = {"id": "1", "question": "Who?", "answers": ["Ann"]}
+    assert load_dataset(write("mine.jsonl", [own])).passages == ()
+    assert code(lambda: load_dataset(write("slip.jsonl", [own, {"id": "2", "question": "Who?", "answer": "Ann"}]))) == (
+        "DATASET_FIELD"
+    )
+
+
 def test_schemes_of_other_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, dict[str, Any]]] = []
 

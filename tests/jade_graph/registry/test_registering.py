@@ -13,6 +13,7 @@ from jade_graph.backbones import TINY, load_backbone
 from jade_graph.backbones.folders import content_version
 from jade_graph.errors import BackboneError, JadeError, RegistryError, UsageError
 from jade_graph.registry import ModelVersion, Registry
+from jade_graph.registry.sources import best_of
 from jade_graph.registry.versions import Reference
 
 from .conftest import tensors, write
@@ -289,6 +290,16 @@ def test_of_a_learning_run_the_best_is_registered_with_its_lineage(registry, var
     assert manifest["data"]["train"] == "microworld:train?n=100"
     assert manifest["data"]["corpus_id"] == "c1"
     assert registry.register(run / "models" / "005").number == version.number
+
+
+def test_of_equal_scores_the_one_that_does_less_harm_is_best():
+    told = {
+        0: {"f1": 0.4, "illegal_rate": 0.0, "calls": 2.0}, 1: {"f1": 0.4, "illegal_rate": 0.2, "calls": 1.0},
+        2: {"f1": 0.4, "illegal_rate": 0.0, "calls": 3.4}, 3: {"f1": None, "illegal_rate": 0.0, "calls": 0.0},
+    }  # fmt: skip
+    assert best_of(told) == 0
+    assert best_of(told | {4: {"score": 0.41, "f1": 0.1, "illegal_rate": 0.5, "calls": 9.0}}) == 4
+    assert best_of({3: told[3]}) is None
 
 
 def test_the_best_by_another_outcome_is_the_one_that_learning_names(registry, variant, tmp_path):

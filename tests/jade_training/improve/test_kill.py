@@ -10,7 +10,9 @@ import sqlite3
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,12 +24,13 @@ COMMAND = (
 )  # fmt: skip
 
 
-def start(out: Path) -> subprocess.Popen[str]:
+def start(out: Path, **options: Any) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "jade_graph.cli", *COMMAND, "--out", str(out)]
     environment = {**os.environ, "JADE_DATA_DIR": str(out.parent / "data"), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
-    )
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True,
+        **options,
+    )  # fmt: skip
 
 
 def killed(out: Path, after_s: float) -> bool:
@@ -103,3 +106,22 @@ def test_one_kill(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_ten_kills_at_random_moments(tmp_path: Path) -> None:
     run_with_kills(tmp_path, 10, seed=7)
+
+
+@pytest.mark.parametrize("moment", ["rollout 1", "train 1"])
+def test_an_interrupt_says_what_is_kept_and_nothing_else(tmp_path: Path, moment: str) -> None:
+    """One line, whatever other threads were doing; and the same command can be given again."""
+    out = tmp_path / "run"
+    process = start(out, preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL))
+    assert process.stderr is not None
+    told = ""
+    while moment not in told:
+        piece = process.stderr.read(1)
+        assert piece, told
+        told += piece
+    process.send_signal(signal.SIGINT)
+    _, rest = process.communicate(timeout=120)
+    assert process.returncode == 130, told + rest
+    assert "0 of 4 iterations are kept. The same command goes on from there." in rest
+    assert "Traceback" not in rest
+    assert "terminate" not in rest

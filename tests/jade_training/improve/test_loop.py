@@ -24,7 +24,7 @@ from jade_graph.store import RunStore
 from jade_graph.types import Question, Run
 from jade_training.improve.loop import Data, Improver
 from jade_training.improve.settings import ImproveSettings
-from jade_training.improve.sources import require_apart
+from jade_training.improve.sources import require_answers, require_apart
 from jade_training.ppo import Lora, PPOConfig
 
 SMALL = ImproveSettings(
@@ -106,8 +106,34 @@ def test_a_finished_run_is_read_back(whole: Any, sets: tuple[Data, Data]) -> Non
 
 
 def test_other_settings_are_refused(whole: Any, sets: tuple[Data, Data]) -> None:
-    with pytest.raises(ConfigError, match=r"IMPROVE_CHANGED.*settings"):
+    with pytest.raises(ConfigError, match=r"IMPROVE_CHANGED.*call_cost"):
         Improver(whole.folder, TINY, *sets, replace(SMALL, call_cost=0.5))
+
+
+def test_what_changed_is_named(whole: Any, sets: tuple[Data, Data]) -> None:
+    other = replace(SMALL, call_cost=0.5, ppo=replace(SMALL.ppo, clip=0.3))
+    with pytest.raises(ConfigError) as refused:
+        Improver(whole.folder, TINY, *sets, other)
+    assert "settings.call_cost was 0.02 and is 0.5; settings.ppo.clip was 0.2 and is 0.3" in str(refused.value)
+
+
+def test_runs_that_all_carry_out_one_plan_compare_none() -> None:
+    with pytest.raises(ConfigError, match=r"CONFIG_VALUE.*--runs-per-plan 1"):
+        ImproveSettings(runs_per_question=2)
+    assert ImproveSettings(runs_per_question=3).runs_per_plan == 2
+
+
+def test_questions_without_answers(sets: tuple[Data, Data]) -> None:
+    def without(some: Data, n: int) -> Data:
+        return replace(some, questions=[replace(q, answers=()) if i < n else q for i, q in enumerate(some.questions)])
+
+    assert require_answers(*sets, "f1") == []
+    (note,) = require_answers(without(sets[0], 2), sets[1], "em")
+    assert "2 of 9 questions" in note
+    assert sets[0].questions[0].id in note
+    with pytest.raises(UsageError, match=r"NO_ANSWERS.*answers"):
+        require_answers(sets[0], without(sets[1], 6), "f1")
+    assert require_answers(without(sets[0], 9), sets[1], "brevity") == []
 
 
 def test_nothing_to_learn(sets: tuple[Data, Data], tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from pathlib import Path
@@ -12,6 +13,7 @@ from jade_graph.backbones import TINY
 from jade_graph.cli import main
 from jade_graph.errors import UsageError
 from jade_graph.registry import Registry
+from jade_graph.registry.place import Place
 from jade_graph.settings import Settings
 from jade_training.improve.loop import Improved
 from jade_training.improve.registering import register_best, start_of
@@ -66,7 +68,7 @@ def test_what_was_learned_from_a_version_is_registered_as_its_child(registry, ca
     command = [
         "improve", "microworld:train?n=20&scale=0.1", "--held-out", "microworld:validation?n=4&scale=0.1",
         "--backbone", "models:/jade-backbone@champion", "--iterations", "1", "--questions", "3",
-        "--runs-per-question", "2", "--evaluate-every", "1", "--register", "--json",
+        "--runs-per-question", "2", "--runs-per-plan", "1", "--evaluate-every", "1", "--register", "--json",
     ]  # fmt: skip
     assert main(command) == 0
     result = json.loads(capsys.readouterr().out)
@@ -87,47 +89,66 @@ def test_what_was_learned_from_a_version_is_registered_as_its_child(registry, ca
 
 
 def test_the_command_learns_adapters_and_logs_to_one_run_of_mlflow(registry, tmp_path, capsys):
-    import mlflow
+    client = Place.find().client
+
+    def runs():
+        return client.search_runs([client.get_experiment_by_name("jade-improve").experiment_id])
 
     command = [
         "improve", "microworld:train?n=6&scale=0.1", "--held-out", "microworld:validation?n=4&scale=0.1", "--backbone",
-        "tiny", "--questions", "2", "--runs-per-question", "2", "--evaluate-every", "1", "--lora", "2", "--ppo",
-        "minibatches=2", "--outcome", "em", "--mlflow", "--json", "--out", str(tmp_path / "learned"),
+        "tiny", "--questions", "2", "--runs-per-question", "2", "--runs-per-plan", "1", "--evaluate-every", "1",
+        "--lora", "2", "--ppo", "minibatches=2", "--outcome", "em", "--mlflow", "--json", "--out",
+        str(tmp_path / "learned"),
     ]  # fmt: skip
     assert main([*command, "--iterations", "1"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["history"][0]["score"] is not None
-    (run,) = mlflow.search_runs(experiment_names=["jade-improve"], output_format="list")
+    (run,) = runs()
     assert run.info.run_name == "learned"
     assert run.data.params["ppo.lora.rank"] == "2"
     assert run.data.params["outcome"] == "em"
     assert run.data.metrics["score"] == pytest.approx(told["history"][0]["score"])
-    assert run.data.metrics["held_out.f1"] == pytest.approx(told["evaluations"]["1"]["f1"])
     assert run.data.metrics["held_out.score"] == pytest.approx(told["evaluations"]["1"]["score"])
-    starts = mlflow.MlflowClient().get_metric_history(run.info.run_id, "held_out.f1")
+    starts = client.get_metric_history(run.info.run_id, "held_out.f1")
     assert [(m.step, m.value) for m in starts] == [(i, told["evaluations"][str(i)]["f1"]) for i in (0, 1)]
     assert main([*command, "--iterations", "1"]) == 0, "a finished one is read back"
     assert main([*command, "--iterations", "2"]) == 2, "other settings are refused, and nothing is said of them"
-    (run,) = mlflow.search_runs(experiment_names=["jade-improve"], output_format="list")
+    (run,) = runs()
     assert run.info.status == "FINISHED"
 
 
-def test_a_run_of_mlflow_goes_on_where_there_is_something_to_go_on_with(tmp_path, empty_database):
-    import mlflow
+def test_a_run_of_mlflow_goes_on_with_the_same_settings(tmp_path, empty_database):
+    shutil.copy(empty_database, tmp_path / "mlflow.db")
+    place = Place.find(f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path)
+    notes: list[str] = []
+    for step, outcome in enumerate(("ems", "em", "em")):
+        with (
+            contextlib.suppress(KeyboardInterrupt),
+            tracked(place, tmp_path / "run", {"outcome": outcome, "deep": {"of": 1}}, tell=notes.append) as log,
+        ):
+            log({"score": 0.5, "plans": {"R,AG": 3}, "nested": {"of": 1}, "text": "no number"}, step)
+            if step == 1:
+                raise KeyboardInterrupt
+    assert len(notes) == 3
+    experiment = place.client.get_experiment_by_name("jade-improve").experiment_id
+    found = place.client.search_runs([experiment], order_by=["attributes.start_time"])
+    assert [run.data.params for run in found] == [{"outcome": o, "deep.of": "1"} for o in ("ems", "em")]
+    assert [run.data.metrics for run in found] == [{"score": 0.5, "nested.of": 1.0}] * 2
+    assert [run.info.status for run in found] == ["FINISHED", "FINISHED"]
+    assert [m.step for m in place.client.get_metric_history(found[1].info.run_id, "score")] == [1, 2]
+
+
+def test_a_store_that_fails_costs_the_record_alone(tmp_path, empty_database, monkeypatch):
+    from mlflow.exceptions import MlflowException
 
     shutil.copy(empty_database, tmp_path / "mlflow.db")
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'mlflow.db'}")
-    try:
-        for again, outcome in ((False, "ems"), (False, "em"), (True, "em")):
-            with tracked(True, tmp_path / "run", {"outcome": outcome}, again=again) as log:
-                log({"score": 0.5, "plans": {"R,AG": 3}, "nested": {"of": 1}, "text": "no number"}, int(again))
-        found = mlflow.search_runs(
-            experiment_names=["jade-improve"], output_format="list", order_by=["attributes.start_time"]
-        )
-        assert [run.data.params for run in found] == [{"outcome": "ems"}, {"outcome": "em"}]
-        assert [run.data.metrics for run in found] == [{"score": 0.5, "nested.of": 1.0}] * 2
-        history = mlflow.MlflowClient().get_metric_history(found[1].info.run_id, "score")
-        assert [m.step for m in history] == [0, 1]
-    finally:
-        mlflow.set_tracking_uri(before)
+    place = Place.find(f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path)
+    notes: list[str] = []
+
+    def refused(*args, **kwargs):
+        raise MlflowException("the disk is full")
+
+    with tracked(place, tmp_path / "run", {}, tell=notes.append) as log:
+        monkeypatch.setattr(type(place.client), "log_batch", refused)
+        log({"score": 0.5}, 3)
+    assert "step 3: the disk is full" in notes[-1]

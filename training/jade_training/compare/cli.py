@@ -6,7 +6,6 @@ Invariant: thin. The command parses its options, runs the arms, and writes what 
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -74,6 +73,7 @@ def compare(
     from jade_training.improve.registering import start_of
     from jade_training.improve.settings import ImproveSettings
     from jade_training.improve.sources import data_of, require_apart
+    from jade_training.outputs import COMPARE, taken
 
     # A start that reads well leaves joint learning nothing to teach, and a start of one's own is meant.
     origin = load_config(config=cli.config_file, overrides=cli.overrides).origin("backbone")
@@ -97,8 +97,7 @@ def compare(
     for one, other in ((0, 1), (0, 2), (1, 2)):
         require_apart(data[one], data[other])
     start = start_of(cli.settings)
-    if fresh:
-        shutil.rmtree(out, ignore_errors=True)
+    taken(out, COMPARE, fresh=fresh)
     every = runs.jobs_of(wanted, settings)
     learning = len(every)
     at_once = min(jobs or runs.usual(start), learning)

@@ -5,7 +5,6 @@ Invariant: thin. The command parses its options, calls `Improver`, and prints wh
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,7 +26,9 @@ ELSEWHERE = {"seed": "--seed", "updates": "--iterations", "credit": "--credit"}
 def improve(
     cli: Cli,
     dataset: Annotated[str, typer.Argument(help="Questions to learn from.")] = "microworld:train?n=2000",
-    held_out: Annotated[str, typer.Option(help="Questions to be measured on.")] = "microworld:validation?n=140",
+    held_out: Annotated[
+        str | None, typer.Option(help="Questions to be measured on; for microworlds: microworld:validation?n=140.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the learning run; the same goes on where it stopped.")] = Path(
         "improved"
     ),
@@ -73,13 +74,16 @@ def improve(
     from dataclasses import replace
 
     from jade_graph import plugins
+    from jade_graph.errors import UsageError
+    from jade_graph.registry.place import Place
     from jade_graph.sync import run_sync
     from jade_training.improve.holding import microworld_replay
     from jade_training.improve.loop import Improver
     from jade_training.improve.registering import register_best, start_of
     from jade_training.improve.settings import PPO, ImproveSettings
-    from jade_training.improve.sources import MICROWORLD, data_of, require_apart
+    from jade_training.improve.sources import MICROWORLD, data_of, require_answers, require_apart
     from jade_training.improve.tracking import tracked
+    from jade_training.outputs import IMPROVE, taken
     from jade_training.overrides import overridden
 
     for name, value in (("preset", preset), ("backbone", backbone), ("corpus", corpus), ("seed", seed)):
@@ -106,26 +110,35 @@ def improve(
         k=cli.settings.k,
         ppo=overridden(given, texts, elsewhere=ELSEWHERE),
     )
+    if held_out is None and not dataset.startswith(MICROWORLD):
+        raise UsageError(
+            f"nothing is said of what is held out from {dataset!r}.", code="NO_HELD_OUT", hint="--held-out dev.jsonl"
+        )
+    held_out = held_out or "microworld:validation?n=140"
     with indexing(cli) as progress:
         train = data_of(cli.config, dataset, limit=limit, progress=progress)
         measured = data_of(cli.config, held_out, limit=limit, progress=progress)
     require_apart(train, measured)
+    for note in require_answers(train, measured, settings.outcome):
+        cli.out.warn(note)
     start = start_of(cli.settings)
-    if fresh:
-        shutil.rmtree(out, ignore_errors=True)
+    taken(out, IMPROVE, fresh=fresh)
     replay = []
     if dataset.startswith(MICROWORLD) and plugins.load("jade.presets", settings.preset).loop is None:
         from jade_graph.backbones.codec import Codec
 
         replay = microworld_replay(Codec.from_folder(start).tokenizer, seed=settings.seed)
     improver = Improver(out, start, train, measured, settings, replay=replay)
-    logged = tracked(mlflow, out, settings.as_dict(), again=improver.done > 0)
+    place = Place.find(settings=cli.settings) if mlflow else None
+    logged = tracked(place, out, settings.as_dict(), tell=cli.out.log)
     with cli.out.progress(f"{settings.preset} on {train.name}") as tick, logged as log:
 
         def tell(p: Progress) -> None:
             inside = p.done / p.of if p.of else 0.0
-            parts = {"evaluate": 0.9 + 0.1 * inside, "train": 0.7, "rollout": 0.7 * inside, "done": 1.0}
-            tick(int(100 * (p.iteration + parts[p.phase])), 100 * p.iterations, f"{p.phase} {p.iteration + 1}")
+            # An evaluation is named by the updates before it, and made at the end of the last of them.
+            at = {"rollout": 0.7 * inside, "train": 0.7, "evaluate": 0.1 * inside - 0.1, "done": 1.0}[p.phase]
+            number = p.iteration + (p.phase != "evaluate")
+            tick(max(0, int(100 * (p.iteration + at))), 100 * p.iterations, f"{p.phase} {number}")
             if p.phase != "done":
                 return
             log(p.metrics, p.iteration)
@@ -134,16 +147,21 @@ def improve(
             cli.out.log(_line(p))
 
         improver.tell = tell
-        result = run_sync(improver.run())
+        try:
+            result = run_sync(improver.run())
+        except KeyboardInterrupt:
+            cli.out.warn(f"{improver.done} of {iterations} iterations are kept. The same command goes on from there.")
+            raise
+    following = f"jade eval {held_out} --backbone {result.best}" + (f" --corpus {corpus}" if corpus else "")
     if not register:
-        cli.out.result(as_dict(result), lambda: show(result))
+        cli.out.result(as_dict(result), lambda: show(result, following))
         return
     version = register_best(cli.settings, result, tell=cli.out.log)
     told = "Nothing was registered: the best is the start."
     if version is not None:
         told = f"Registered as version {version.number}. Next: jade promote {version.number}"
     described = as_dict(result) | {"version": None if version is None else version.as_dict()}
-    cli.out.result(described, lambda: [*show(result), told])
+    cli.out.result(described, lambda: [*show(result, following), told])
 
 
 def _line(p: Progress) -> str:
@@ -173,13 +191,13 @@ def as_dict(result: Improved) -> dict[str, Any]:
     }
 
 
-def show(result: Improved) -> list[Any]:
+def show(result: Improved, following: str) -> list[Any]:
     """The evaluations as a table, and what to do next."""
     from rich.text import Text
 
     from jade_graph.console import table
 
-    kinds = sorted({kind for e in result.evaluations.values() for kind in e["f1_by_kind"]})
+    kinds = sorted({kind for e in result.evaluations.values() for kind in e["f1_by_kind"]} - {"all"})
     own = any(_number(e["score"]) != _number(e["f1"]) for e in result.evaluations.values())  # another outcome than F1
     lines = []
     for i, e in sorted(result.evaluations.items()):
@@ -197,8 +215,7 @@ def show(result: Improved) -> list[Any]:
     out: list[Any] = [table(columns, lines, title="greedy, on held-out questions", right=" ".join(columns[1:-1]))]
     if result.stopped is not None:
         out.append(Text(f"Stopped after {result.iterations}: {result.stopped.code}: {result.stopped.message}", "red"))
-    out.append(Text(f"best    {result.best}"))
-    out.append(
-        Text(f"Next: jade eval microworld:test --backbone {result.best}, jade rollout .. --backbone {result.best}")
-    )
+    if result.best_iteration == 0:
+        out.append(Text("No iteration did better than the start, which is the best."))
+    out += [Text(f"best    {result.best}"), Text(f"Next: {following}")]
     return out

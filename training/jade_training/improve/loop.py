@@ -25,6 +25,7 @@ from jade_graph.errors import ConfigError, UsageError
 from jade_graph.evaluation import Row, evaluate, save_rows, summarize
 from jade_graph.export import export_runs, read_export
 from jade_graph.manifest import manifest
+from jade_graph.registry.sources import best_of
 from jade_graph.rewards import GROUP, RewardSpec, RunReward, Scored, score_run
 from jade_graph.rollouts import collect
 from jade_graph.store import RunStore
@@ -289,9 +290,8 @@ class Improver:
         state = json.loads(path.read_text(encoding="utf-8"))
         facts = json.loads(json.dumps(self.facts))
         if state["facts"] != facts:
-            differ = [k for k, v in facts.items() if state["facts"].get(k) != v]
             raise ConfigError(
-                f"{str(self.out)!r} holds a learning run with other {', '.join(differ)}.",
+                f"{str(self.out)!r} holds another learning run: {_changed(state['facts'], facts)}.",
                 code="IMPROVE_CHANGED",
                 hint="another --out folder, or --fresh to begin again",
             )
@@ -324,14 +324,27 @@ class Improver:
 
     def _ended(self, trainer: PPOTrainer, verdict: Verdict | None, seconds: float) -> Improved:
         """Weights of the evaluations are on disk: the best of them is the last good version."""
-        scored = {i: e["score"] for i, e in self.evaluations.items() if e["score"] is not None}
-        best = max(scored, key=lambda i: (scored[i], i)) if scored else self.done
+        scored = [i for i, e in self.evaluations.items() if e["score"] is not None]
+        best = best_of(self.evaluations)
+        best = self.done if best is None else best
         folders = {i: self.out / "models" / f"{i:03d}" for i in scored if i} | {0: self.source}
         last = folders.get(self.done) or trainer.export(self.out / "models" / f"{self.done:03d}")
         self._save()
         return Improved(
             self.out, self.done, self.history, self.evaluations, folders.get(best, last), best, last, verdict, seconds
         )
+
+
+def _changed(was: Any, now: Any, name: str = "") -> str:
+    """What differs between nested facts: dotted names, with the old and the new value."""
+    if not (isinstance(was, Mapping) and isinstance(now, Mapping)):
+        return f"{name} was {was!r} and is {now!r}"
+    told = [
+        _changed(was.get(k), now.get(k), f"{name}.{k}" if name else k)
+        for k in dict.fromkeys((*was, *now))
+        if was.get(k) != now.get(k)
+    ]
+    return "; ".join(told)
 
 
 def evaluation_figures(rows: Sequence[Row]) -> dict[str, Any]:

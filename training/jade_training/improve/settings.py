@@ -112,6 +112,13 @@ class ImproveSettings:
                 hint="--runs-per-question 4, or the estimator gae",
             )
 
+        if self.ppo.plan_temperature is not None and self.runs_per_question <= self.runs_per_plan > 1:
+            raise ConfigError(
+                f"{self.runs_per_question} runs of a question carry out one plan: there is none to compare it with.",
+                code="CONFIG_VALUE",
+                hint="--runs-per-plan 1, or more --runs-per-question",
+            )
+
     def ppo_of(self, preset: Preset) -> PPOConfig:
         """The settings of this preset's updates: its credit, and no comparison of plans where no planner writes any."""
         plans = self.ppo.plan_temperature if writes_plans(preset) else None

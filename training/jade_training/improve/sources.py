@@ -46,8 +46,34 @@ def require_apart(train: Data, held_out: Data) -> None:
         raise UsageError(
             f"{held_out.name!r} is not held out from {train.name!r}: {what}.",
             code="NOT_HELD_OUT",
-            hint="--held-out microworld:validation?n=140, or another file or split",
+            hint="another file or split" + (", microworld:validation?n=140" if alike else ""),
         )
+
+
+NEED_ANSWERS = frozenset({"f1", "em", "f1-yes-no"})
+"""Outcomes that nothing is known of without gold answers."""
+
+
+def require_answers(train: Data, held_out: Data, outcome: str) -> list[str]:
+    """What to say of questions without gold answers: their runs are unscored, and teach nothing.
+
+    Raises `UsageError` NO_ANSWERS where no question of a set has one and the outcome needs them.
+    """
+    if outcome not in NEED_ANSWERS:
+        return []
+    notes: list[str] = []
+    for data in (train, held_out):
+        without = [q.id for q in data.questions if not q.answers]
+        if without and len(without) == len(data.questions):
+            raise UsageError(
+                f"no question of {data.name!r} has a gold answer, and the outcome {outcome!r} needs them.",
+                code="NO_ANSWERS",
+                hint='{"id": "1", "question": "..", "answers": [".."]} on each line, or another --outcome',
+            )
+        if without:
+            notes.append(f"{len(without)} of {len(data.questions)} questions of {data.name} have no gold answer "
+                         f"and are not scored; the first is {without[0]}.")  # fmt: skip
+    return notes
 
 
 def folder_of(backbone: str) -> Path:

@@ -1,66 +1,92 @@
 """Metrics to MLflow, for who asked for it.
 
-Invariant: MLflow is imported only when asked for; rollouts are not traced. A learning run is one run of MLflow
-however often it is taken up again.
+Invariant: MLflow is imported only when asked for; rollouts are not traced. A learning run is one run of MLflow, however
+often it is taken up again; a store that fails costs the record, not the run.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jade_graph.registry.place import Place
 
 Log = Callable[[Mapping[str, Any], int], None]
+EXPERIMENT = "jade-improve"
 RUN_ID = "mlflow-run"
 """The file in the learning run's folder that names the run of MLflow."""
 
 
 @contextmanager
-def tracked(wanted: bool, folder: Path, settings: Mapping[str, Any], *, again: bool) -> Iterator[Log]:
-    """Yields a function that logs the numbers among metrics at a step; without `wanted`, one that does nothing.
+def tracked(
+    place: Place | None, folder: Path, settings: Mapping[str, Any], *, tell: Callable[[str], None]
+) -> Iterator[Log]:
+    """Yields a function that logs the numbers among metrics at a step; without a place, one that does nothing.
 
-    The store is MLflow's own choice (MLFLOW_TRACKING_URI, else sqlite:///mlflow.db), the experiment "jade-improve".
+    A run that was begun with these settings goes on; with others, another begins.
 
     Args:
+        place: the registry's, so that versions and what they learned from are together.
         folder: of the learning run; its name is that of MLflow's run.
         settings: logged as parameters, nested ones with a dot.
-        again: whether the folder holds iterations of these settings; else another run of MLflow begins.
+        tell: called with where the metrics go, and with what was not taken.
+
+    Raises:
+        RegistryError: REGISTRY_MISSING_PACKAGE, REGISTRY_UNREACHABLE.
     """
-    if not wanted:
+    if place is None:
         yield _nowhere
         return
-    import mlflow
-
-    mlflow.set_experiment("jade-improve")
-    known = _known(folder / RUN_ID) if again else None
-    with mlflow.start_run(run_id=known, run_name=None if known else folder.name) as run:
-        if not known:
-            mlflow.log_params(dict(_flat(settings)))
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / RUN_ID).write_text(run.info.run_id, encoding="utf-8")
-
-        def log(metrics: Mapping[str, Any], step: int) -> None:
-            numbers = {k: float(v) for k, v in _flat(metrics) if isinstance(v, int | float)}
-            # By id: the active run is each thread's own, and this is called from the thread of the event loop.
-            mlflow.log_metrics(numbers, step=step, run_id=run.info.run_id)
-
-        yield log
-
-
-def _known(path: Path) -> str | None:
-    """The run that was begun, if the store still has it: another store begins another."""
-    import mlflow
+    client, run_id = place.client, _begun(place, folder, {name: str(value) for name, value in _flat(settings)})
+    tell(f"metrics go to the run {run_id} of MLflow, {place.shown}")
+    from mlflow.entities import Metric
     from mlflow.exceptions import MlflowException
 
-    if not path.exists():
-        return None
-    run_id = path.read_text(encoding="utf-8").strip()
+    def log(metrics: Mapping[str, Any], step: int) -> None:
+        now = time.time_ns() // 1_000_000
+        numbers = [(name, value) for name, value in _flat(metrics) if isinstance(value, int | float)]
+        try:
+            client.log_batch(run_id, metrics=[Metric(name, float(value), now, step) for name, value in numbers])
+        except MlflowException as error:
+            tell(f"MLflow did not take the metrics of step {step}: {error}")
+
+    status = "FAILED"
     try:
-        found = mlflow.get_run(run_id)
-    except MlflowException:
-        return None
-    return run_id if found.info.lifecycle_stage == "active" else None
+        yield log
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
+        client.set_terminated(run_id, status)
+
+
+def _begun(place: Place, folder: Path, parameters: Mapping[str, str]) -> str:
+    """The run that was begun with these parameters, if the store still has it; else a new one."""
+    from mlflow.entities import Param
+    from mlflow.exceptions import MlflowException
+
+    client, path = place.client, folder / RUN_ID
+    if path.exists():
+        try:
+            known = client.get_run(path.read_text(encoding="utf-8").strip())
+        except MlflowException:
+            known = None  # of another store
+        if known is not None and known.info.lifecycle_stage == "active" and known.data.params == parameters:
+            client.update_run(known.info.run_id, status="RUNNING")
+            return str(known.info.run_id)
+    with place.asking():
+        experiment = client.get_experiment_by_name(EXPERIMENT)
+        number = experiment.experiment_id if experiment else client.create_experiment(EXPERIMENT, place.artifacts)
+        run_id = str(client.create_run(number, run_name=folder.name).info.run_id)
+        client.log_batch(run_id, params=[Param(name, value) for name, value in parameters.items()])
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text(run_id, encoding="utf-8")
+    return run_id
 
 
 def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
