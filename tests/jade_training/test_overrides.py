@@ -52,14 +52,14 @@ def test_texts_add_up_and_what_they_do_not_name_stays() -> None:
     [
         ("kl_ceof=0.1", "UNKNOWN_HYPERPARAMETER", "kl_coef"),
         ("lora.rnak=8", "UNKNOWN_HYPERPARAMETER", "rank"),
-        ("clip", "HYPERPARAMETER", "clip=0.2"),
-        ("clip.AG=0.1", "HYPERPARAMETER", "clip=0.2"),
-        ("clip.=0.1", "HYPERPARAMETER", "clip=0.2"),
-        ("entropy_coef.=0.1", "HYPERPARAMETER", "entropy_coef=0.0"),
+        ("clip", "BAD_HYPERPARAMETER", "clip=0.2"),
+        ("clip.AG=0.1", "BAD_HYPERPARAMETER", "clip=0.2"),
+        ("clip.=0.1", "BAD_HYPERPARAMETER", "clip=0.2"),
+        ("entropy_coef.=0.1", "BAD_HYPERPARAMETER", "entropy_coef=0.0"),
         ("role_weights.ag=2", "UNKNOWN_HYPERPARAMETER", "AG"),
-        ("role_weights.PL=2", "HYPERPARAMETER", "plan_temperature=none"),
+        ("role_weights.PL=2", "BAD_HYPERPARAMETER", "plan_temperature=none"),
         ("credit=best", "UNKNOWN_CREDIT_MODE", "terminal_gae"),
-        ("seed=3", "HYPERPARAMETER", "--seed"),
+        ("seed=3", "BAD_HYPERPARAMETER", "--seed"),
     ],
 )
 def test_what_is_no_hyper_parameter_is_refused(text: str, code: str, says: str) -> None:

@@ -27,7 +27,7 @@ def overridden(config: PPOConfig, texts: Sequence[str], *, elsewhere: Mapping[st
         elsewhere: hyper-parameters that something else decides, and what.
 
     Raises:
-        UsageError: UNKNOWN_HYPERPARAMETER; HYPERPARAMETER (no value, no such key, decided elsewhere).
+        UsageError: UNKNOWN_HYPERPARAMETER; BAD_HYPERPARAMETER (no value, no such key, decided elsewhere).
         ConfigError: CONFIG_VALUE, for a value of the wrong type or out of range.
     """
     known = {f.name for f in fields(PPOConfig)} - set(elsewhere or {})
@@ -36,13 +36,15 @@ def overridden(config: PPOConfig, texts: Sequence[str], *, elsewhere: Mapping[st
         key, equals, value = (part.strip() for part in text.partition("="))
         name, dot, inner = key.partition(".")
         if elsewhere and name in elsewhere:
-            raise UsageError(f"{name} is decided by {elsewhere[name]}.", code="HYPERPARAMETER", hint=elsewhere[name])
+            raise UsageError(
+                f"{name} is decided by {elsewhere[name]}.", code="BAD_HYPERPARAMETER", hint=elsewhere[name]
+            )
         if name not in known:
             raise unknown("hyper-parameter", name, known, code="UNKNOWN_HYPERPARAMETER")
         if not equals or (dot and (name not in INNER or not inner)):
             raise UsageError(
                 f"{text!r} is no hyper-parameter with its value.",
-                code="HYPERPARAMETER",
+                code="BAD_HYPERPARAMETER",
                 hint=f"{name}={getattr(config, name)}",
             )
         held = changes.get(name, getattr(config, name))
@@ -56,7 +58,7 @@ def overridden(config: PPOConfig, texts: Sequence[str], *, elsewhere: Mapping[st
     if planner and found.plan_temperature is not None:
         raise UsageError(
             f"{planner[0]}.{PLANNER} has no effect while the planner learns from comparing plans.",
-            code="HYPERPARAMETER",
+            code="BAD_HYPERPARAMETER",
             hint="--ppo plan_temperature=none, and the planner is trained as the other roles are",
         )
     return found

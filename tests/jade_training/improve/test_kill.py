@@ -108,7 +108,7 @@ def test_ten_kills_at_random_moments(tmp_path: Path) -> None:
     run_with_kills(tmp_path, 10, seed=7)
 
 
-@pytest.mark.parametrize("moment", ["rollout 1", "train 1"])
+@pytest.mark.parametrize("moment", ["train 1"])
 def test_an_interrupt_says_what_is_kept_and_nothing_else(tmp_path: Path, moment: str) -> None:
     """One line, whatever other threads were doing; and the same command can be given again."""
     out = tmp_path / "run"
