@@ -11,7 +11,7 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
@@ -76,6 +76,15 @@ def require_alike(a: Mapping[str, Any], b: Mapping[str, Any], keys: Iterable[str
             code="MANIFEST_DIFFERS",
             hint="run both with the same settings",
         )
+
+
+def flattened(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested facts by their dotted keys."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flattened(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def _at(values: Mapping[str, Any], key: str) -> Any:

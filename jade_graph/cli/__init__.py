@@ -12,8 +12,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import NoReturn
 
-INTERRUPTED = 130
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit code (docs/reference/cli.md)."""
@@ -28,6 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def entry() -> NoReturn:
     """The `jade` program. After an interrupt nothing is waited for: what other threads do is on disk, or done again."""
     code = main()
+    from jade_graph.cli.failures import INTERRUPTED
+
     if code == INTERRUPTED:
         import multiprocessing
 

@@ -166,20 +166,23 @@ def read_jade(path: Path, name: str) -> Dataset:
                 metadata=record.get("metadata", dict, {}),
             )
 
-    alone = not path.is_dir() and not any((folder / f"corpus.jsonl{end}").is_file() for end in ("", ".gz"))
+    alone = not path.is_dir() and _found(folder, "corpus.jsonl") is None
     return Dataset(name, questions, () if alone else passages, format="jade")
 
 
 def one_of(folder: Path, name: str) -> Path:
     """The file, or its gzip form. Raises `DataError` DATASET_FILE."""
-    for candidate in (folder / name, folder / f"{name}.gz"):
-        if candidate.is_file():
-            return candidate
+    if (found := _found(folder, name)) is not None:
+        return found
     raise DataError(
         f"{str(folder)!r} has no {name} (or {name}.gz).",
         code="DATASET_FILE",
         known=sorted(p.name for p in folder.iterdir()) if folder.is_dir() else (),
     )
+
+
+def _found(folder: Path, name: str) -> Path | None:
+    return next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
 
 
 def _read_contexts(path: Path, name: str, format: str) -> Dataset:

@@ -9,6 +9,8 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from jade_graph.manifest import flattened
+
 _HEAD = """---
 library_name: transformers
 pipeline_tag: text-generation
@@ -58,15 +60,7 @@ def card(name: str, manifest: Mapping[str, Any]) -> str:
 
 
 def _section(title: str, values: Mapping[str, Any] | None) -> list[str]:
-    return [f"## {title}", _table(("", ""), sorted(_flat(values)))] if values else []
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
+    return [f"## {title}", _table(("", ""), sorted(flattened(values)))] if values else []
 
 
 def _table(head: tuple[str, str], rows: Iterable[tuple[str, Any]]) -> str:

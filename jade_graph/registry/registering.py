@@ -17,6 +17,7 @@ from jade_graph.backbones.codec import read_json
 from jade_graph.backbones.folders import content_version, count_parameters
 from jade_graph.console import jsonable
 from jade_graph.errors import RegistryError
+from jade_graph.manifest import flattened, manifest
 from jade_graph.registry import adapters, checking
 from jade_graph.registry import bundle as bundles
 from jade_graph.registry.card import card
@@ -98,8 +99,6 @@ def describe(
     facts: Mapping[str, Any], model: Mapping[str, Any], metrics: Mapping[str, float], parents: Iterable[str]
 ) -> dict[str, Any]:
     """The manifest of a version: code, packages and machine of the registration, and what is known of the model."""
-    from jade_graph.manifest import manifest
-
     own = manifest(seeds=facts.get("seeds") or ())
     extra = {key: value for key, value in facts.items() if value not in (None, {}, [], "")}
     out: dict[str, Any] = jsonable({**own, **extra, "model": model, "metrics": metrics, "parents": list(parents)})
@@ -112,7 +111,7 @@ def store(
     """Store the files, then make the version visible."""
     place, client, experiment = registry.place, registry.place.client, registry.experiment()
     with place.asking():
-        params = {key: str(value)[:500] for key, value in _flat(drafted.manifest.get("hyperparameters") or {})}
+        params = {key: str(value)[:500] for key, value in flattened(drafted.manifest.get("hyperparameters") or {})}
         model = client.create_logged_model(experiment, name=registry.model, tags=dict(drafted.tags), params=params)
         client.log_model_artifacts(model.model_id, str(bundle.root))
         client.finalize_logged_model(model.model_id, "READY")
@@ -206,11 +205,3 @@ def _profile(folder: Path) -> str:
     from jade_graph.backbones.codec import Codec
 
     return Codec.from_folder(folder).profile
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

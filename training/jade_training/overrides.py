@@ -21,7 +21,7 @@ INNER = ("lora", *OF_ROLES)
 
 
 def overridden(config: PPOConfig, texts: Sequence[str], *, elsewhere: Mapping[str, str] | None = None) -> PPOConfig:
-    """The hyper-parameters with those that the texts name: `kl_coef=0.02`, `lora.rank=8`, `entropy_coef.PL=0.01`.
+    """The hyper-parameters with those that the texts name: `kl_coef=0.02`, `lora.rank=8`, `entropy_coef.AG=0.01`.
 
     Args:
         elsewhere: hyper-parameters that something else decides, and what.

@@ -120,9 +120,7 @@ def test_the_demo_leaves_the_shared_corpus_to_seed_0(seed: int, name: str) -> No
     assert [found.name for found in list_corpora(cli.settings.data_path)] == [name]
 
 
-def test_questions_without_kinds_have_one_line_that_says_what_came_out(
-    evaluated: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_questions_without_kinds_have_one_line_that_says_what_came_out(evaluated: Any) -> None:
     lines = [{"id": str(i), "question": f"Who made the film {i}?", "answers": ["Ann Lee"]} for i in range(3)]
     Path("dev.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     Path("corpus.jsonl").write_text(json.dumps({"id": "a", "title": "Film", "text": "Ann Lee made the film."}) + "\n")

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jade_graph.manifest import flattened
+
 if TYPE_CHECKING:
     from jade_graph.registry.place import Place
 
@@ -41,14 +43,14 @@ def tracked(
     if place is None:
         yield _nowhere
         return
-    client, run_id = place.client, _begun(place, folder, {name: str(value) for name, value in _flat(settings)})
+    client, run_id = place.client, _begun(place, folder, {name: str(value) for name, value in _named(settings)})
     tell(f"metrics go to the run {run_id} of MLflow, {place.shown}")
     from mlflow.entities import Metric
     from mlflow.exceptions import MlflowException
 
     def log(metrics: Mapping[str, Any], step: int) -> None:
         now = time.time_ns() // 1_000_000
-        numbers = [(name, value) for name, value in _flat(metrics) if isinstance(value, int | float)]
+        numbers = [(name, value) for name, value in _named(metrics) if isinstance(value, int | float)]
         try:
             client.log_batch(run_id, metrics=[Metric(name, float(value), now, step) for name, value in numbers])
         except MlflowException as error:
@@ -89,16 +91,11 @@ def _begun(place: Place, folder: Path, parameters: Mapping[str, str]) -> str:
     return run_id
 
 
-def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested mappings by dotted names, but for shares of plans: one that is no longer drawn would keep its last."""
-    for key, value in values.items():
-        name = before + "".join(c if c.isalnum() or c in "_-./ " else "_" for c in key)
-        if key == "plans":
-            continue
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{name}.")
-        else:
-            yield name, value
+def _named(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """By dotted names that MLflow takes, without shares of plans: one that is no longer drawn would keep its last."""
+    for name, value in flattened(values):
+        if "plans" not in name.split("."):
+            yield "".join(c if c.isalnum() or c in "_-./ " else "_" for c in name), value
 
 
 def _nowhere(metrics: Mapping[str, Any], step: int) -> None:
