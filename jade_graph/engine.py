@@ -343,6 +343,7 @@ class JadeGraph(JadeRunnable, ManyRuns, Openable, Forkable):
             started_at=time.time(),
             metadata={
                 **({"type": asked.type} if asked.type else {}),
+                **({"answers": list(asked.answers)} if asked.answers else {}),
                 **({"backbones": self.versions} if self.backbones else {}),
                 **(metadata or {}),
             },

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jade_graph.credit import predicted
-from jade_graph.engine import JadeGraph
 from jade_graph.errors import DataError, UsageError
 from jade_graph.manifest import MATTERS, require_alike
 from jade_graph.metrics import answer_recall, exact_match, support_recall, token_f1
@@ -24,6 +23,7 @@ from jade_graph.types import Question, Run
 if TYPE_CHECKING:
     from jade_graph.config import Config
     from jade_graph.data import Dataset
+    from jade_graph.engine import JadeGraph
     from jade_graph.types import Retriever
 
 FIGURES = (

@@ -9,11 +9,11 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jade_graph.console import table, text
-from jade_graph.registry.diff import FigureDiff, Turned, VersionDiff
 from jade_graph.registry.versions import ModelVersion, Promotion
 
 if TYPE_CHECKING:
     from jade_graph.gate.promoting import Outcome
+    from jade_graph.registry.diff import FigureDiff, Turned, VersionDiff
 
 _RATES = ("illegal_rate", "failed_rate", "support_recall", "answer_recall")
 

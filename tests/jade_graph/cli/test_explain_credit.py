@@ -24,7 +24,7 @@ def recorded() -> str:
     with RunStore(Path(".jade/runs.db")) as store:
         graph = JadeGraph(ScriptedBackbone(policy), recorder=store)
         graph.run("Who?", run_id=FAILED, limits=type(graph.limits)(tokens=1))
-        graph.run("Who?", run_id="golds", metadata={"answers": ["Ann"]})
+        graph.run(Question("q0", "Who?", ("Ann",)), run_id="golds")
         JadeGraph(ScriptedBackbone(policy), preset=MAO_ARAG, recorder=store).run("Who?", run_id="planner")
         return graph.run(Question("q7", "Who made [red]X?"), run_id="newest").id
 

@@ -16,16 +16,15 @@ from typing import Any
 
 import pytest
 
-ITERATIONS, QUESTIONS, RUNS = 4, 6, 3
+QUESTIONS, RUNS = 6, 3
 COMMAND = (
     "improve", "microworld:train?n=40&scale=0.1", "--held-out", "microworld:validation?n=8&scale=0.1",
-    "--iterations", str(ITERATIONS), "--questions", str(QUESTIONS), "--runs-per-question", str(RUNS),
-    "--evaluate-every", "2", "--json",
+    "--questions", str(QUESTIONS), "--runs-per-question", str(RUNS), "--evaluate-every", "2", "--json",
 )  # fmt: skip
 
 
-def start(out: Path, **options: Any) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "jade_graph.cli", *COMMAND, "--out", str(out)]
+def start(out: Path, iterations: int, **options: Any) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "jade_graph.cli", *COMMAND, "--iterations", str(iterations), "--out", str(out)]
     environment = {**os.environ, "JADE_DATA_DIR": str(out.parent / "data"), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True,
@@ -33,9 +32,9 @@ def start(out: Path, **options: Any) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-def killed(out: Path, after_s: float) -> bool:
+def killed(out: Path, iterations: int, after_s: float) -> bool:
     """Whether the command was still running when it was killed."""
-    process = start(out)
+    process = start(out, iterations)
     try:
         process.communicate(timeout=after_s)
     except subprocess.TimeoutExpired:
@@ -45,7 +44,7 @@ def killed(out: Path, after_s: float) -> bool:
     return False
 
 
-def check(out: Path) -> None:
+def check(out: Path, iterations: int) -> None:
     """The store holds each run once, whole, and each update was made of what is recorded."""
     with sqlite3.connect(out / "runs.sqlite") as db:
         runs = db.execute("select id, attempt, status from runs").fetchall()
@@ -59,14 +58,14 @@ def check(out: Path) -> None:
             ).fetchall()
             for run, a, _ in runs
         }
-    assert len(runs) == ITERATIONS * QUESTIONS * RUNS
+    assert len(runs) == iterations * QUESTIONS * RUNS
     assert {status for _, _, status in runs} <= {"answered", "failed"}
     assert not doubled
     assert orphans == (0,)
     assert all([s for (s,) in seqs] == list(range(len(seqs))) and seqs for seqs in held.values())
     state = json.loads((out / "improve.json").read_text())
-    assert state["done"] == ITERATIONS
-    assert sorted(state["evaluations"]) == ["0", "2", "4"]
+    assert state["done"] == iterations
+    assert sorted(map(int, state["evaluations"])) == list(range(0, iterations + 1, 2))
     # What an update was made of is what is recorded of its iteration, run for run.
     with sqlite3.connect(out / "runs.sqlite") as db:
         for i, metrics in enumerate(state["history"]):
@@ -77,41 +76,41 @@ def check(out: Path) -> None:
             assert found[1] == pytest.approx(metrics["calls"])
 
 
-def run_with_kills(tmp_path: Path, kills: int, seed: int) -> None:
+def run_with_kills(tmp_path: Path, kills: int, *, iterations: int, seed: int) -> None:
     """Kills fall anywhere in what an undisturbed run takes, start included."""
     began = time.monotonic()
-    reference = start(tmp_path / "reference" / "run")
+    reference = start(tmp_path / "reference" / "run", iterations)
     told, errors = reference.communicate()
     assert reference.returncode == 0, errors
-    assert json.loads(told)["iterations"] == ITERATIONS
-    check(tmp_path / "reference" / "run")
+    assert json.loads(told)["iterations"] == iterations
+    check(tmp_path / "reference" / "run", iterations)
     whole = time.monotonic() - began
     rng, hit = random.Random(seed), 0
     for attempt in range(6):  # a machine that has become quicker finishes before it is killed: then once more, sooner
         out = tmp_path / f"killed-{attempt}" / "run"
-        hit = sum(killed(out, rng.uniform(0.3, 0.8) * whole / 2**attempt) for _ in range(kills))
-        last = start(out)
+        hit = sum(killed(out, iterations, rng.uniform(0.3, 0.8) * whole / 2**attempt) for _ in range(kills))
+        last = start(out, iterations)
         _, errors = last.communicate()
         assert last.returncode == 0, errors
-        check(out)
+        check(out, iterations)
         if hit:
             return
     pytest.fail("no kill met a running command")
 
 
 def test_one_kill(tmp_path: Path) -> None:
-    run_with_kills(tmp_path, 1, seed=3)
+    run_with_kills(tmp_path, 1, iterations=2, seed=3)
 
 
 @pytest.mark.slow
 def test_ten_kills_at_random_moments(tmp_path: Path) -> None:
-    run_with_kills(tmp_path, 10, seed=7)
+    run_with_kills(tmp_path, 10, iterations=4, seed=7)
 
 
 def test_an_interrupt_says_what_is_kept_and_nothing_else(tmp_path: Path) -> None:
     """One line, whatever other threads were doing; and the same command can be given again."""
     out = tmp_path / "run"
-    process = start(out, preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL))
+    process = start(out, 4, preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL))
     assert process.stderr is not None
     told = ""
     while "train 1" not in told:
