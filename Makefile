@@ -9,6 +9,9 @@ LOG    := $(VENV)/install.log
 TRL112 := $(VENV)-trl112
 SCHEMATHESIS := $(VENV)-schemathesis
 LC     := $(VENV)-lc
+# Tests run in this many processes (0: in one, as a debugger wants it).
+JOBS   ?= 2
+PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 PYTEST_ARGS ?=
 
 export HF_HUB_DISABLE_TELEMETRY = 1
@@ -29,10 +32,10 @@ demo: $(STAMP)  ## build a small world, ask it held-out questions, print the res
 	@$(BIN)/jade demo
 
 test: $(STAMP)  ## run the tests
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(PYTEST) $(PYTEST_ARGS)
 
 test-all: $(STAMP) test-langchain $(SCHEMATHESIS)/.installed  ## run the tests, the slow ones and LangChain's own too
-	@$(BIN)/python -m pytest -m "slow or not slow" $(PYTEST_ARGS)
+	@$(PYTEST) -m "slow or not slow" $(PYTEST_ARGS)
 
 test-langchain: $(LC)/.installed  ## LangChain's standard tests and langgraph dev, in an environment of their own
 	@$(LC)/bin/python -m pytest -rs -m "slow or not slow" --benchmark-disable --junitxml $(LC)/report.xml \
@@ -52,7 +55,7 @@ check: $(STAMP)  ## format, lint, types, import rules, tests
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(PYTEST) $(PYTEST_ARGS)
 
 bench: $(STAMP)  ## run every benchmark and print its figures
 	@$(BIN)/jade bench --all

@@ -342,8 +342,7 @@ class JadeGraph(JadeRunnable, ManyRuns, Openable, Forkable):
             corpus_id=self.retriever.corpus_id if self.retriever else "",
             started_at=time.time(),
             metadata={
-                **({"type": asked.type} if asked.type else {}),
-                **({"answers": list(asked.answers)} if asked.answers else {}),
+                **{k: v for k, v in (("type", asked.type), ("answers", list(asked.answers))) if v},
                 **({"backbones": self.versions} if self.backbones else {}),
                 **(metadata or {}),
             },

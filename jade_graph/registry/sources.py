@@ -84,16 +84,23 @@ def _state(run: Path) -> dict[str, Any]:
 def best_of(evaluations: Mapping[int, Mapping[str, Any]]) -> int | None:
     """The evaluation with the highest score; of equal ones that with fewer illegal actions, fewer calls, the earlier.
 
+    What broke the rules so much more often than the start that the gate would refuse it is left out, where any of what
+    was learned did not.
+
     Args:
         evaluations: figures by iteration; 0 is the start. Those without a score are left out; None where none has one.
     """
+    from jade_graph.gate.policy import Illegal  # the gate knows the registry
+
+    most = evaluations.get(0, {}).get("illegal_rate", 0.0) + Illegal().rise
 
     def worth(i: int) -> tuple[float, float, float, int]:
         e = evaluations[i]
         return e.get("score", e.get("f1")), -e.get("illegal_rate", 0.0), -e.get("calls", 0.0), -i
 
     scored = [i for i, e in evaluations.items() if e.get("score", e.get("f1")) is not None]
-    return max(scored, key=worth) if scored else None
+    kept = [i for i in scored if evaluations[i].get("illegal_rate", 0.0) <= most]
+    return max(kept if any(kept) else scored, key=worth, default=None)
 
 
 def _of_run(run: Path, state: Mapping[str, Any], iteration: int) -> Source:

@@ -21,8 +21,9 @@ from jade_training.improve.holding import microworld_replay
 from jade_training.improve.loop import Data, Improver, Progress
 from jade_training.improve.settings import ImproveSettings
 
-ITERATIONS = 12
-TRAIN_QUESTIONS, DEVELOPMENT_QUESTIONS = 1200, 70
+ITERATIONS = 16
+EVALUATIONS = 8
+TRAIN_QUESTIONS, DEVELOPMENT_QUESTIONS = 1200, 105
 
 
 def learn(
@@ -37,7 +38,7 @@ def learn(
     Returns:
         `model` (folder of the best weights), `iterations`, `runs`, `seconds`, `history` (metrics by iteration).
     """
-    settings = ImproveSettings(iterations=iterations, seed=seed, evaluate_every=max(1, iterations // 2))
+    settings = ImproveSettings(iterations=iterations, seed=seed, evaluate_every=max(1, iterations // EVALUATIONS))
 
     def progress(p: Progress) -> None:
         if tell is not None and p.phase in ("rollout", "done"):

@@ -298,8 +298,20 @@ def test_of_equal_scores_the_one_that_does_less_harm_is_best():
         2: {"f1": 0.4, "illegal_rate": 0.0, "calls": 3.4}, 3: {"f1": None, "illegal_rate": 0.0, "calls": 0.0},
     }  # fmt: skip
     assert best_of(told) == 0
-    assert best_of(told | {4: {"score": 0.41, "f1": 0.1, "illegal_rate": 0.5, "calls": 9.0}}) == 4
+    assert best_of(told | {4: {"score": 0.41, "f1": 0.1, "illegal_rate": 0.02, "calls": 9.0}}) == 4
     assert best_of({3: told[3]}) is None
+
+
+def test_what_the_gate_would_refuse_for_breaking_rules_is_best_only_where_all_that_was_learned_does():
+    def at(score, illegal):
+        return {"score": score, "illegal_rate": illegal, "calls": 1.0}
+
+    learned = {5: at(0.7, 0.04), 10: at(0.6, 0.03)}
+    assert best_of({0: at(0.2, 0.02), **learned}) == 5
+    assert best_of({0: at(0.2, 0.01), **learned}) == 10
+    assert best_of({0: at(0.2, 0.0), **learned}) == 5  # the start alone keeps the rules: it has learned nothing
+    assert best_of(learned) == 5
+    assert best_of({0: at(0.8, 0.0), **learned}) == 0
 
 
 def test_the_best_by_another_outcome_is_the_one_that_learning_names(registry, variant, tmp_path):
