@@ -51,6 +51,20 @@ def test_unknown_is_shown_but_not_the_rule(demonstrator):
     assert 0.05 < share < 0.3
 
 
+@pytest.mark.parametrize("siblings", [False, True])
+def test_parts_of_a_comparison_stand_behind_their_solved_siblings_as_the_engine_asks_them(siblings):
+    demonstrator = Demonstrator(5, siblings=siblings)
+    shown = [d for d in (demonstrator.short("QR") for _ in range(400)) if "known :" in d.prompt]
+    kinds = {d.kind for d in shown}
+    assert "2hop" in kinds
+    assert ("comparison" in kinds) is siblings
+    for d in shown:
+        known, asked = d.prompt.strip().split("\n")
+        answer = known.rpartition(" = ")[2]
+        assert answer in asked or d.kind == "comparison"
+        assert answer not in d.action or answer in asked  # what is known already is not searched for
+
+
 def test_the_planner_has_no_preference_by_kind():
     demonstrator = Demonstrator(8)
     demonstrator.rng = random.Random(1)

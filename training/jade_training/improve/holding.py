@@ -20,5 +20,5 @@ def microworld_replay(tokenizer: Any, *, count: int = 400, seed: int = 0, roles:
     from jade_training.pretrain.demonstrations import Demonstrator
     from jade_training.sft import encoded
 
-    demonstrator = Demonstrator(1_000_003 + seed)
+    demonstrator = Demonstrator(1_000_003 + seed, siblings=True)
     return encoded(tokenizer, [demonstrator.short(roles[i % len(roles)]) for i in range(count)])

@@ -103,13 +103,22 @@ class Demonstration:
 class Demonstrator:
     """Draws demonstrations from one world. Deterministic in the seed, `rng` and the calls made.
 
-    `hasty`: of what is asked about `HASTY_ABOUT` over several passages, the share that a hasty reader answers.
+    Args:
+        hasty: of what is asked about `HASTY_ABOUT` over several passages, the share that a hasty reader answers.
+        siblings: whether parts that do not depend on each other are shown behind their solved siblings, as QDS asks
+            them. The bundled models were not, and cannot rewrite such a part.
     """
 
     def __init__(
-        self, seed: int, *, split: Split = "train", difficulty: Difficulty = WORLD, hasty: float = 0.0
+        self,
+        seed: int,
+        *,
+        split: Split = "train",
+        difficulty: Difficulty = WORLD,
+        hasty: float = 0.0,
+        siblings: bool = False,
     ) -> None:
-        self.hasty = hasty
+        self.hasty, self.siblings = hasty, siblings
         self.world: World = make_world(split, seed, difficulty)
         self.rng = random.Random(f"demonstrations {seed}")
         self.roles = {code: plugins.load("jade.roles", code) for code in ROLES}
@@ -194,7 +203,7 @@ class Demonstrator:
         at = self.rng.randrange(len(texts))
         known = tuple((t, s.answer) for t, s in zip(texts, question.decomposition, strict=False))[:at]
         text = texts[at].replace("#1", known[0][1] if known else "#1")
-        return text, known if isinstance(frame, frames.Bridge) else ()
+        return text, known if self.siblings or isinstance(frame, frames.Bridge) else ()
 
     def _about(self, question: Question, documents: tuple[Passage, ...]) -> Demonstration:
         """One role's view of a question and these documents."""
