@@ -72,6 +72,12 @@ def test_what_was_written_for_one_prompt_is_compared_by_mean_outcome():
     assert Comparison.from_dict(found[0].as_dict()) == found[0]
 
 
+@pytest.mark.parametrize(("root", "worth"), [(False, (0.25, 0.4)), (True, (0.5, 0.4))])
+def test_a_parts_plan_answers_for_the_rules_that_were_broken_in_carrying_it_out(root, worth):
+    rows = [row("a", (1,), 1.0, caused=-0.5), row("b", (1,), 0.0), row("c", (2,), 0.4)]
+    assert comparisons([replace(r, plans=root) for r in rows], 0)[0].worth == pytest.approx(worth)
+
+
 def test_the_loss_is_the_regression_of_log_probabilities_on_outcomes(trainer, planned):
     prompt, plans = planned
     worth, eta, temperature = np.array((0.3, 0.1, 0.0)), 0.2, 0.6

@@ -46,6 +46,20 @@ def test_only_the_roles_asked_for_and_in_one_order():
     assert {r.role for r in rows(*made, roles=frozenset({"PL"}))} == {"PL"}
 
 
+def test_a_plan_knows_what_carried_it_out_was_penalised_for():
+    def at(node, role, penalty=0.0):
+        return Act(role, (1,), (7, 8), LOGS, local={"format": penalty} if penalty else {}, fields={"trace_node": node})
+
+    acts = [
+        at("0", "PL"), at("0", "QDS", -0.25), at("0.1", "PL", -1.0), at("0.1", "AG"),
+        at("0.2", "PL"), at("0.2", "QDS", -0.5), at("0.2.1", "PL"), at("0.2.1", "AG", -2.0),
+        at("0.10", "PL"), at("0.10", "AG"), at("0", "AS"),
+    ]  # fmt: skip
+    caused = {(r.seq, r.role): r.caused for r in rows(make_run("a", acts, 1.0))}
+    assert {seq: c for (seq, role), c in caused.items() if role == "PL"} == {0: -3.75, 2: 0, 4: -2.5, 6: -2.0, 8: 0}
+    assert {c for (_, role), c in caused.items() if role != "PL"} == {0.0}
+
+
 def test_stale_versions_are_refused():
     made = make_run("a", [act()], 1.0, version="old@1")
     assert len(rows(made, version="old@1")) == 1

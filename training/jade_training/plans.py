@@ -77,6 +77,9 @@ def comparisons(rows: Sequence[Row], update: int) -> list[Comparison]:
     A root has the same prompt in all of them, a sub-question where it was worded alike. One plan alone gives none, nor
     does a prompt for which nothing legal was written. What is no plan earned what the fallback did in its place, which
     is not to its credit: it is worth less than the worst.
+
+    A part's plan also answers for the rules that were broken in carrying it out: a decomposer that is given one step
+    can only break one. A question's plan does not: while its executors learn, it would be given up.
     """
     asked: dict[tuple[str, tuple[int, ...]], dict[tuple[int, ...], list[Row]]]
     asked = defaultdict(lambda: defaultdict(list))
@@ -88,7 +91,7 @@ def comparisons(rows: Sequence[Row], update: int) -> list[Comparison]:
         legal = tuple(own[0].valid for own in tried.values())
         if len(tried) < 2 or not any(legal):
             continue
-        worth = [float(np.mean([r.outcome + r.local for r in own])) for own in tried.values()]
+        worth = [float(np.mean([_worth(r) for r in own])) for own in tried.values()]
         least = min(w for w, valid in zip(worth, legal, strict=True) if valid)
         for i, own in enumerate(tried.values()):
             if not legal[i]:
@@ -98,6 +101,10 @@ def comparisons(rows: Sequence[Row], update: int) -> list[Comparison]:
             Comparison(question, first.prompt, plans, tuple(worth), legal, first.temperature, update, first.plans)
         )
     return found
+
+
+def _worth(row: Row) -> float:
+    return row.outcome + row.local + (0.0 if row.plans else row.caused)
 
 
 class Noise:

@@ -43,6 +43,7 @@ class Row:
             same draw carry out one plan, drawn once (`runs_per_plan` of a rollout).
         plans: whether this is the action that drew the plan.
         valid: whether the action was a legal one; otherwise a fallback stood in for it.
+        caused: of a plan, the sum of the own terms of all that carried it out, at its node and below; else 0.
     """
 
     run_id: str
@@ -63,6 +64,7 @@ class Row:
     draw: str = ""
     plans: bool = False
     valid: bool = True
+    caused: float = 0.0
 
     @property
     def length(self) -> int:
@@ -107,7 +109,8 @@ def rows_of(
         for t, own in zip(run.transitions, score.actions, strict=True):
             if learns(t) and (roles is None or t.role in roles):
                 _check(t, version)
-                found.append(_row(t, outcome, own, plan=run.plan or "", draw=draw, plans=t.seq == drew))
+                caused = _caused(t, run, score) if t.role == PLANNER else 0.0
+                found.append(_row(t, outcome, own, caused, plan=run.plan or "", draw=draw, plans=t.seq == drew))
     return sorted(found, key=lambda r: (r.run_id, r.seq))
 
 
@@ -128,7 +131,20 @@ def behaviour_of(t: Transition) -> float:
     return high + math.log1p(math.exp(low - high))
 
 
-def _row(t: Transition, outcome: float, own: Mapping[str, float], *, plan: str, draw: str, plans: bool) -> Row:
+def _caused(plan: Transition, run: Run, score: Scored) -> float:
+    """The own terms of what followed a plan at its node and at those below it."""
+    at = plan.trace_node
+    followed = (
+        own
+        for t, own in zip(run.transitions, score.actions, strict=True)
+        if t.seq > plan.seq and (t.trace_node == at or t.trace_node.startswith(f"{at}."))
+    )
+    return math.fsum(term for own in followed for term in own.values())
+
+
+def _row(
+    t: Transition, outcome: float, own: Mapping[str, float], caused: float, *, plan: str, draw: str, plans: bool
+) -> Row:
     return Row(
         run_id=t.run_id,
         question_id=t.question_id,
@@ -147,6 +163,7 @@ def _row(t: Transition, outcome: float, own: Mapping[str, float], *, plan: str, 
         draw=draw,
         plans=plans,
         valid=t.valid,
+        caused=caused,
     )
 
 

@@ -5,8 +5,11 @@ from collections import Counter
 
 import pytest
 
+from jade_graph.backbones import TINY
+from jade_graph.backbones.codec import Codec
 from jade_graph.microworld.lexicon import ENTITY_KINDS, names
 from jade_graph.microworld.relations import RELATIONS
+from jade_training.improve.holding import microworld_replay
 from jade_training.pretrain.demonstrations import HASTY_ABOUT, LATER_SUB_PLANS, ROOT_PLANS, SUB_PLANS, Demonstrator
 
 
@@ -63,6 +66,16 @@ def test_parts_of_a_comparison_stand_behind_their_solved_siblings_as_the_engine_
         answer = known.rpartition(" = ")[2]
         assert answer in asked or d.kind == "comparison"
         assert answer not in d.action or answer in asked  # what is known already is not searched for
+
+
+def test_replay_rewrites_half_its_parts_behind_their_siblings():
+    tokenizer = Codec.from_folder(TINY).tokenizer
+    replayed = [(tokenizer.decode(p), tokenizer.decode(a)) for p, a in microworld_replay(tokenizer, count=80)]
+    rewritten = [prompt for prompt, action in replayed if "<query>" in action]
+    behind = [prompt for prompt in rewritten if prompt.startswith("known :")]
+    assert (len(rewritten), len(replayed)) == (20, 80)
+    assert len(behind) >= 10
+    assert all(a.endswith("</query><eos>") for p, a in replayed if p in rewritten)
 
 
 def test_the_planner_has_no_preference_by_kind():

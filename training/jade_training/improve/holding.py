@@ -16,9 +16,10 @@ HELD = ("QR", "QDS", "QDP", "AS")
 
 
 def microworld_replay(tokenizer: Any, *, count: int = 400, seed: int = 0, roles: tuple[str, ...] = HELD) -> list[Pair]:
-    """(prompt ids, action ids) of demonstrations, evenly of each role; seeded."""
+    """(prompt ids, action ids) of demonstrations, evenly of each role, half of QR's parts behind siblings; seeded."""
     from jade_training.pretrain.demonstrations import Demonstrator
     from jade_training.sft import encoded
 
     demonstrator = Demonstrator(1_000_003 + seed, siblings=True)
-    return encoded(tokenizer, [demonstrator.short(roles[i % len(roles)]) for i in range(count)])
+    drawn = [(roles[i % len(roles)], i // len(roles) % 2 > 0) for i in range(count)]
+    return encoded(tokenizer, [demonstrator.short(role, behind=odd and role == "QR") for role, odd in drawn])

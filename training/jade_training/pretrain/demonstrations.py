@@ -126,18 +126,28 @@ class Demonstrator:
         self.index = Bm25.build([str(p) for p in self.world.passages])
 
     def short(
-        self, code: str | None = None, shares: Mapping[str, float] = SHORT_ROLES, comparisons: float = 0.0
+        self,
+        code: str | None = None,
+        shares: Mapping[str, float] = SHORT_ROLES,
+        comparisons: float = 0.0,
+        *,
+        behind: bool = False,
     ) -> Demonstration:
         """One demonstration of a role that reads no documents: `code`, or one drawn by its share.
 
-        `comparisons`: of what QDP and AS are shown, the share that is about comparisons and nothing else.
+        Args:
+            comparisons: of what QDP and AS are shown, the share that is about comparisons and nothing else.
+            behind: a part of a question behind its solved siblings, of a role that sees those.
         """
         code = code or self.rng.choices(list(shares), list(shares.values()))[0]
         kind: Kind = self.rng.choices(KINDS, [SHARES[k] for k in KINDS])[0]
         if comparisons and code in ("QDP", "AS") and self.rng.random() < comparisons:
             kind = "comparison"
         question = self._question(kind)
-        if code == "AS":
+        if behind:
+            while not (view := self._sub_view(question)).siblings:
+                question = self._question(self.rng.choice(KINDS))
+        elif code == "AS":
             view = self._summary(question)
         elif code in ("PL", "QR") and self.rng.random() < 0.35:
             view = self._sub_view(question)
