@@ -205,9 +205,11 @@ async def test_the_context_is_checked_here_before_anything_is_sent(backbone: Ope
 
 async def test_a_long_retry_after_does_not_outlive_the_caller(backbone: OpenAIBackbone, server: Server) -> None:
     server.faults = [(503, {"retry-after": "3600"})]
+    asked = asyncio.create_task(backbone.generate(prompt(backbone), Sampling()))
+    await until(lambda: bool(server.requests))
     started = time.monotonic()
     with pytest.raises(TimeoutError):
-        await asyncio.wait_for(backbone.generate(prompt(backbone), Sampling()), 0.2)
+        await asyncio.wait_for(asked, 0.2)
     assert time.monotonic() - started < 25, "it waited for the server, not for its caller"
     assert len(server.requests) == 1
 
