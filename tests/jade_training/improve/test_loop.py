@@ -115,6 +115,8 @@ def test_what_changed_is_named(whole: Any, sets: tuple[Data, Data]) -> None:
     with pytest.raises(ConfigError) as refused:
         Improver(whole.folder, TINY, *sets, other)
     assert "settings.call_cost was 0.02 and is 0.5; settings.ppo.clip was 0.2 and is 0.3" in str(refused.value)
+    with pytest.raises(ConfigError, match=r"another learning run: settings\.ppo\.lora was None and is \{[^;]*\.( |$)"):
+        Improver(whole.folder, TINY, *sets, replace(SMALL, ppo=replace(SMALL.ppo, lora=Lora(4, 8))))
 
 
 def test_runs_that_all_carry_out_one_plan_compare_none() -> None:

@@ -24,7 +24,7 @@ from jade_graph.engine import JadeGraph
 from jade_graph.errors import ConfigError, UsageError
 from jade_graph.evaluation import Row, evaluate, save_rows, summarize
 from jade_graph.export import export_runs, read_export
-from jade_graph.manifest import flattened, manifest
+from jade_graph.manifest import manifest
 from jade_graph.registry.sources import best_of
 from jade_graph.rewards import GROUP, RewardSpec, RunReward, Scored, score_run
 from jade_graph.rollouts import collect
@@ -335,11 +335,16 @@ class Improver:
         )
 
 
-def _changed(was: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+def _changed(was: Any, now: Any, name: str = "") -> str:
     """What differs between nested facts: dotted names, with the old and the new value."""
-    old, new = dict(flattened(was)), dict(flattened(now))
-    names = dict.fromkeys((*old, *new))
-    return "; ".join(f"{k} was {old.get(k)!r} and is {new.get(k)!r}" for k in names if old.get(k, "") != new.get(k, ""))
+    if not (isinstance(was, Mapping) and isinstance(now, Mapping)):
+        return f"{name} was {was!r} and is {now!r}"
+    told = [
+        _changed(was.get(k), now.get(k), f"{name}.{k}" if name else k)
+        for k in dict.fromkeys((*was, *now))
+        if was.get(k) != now.get(k)
+    ]
+    return "; ".join(told)
 
 
 def evaluation_figures(rows: Sequence[Row]) -> dict[str, Any]:
