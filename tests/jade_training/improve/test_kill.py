@@ -107,13 +107,14 @@ def test_ten_kills_at_random_moments(tmp_path: Path) -> None:
     run_with_kills(tmp_path, 10, iterations=4, seed=7)
 
 
-def test_an_interrupt_says_what_is_kept_and_nothing_else(tmp_path: Path) -> None:
+@pytest.mark.parametrize("moment", ["rollout 1", "train 1"])
+def test_an_interrupt_says_what_is_kept_and_nothing_else(tmp_path: Path, moment: str) -> None:
     """One line, whatever other threads were doing; and the same command can be given again."""
     out = tmp_path / "run"
     process = start(out, 4, preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL))
     assert process.stderr is not None
     told = ""
-    while "train 1" not in told:
+    while moment not in told:
         piece = process.stderr.read(1)
         assert piece, told
         told += piece
