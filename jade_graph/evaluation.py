@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 from jade_graph.credit import predicted
 from jade_graph.errors import DataError, UsageError
-from jade_graph.manifest import MATTERS, require_alike
 from jade_graph.metrics import answer_recall, exact_match, support_recall, token_f1
 from jade_graph.ranking import retrieved_passages
+from jade_graph.settings.manifest import MATTERS, require_alike
 from jade_graph.stats import mean_ci, paired_ci
 from jade_graph.types import Question, Run
 
 if TYPE_CHECKING:
-    from jade_graph.config import Config
     from jade_graph.data import Dataset
     from jade_graph.engine import JadeGraph
+    from jade_graph.settings.config import Config
     from jade_graph.types import Retriever
 
 FIGURES = (
@@ -205,7 +205,7 @@ def evaluation_manifest(
     """
     from jade_graph import plugins
     from jade_graph.assembly import limits_for
-    from jade_graph.manifest import manifest
+    from jade_graph.settings.manifest import manifest
 
     s = config.settings
     method = preset or s.preset

@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from jade_graph.errors import JadeError
-from jade_graph.manifest import cores
+from jade_graph.settings.manifest import cores
 
 Tell = Callable[[Any], None]
 Work = Callable[[Tell], None]

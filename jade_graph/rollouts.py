@@ -17,10 +17,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from jade_graph.errors import BackboneError, StoreError, UsageError
-from jade_graph.manifest import differences, manifest
 from jade_graph.many import windowed
 from jade_graph.metrics import token_f1
 from jade_graph.replicas import Planned, planned
+from jade_graph.settings.manifest import differences, manifest
 from jade_graph.types import Question, Run
 
 if TYPE_CHECKING:

@@ -195,7 +195,7 @@ def tracing(provider: Any = None) -> Tracing | None:
         return None
     from opentelemetry import trace
 
-    from jade_graph.manifest import version
+    from jade_graph.settings.manifest import version
 
     return Tracing(trace.get_tracer(SCOPE, version(), tracer_provider=provider), content=content_wanted())
 
@@ -278,7 +278,7 @@ def _kind(kind: Kind) -> Any:
 def _resource() -> Any:
     from opentelemetry.sdk.resources import Resource
 
-    from jade_graph.manifest import version
+    from jade_graph.settings.manifest import version
 
     own = {"service.version": version()}
     return Resource.create(own if os.environ.get("OTEL_SERVICE_NAME") else {**own, "service.name": "jade-graph"})
@@ -296,7 +296,7 @@ def readable(made: Sequence[Span], run: Run) -> list[Any]:
     from opentelemetry.sdk.util.instrumentation import InstrumentationScope
     from opentelemetry.trace import SpanContext, Status, StatusCode, TraceFlags
 
-    from jade_graph.manifest import version
+    from jade_graph.settings.manifest import version
 
     key = f"{run.id}/{run.attempt}"
     trace_id = int.from_bytes(_hash("trace", key) + _hash("trace2", key), "big")

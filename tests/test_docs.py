@@ -14,7 +14,7 @@ import pytest
 from jade_graph import plugins
 from jade_graph.cli import failures
 from jade_graph.cli.app import BUILTINS
-from jade_graph.config import KEYS
+from jade_graph.settings.config import KEYS
 from jade_graph.types import SCHEMA_VERSION, Transition
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -284,9 +284,9 @@ def _promote(uri: str, data: str, pipe: Any) -> None:
 
 def _gate(registry: Registry, questions: int) -> float:
     """Both versions answer the gate's questions, and the gate judges; nothing is promoted by it."""
-    from jade_graph.config import load_config
     from jade_graph.data import load_dataset
     from jade_graph.gate import Policy, measure, promote
+    from jade_graph.settings.config import load_config
 
     data = load_dataset(f"microworld:test?n={questions}")
     policy = Policy()

@@ -297,7 +297,7 @@ def _serve(model: str, store: str) -> None:
     from jade_graph.serve.server import listen
     from jade_graph.serve.server import serve as answer
     from jade_graph.serve.service import Service
-    from jade_graph.settings import ServeSettings, Settings
+    from jade_graph.settings.fields import ServeSettings, Settings
 
     settings = Settings(backbone=f"bench:{model}", serve=ServeSettings(port=0))
     with _graph(model, Path(store)) as (graph, _), listen(settings.serve) as bound:

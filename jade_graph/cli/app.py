@@ -100,7 +100,7 @@ def root(
 ) -> None:
     ctx.obj = Cli().add(json, config, set_, quiet, verbose)
     if version:
-        from jade_graph import manifest
+        from jade_graph.settings import manifest
 
         ctx.obj.out.result({"version": manifest.version()}, lambda: f"jade {manifest.version()}")
         raise typer.Exit

@@ -41,7 +41,7 @@ def bench(
 
 def _measure(cli: Cli, name: str, options: Sequence[str]) -> dict[str, Any]:
     from jade_graph import plugins
-    from jade_graph.manifest import manifest
+    from jade_graph.settings.manifest import manifest
 
     run = plugins.load(GROUP, name)
     given = parse_options(name, run, options)

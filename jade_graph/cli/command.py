@@ -17,9 +17,9 @@ import typer
 from typer.models import OptionInfo
 
 from jade_graph.cli.classes import Command, extended
-from jade_graph.config import Config, load_config
 from jade_graph.console import Output
-from jade_graph.settings import Settings
+from jade_graph.settings.config import Config, load_config
+from jade_graph.settings.fields import Settings
 
 PANEL = "Common options"
 Json = Annotated[bool, typer.Option("--json", metavar="", help="Print one JSON object.", rich_help_panel=PANEL)]

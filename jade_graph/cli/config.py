@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from jade_graph.cli.command import Cli, command, group
-from jade_graph.config import KEYS, mask
+from jade_graph.settings.config import KEYS, mask
 
 app = group("config", "Show the settings and where each came from.")
 

@@ -45,10 +45,10 @@ def demo(
     from jade_graph.assembly import open_backbone
     from jade_graph.backbones.scripted import ScriptedBackbone
     from jade_graph.evaluation import report
-    from jade_graph.manifest import manifest
     from jade_graph.microworld.oracle import OraclePolicy
     from jade_graph.microworld.questions import KINDS, make_questions
     from jade_graph.microworld.world import make_world
+    from jade_graph.settings.manifest import manifest
 
     began = time.monotonic()
     world = make_world("test", seed)

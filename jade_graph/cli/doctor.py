@@ -9,8 +9,8 @@ from typing import Any, Literal
 import typer
 
 from jade_graph.cli.command import Cli, command, single
-from jade_graph.config import mask_passwords
 from jade_graph.errors import JadeError
+from jade_graph.settings.config import mask_passwords
 
 app = single()
 State = Literal["ok", "note", "missing"]
@@ -29,7 +29,7 @@ class Finding:
 @command(app)
 def doctor(cli: Cli) -> None:
     """Check Python, packages, devices, settings, folders, models and plug-ins. Exit code 1 if something is missing."""
-    from jade_graph.manifest import manifest
+    from jade_graph.settings.manifest import manifest
 
     findings = [finding for check in CHECKS for finding in _run(check, cli)]
     missing = [f for f in findings if f.state == "missing"]
@@ -51,7 +51,7 @@ def _run(check: Callable[[Cli], Iterator[Finding]], cli: Cli) -> list[Finding]:
 def _python(_: Cli) -> Iterator[Finding]:
     import platform
 
-    from jade_graph import manifest
+    from jade_graph.settings import manifest
 
     yield Finding("python", "ok", f"{platform.python_version()} on {platform.platform()}")
     yield Finding("jade-graph", "ok", manifest.version())
@@ -62,7 +62,7 @@ def _packages(_: Cli) -> Iterator[Finding]:
 
     from packaging.requirements import Requirement
 
-    from jade_graph.manifest import DISTRIBUTION, packages
+    from jade_graph.settings.manifest import DISTRIBUTION, packages
 
     installed = packages()
     wanted = [Requirement(text) for text in metadata.requires(DISTRIBUTION) or [] if "extra ==" not in text]
@@ -82,7 +82,7 @@ def _packages(_: Cli) -> Iterator[Finding]:
 
 
 def _devices(_: Cli) -> Iterator[Finding]:
-    from jade_graph import manifest
+    from jade_graph.settings import manifest
 
     flags = manifest.cpu_flags()
     yield Finding(

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 
 import typer
 
-from jade_graph.config import mask_passwords
 from jade_graph.console import Output, print_json
 from jade_graph.errors import JadeError, UsageError
+from jade_graph.settings.config import mask_passwords
 
 OK, INTERNAL, INTERRUPTED, BROKEN_PIPE = 0, 70, 130, 141
 DOCS = "docs/reference/errors.md"

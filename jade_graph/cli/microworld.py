@@ -60,10 +60,10 @@ def plans(
 ) -> None:
     """Force every plan on every kind of question: which plan is right where, and what routing is worth."""
     from jade_graph.assembly import open_backbone
-    from jade_graph.manifest import manifest
     from jade_graph.microworld import parse
     from jade_graph.microworld.search import WordSearch
     from jade_graph.microworld.table import PLANS, plan_table
+    from jade_graph.settings.manifest import manifest
     from jade_graph.sync import run_sync
 
     made, questions, name = parse(world)

@@ -35,9 +35,9 @@ def package_graph(
 
     from jade_graph import plugins
     from jade_graph.assembly import limits_for, open_retriever
-    from jade_graph.manifest import manifest
     from jade_graph.registry import Registry
     from jade_graph.retrieval.manifest import corpus_folder
+    from jade_graph.settings.manifest import manifest
     from jade_graph.versions.package import Recipe
     from jade_graph.versions.package import package_graph as package
 

@@ -11,7 +11,7 @@ from jade_graph.cli.command import Cli, command, single
 from jade_graph.errors import UsageError
 
 if TYPE_CHECKING:
-    from jade_graph.config import Config
+    from jade_graph.settings.config import Config
 
 app = single()
 PORT = 8420
@@ -57,7 +57,7 @@ def _serve(cli: Cli, host: str, port: int, token: str | None, open_: bool) -> No
 
     import uvicorn
 
-    from jade_graph.config import load_config
+    from jade_graph.settings.config import load_config
     from jade_graph.studio.app import build
     from jade_graph.studio.state import Studio
 

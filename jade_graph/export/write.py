@@ -20,7 +20,7 @@ from jade_graph.errors import DataError, UsageError
 from jade_graph.export.card import card
 from jade_graph.export.schema import EXPORT_SCHEMA, KIND, RUNS, TRANSITIONS, arrow, arrow_schema, run_row
 from jade_graph.export.schema import transition_row as action_row
-from jade_graph.manifest import manifest as describe
+from jade_graph.settings.manifest import manifest as describe
 from jade_graph.types import SCHEMA_VERSION, Run
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from jade_graph.gate.verdict import Finding, Verdict, judge
 from jade_graph.registry import CHALLENGER, ModelVersion, Promotion, Registry
 
 if TYPE_CHECKING:
-    from jade_graph.config import Config
+    from jade_graph.settings.config import Config
 
 _MICROWORLD = "microworld:"
 
@@ -101,7 +101,7 @@ def promote(
         files = {version.number: path for version, path in zip(versions, evidence, strict=True)}
         trial = load_evidence(files, versions)
     if trial is None and not force:
-        from jade_graph.config import load_config
+        from jade_graph.settings.config import load_config
 
         trial = measure(registry, versions, config or load_config(), policy, limit=limit, tick=tick)
     if trial is not None and champion is not None and champion.number not in trial.rows:

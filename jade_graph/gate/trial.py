@@ -19,8 +19,8 @@ from jade_graph.registry import ModelVersion, Registry
 from jade_graph.types import Sampling
 
 if TYPE_CHECKING:
-    from jade_graph.config import Config
     from jade_graph.data import Dataset
+    from jade_graph.settings.config import Config
     from jade_graph.types import Backbone, Retriever, Run
 
 _BLOCKS, _SHORTEST = 4, 8

@@ -15,7 +15,7 @@ from jade_graph.types import Run
 
 if TYPE_CHECKING:
     from jade_graph.picture.details import Pieces
-    from jade_graph.settings import Settings
+    from jade_graph.settings.fields import Settings
 
 
 def speller(settings: Settings, run: Run) -> Pieces | None:

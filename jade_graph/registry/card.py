@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from jade_graph.manifest import flattened
+from jade_graph.settings.manifest import flattened
 
 _HEAD = """---
 library_name: transformers

@@ -17,9 +17,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from jade_graph.config import load_config, mask_passwords
 from jade_graph.errors import RegistryError, UsageError
-from jade_graph.settings import Settings
+from jade_graph.settings.config import load_config, mask_passwords
+from jade_graph.settings.fields import Settings
 
 _TRACKING = "MLFLOW_TRACKING_URI"
 _PATIENCE_S = 5.0

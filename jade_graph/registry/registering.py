@@ -17,12 +17,12 @@ from jade_graph.backbones.codec import read_json
 from jade_graph.backbones.folders import content_version, count_parameters
 from jade_graph.console import jsonable
 from jade_graph.errors import RegistryError
-from jade_graph.manifest import flattened, manifest
 from jade_graph.registry import adapters, checking
 from jade_graph.registry import bundle as bundles
 from jade_graph.registry.card import card
 from jade_graph.registry.promotions import who
 from jade_graph.registry.versions import CHALLENGER, CHAMPION, ModelVersion
+from jade_graph.settings.manifest import flattened, manifest
 
 if TYPE_CHECKING:
     from jade_graph.registry.registry import Registry

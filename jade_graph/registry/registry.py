@@ -20,7 +20,7 @@ from jade_graph.registry.place import Place, absent
 from jade_graph.registry.promotions import Log
 from jade_graph.registry.shelf import Shelf
 from jade_graph.registry.versions import ANY, CHAMPION, MODEL, Kind, ModelVersion, Promotion, Reference
-from jade_graph.settings import Settings
+from jade_graph.settings.fields import Settings
 
 Tell = Callable[[str], None]
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*")

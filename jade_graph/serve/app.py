@@ -19,7 +19,6 @@ from starlette.routing import Match
 
 from jade_graph import feedback as feedbacks
 from jade_graph.errors import JadeError
-from jade_graph.manifest import version
 from jade_graph.serve import replies, schemas
 from jade_graph.serve.answers import Json
 from jade_graph.serve.guard import Guard, problem
@@ -39,6 +38,7 @@ from jade_graph.serve.requests import (
 )
 from jade_graph.serve.service import Job, Service
 from jade_graph.serve.stream import EventStream, unless_gone
+from jade_graph.settings.manifest import version
 
 if TYPE_CHECKING:
     from jade_graph.store import RunStore

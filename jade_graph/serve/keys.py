@@ -16,7 +16,7 @@ from pathlib import Path
 
 from jade_graph.errors import UsageError
 from jade_graph.serve.problems import RequestError
-from jade_graph.settings import ServeSettings
+from jade_graph.settings.fields import ServeSettings
 
 LEAST = 16
 """Characters of a key: less could be guessed."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.process_collector import ProcessCollector
 
-from jade_graph.manifest import version
 from jade_graph.serve.places import Places
+from jade_graph.settings.manifest import version
 from jade_graph.types import Run
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # series beside each counter that say when it began

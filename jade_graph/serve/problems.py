@@ -10,8 +10,8 @@ import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from jade_graph.config import mask_passwords
 from jade_graph.errors import BackboneError, JadeError, RetrievalError, StoreError, UsageError
+from jade_graph.settings.config import mask_passwords
 from jade_graph.types import Run
 
 logger = logging.getLogger("jade_graph.serve")

@@ -20,7 +20,7 @@ import uvicorn
 from jade_graph.errors import UsageError
 from jade_graph.serve.guard import Guard
 from jade_graph.serve.keys import Keys
-from jade_graph.settings import ServeSettings
+from jade_graph.settings.fields import ServeSettings
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _GRACE_S = 5.0  # after the longest run's deadline

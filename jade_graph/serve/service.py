@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 from jade_graph.backbones.folders import BUNDLED
 from jade_graph.context import Event
 from jade_graph.errors import UsageError
-from jade_graph.manifest import version
 from jade_graph.serve.graphs import Graphs
 from jade_graph.serve.metrics import Metrics
 from jade_graph.serve.places import Places
 from jade_graph.serve.problems import RequestError, RunFailed
 from jade_graph.serve.requests import LimitsBody
-from jade_graph.settings import Settings
+from jade_graph.settings.fields import Settings
+from jade_graph.settings.manifest import version
 from jade_graph.types import Run
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from jade_graph.picture.text import clean
 if TYPE_CHECKING:
     from jade_graph.registry import Registry
     from jade_graph.registry.versions import ModelVersion, Promotion
-    from jade_graph.settings import Settings
+    from jade_graph.settings.fields import Settings
 
 _FRESH_S, _AWAY_S, _PATIENCE_S = 8.0, 60.0, 3.0
 

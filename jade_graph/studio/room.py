@@ -17,7 +17,7 @@ from jade_graph.errors import JadeError, UsageError
 
 if TYPE_CHECKING:
     from jade_graph.assembly import Session
-    from jade_graph.config import Config
+    from jade_graph.settings.config import Config
     from jade_graph.types import Run
 
 Configured = Callable[[Sequence[str]], "Config"]

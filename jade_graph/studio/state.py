@@ -22,7 +22,7 @@ from jade_graph.studio.room import Configured, Room
 if TYPE_CHECKING:
     from jade_graph.picture.details import Pieces
     from jade_graph.retrieval.local import LocalRetriever
-    from jade_graph.settings import Settings
+    from jade_graph.settings.fields import Settings
     from jade_graph.types import Run
 
 _KEPT = 16

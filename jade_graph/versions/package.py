@@ -176,7 +176,7 @@ def _save(folder: Path, recipe: Recipe, files: Mapping[str, str]) -> Path:
     from mlflow.models import ModelSignature
     from mlflow.types.schema import Array, ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
-    from jade_graph.manifest import version
+    from jade_graph.settings.manifest import version
 
     text, number = DataType.string, DataType.double
     rows: list[Any] = [

@@ -45,8 +45,8 @@ def export(tmp_path_factory) -> Path:
     from jade_graph.backbones.hf import HFBackbone
     from jade_graph.engine import JadeGraph
     from jade_graph.export import export_runs
-    from jade_graph.manifest import manifest
     from jade_graph.rollouts import collect
+    from jade_graph.settings.manifest import manifest
     from jade_graph.types import Sampling
 
     world = make_world("train", 3)

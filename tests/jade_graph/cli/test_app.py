@@ -4,9 +4,10 @@ from importlib.metadata import EntryPoint
 import pytest
 import typer
 
-from jade_graph import manifest, plugins
+from jade_graph import plugins
 from jade_graph.cli import app, classes, sources
 from jade_graph.cli.command import Cli, command, single
+from jade_graph.settings import manifest
 
 
 @pytest.fixture

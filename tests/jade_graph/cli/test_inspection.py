@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from jade_graph import manifest, plugins
+from jade_graph import plugins
 from jade_graph.cli import doctor, sources
-from jade_graph.config import KEYS
+from jade_graph.settings import manifest
+from jade_graph.settings.config import KEYS
 
 
 def test_config_show_tells_value_and_origin_of_every_setting(jade, monkeypatch):

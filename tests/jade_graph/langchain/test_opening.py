@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from jade_graph import JadeGraph, Passage, RunStore, plugins
-from jade_graph.config import load_config
 from jade_graph.errors import BackboneError, ConfigError, RetrievalError, UsageError
 from jade_graph.langchain import JadeEmbeddings
 from jade_graph.retrieval.encoder import HashingEncoder
+from jade_graph.settings.config import load_config
 
 TEXTS = [Passage("p", "Dune is by Ann Lee.", "Dune")]
 

@@ -25,7 +25,7 @@ from jade_graph.serve.graphs import Graphs
 from jade_graph.serve.keys import read_keys
 from jade_graph.serve.server import listen, url_of
 from jade_graph.serve.service import Service
-from jade_graph.settings import ServeSettings, Settings
+from jade_graph.settings.fields import ServeSettings, Settings
 from jade_graph.store import RunStore
 
 PRESETS = ("jade", "vanilla-rag")

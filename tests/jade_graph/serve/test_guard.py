@@ -10,7 +10,7 @@ from jade_graph.errors import UsageError
 from jade_graph.serve.keys import Rate, read_keys
 from jade_graph.serve.problems import RequestError
 from jade_graph.serve.server import is_loopback, listen, require_safe
-from jade_graph.settings import ServeSettings
+from jade_graph.settings.fields import ServeSettings
 
 KEY, OTHER = "the-first-key-of-two", "the-second-key-of-two"
 

@@ -17,7 +17,7 @@ SCRIPT = """
 import sys
 from jade_graph import plugins
 from jade_graph.backbones.scripted import ScriptedBackbone
-from jade_graph.settings import ServeSettings, Settings
+from jade_graph.settings.fields import ServeSettings, Settings
 from jade_graph.engine import JadeGraph
 from jade_graph.serve.app import create_app
 from jade_graph.serve.graphs import Graphs

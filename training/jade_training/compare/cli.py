@@ -63,8 +63,8 @@ def compare(
     """
     from dataclasses import replace
 
-    from jade_graph.config import load_config
-    from jade_graph.manifest import manifest
+    from jade_graph.settings.config import load_config
+    from jade_graph.settings.manifest import manifest
     from jade_graph.sync import run_sync
     from jade_training.compare import jobs as runs
     from jade_training.compare import plots, report, turns

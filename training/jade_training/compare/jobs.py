@@ -15,9 +15,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jade_graph.config import Config
-from jade_graph.manifest import cores, memory_gib
 from jade_graph.processes import Processes, Tell
+from jade_graph.settings.config import Config
+from jade_graph.settings.manifest import cores, memory_gib
 from jade_training.compare.arms import Arm, suites
 from jade_training.compare.run import CompareSettings, Comparison, Price, result_name
 from jade_training.forward import FEW_THREADS

@@ -14,7 +14,7 @@ from jade_training.improve.sources import folder_of
 
 if TYPE_CHECKING:
     from jade_graph.registry import ModelVersion
-    from jade_graph.settings import Settings
+    from jade_graph.settings.fields import Settings
     from jade_training.improve.loop import Improved
 
 SCHEME = "models:"

@@ -11,8 +11,8 @@ from typing import Any
 
 from jade_graph.credit import MODES
 from jade_graph.errors import ConfigError, unknown
-from jade_graph.manifest import cpu_flags
 from jade_graph.rewards import RewardSpec
+from jade_graph.settings.manifest import cpu_flags
 from jade_graph.types import Preset
 from jade_training.ppo import PPOConfig
 

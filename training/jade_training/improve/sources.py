@@ -18,7 +18,7 @@ from jade_training.improve.loop import Data
 
 if TYPE_CHECKING:
     from jade_graph.assembly import Progress
-    from jade_graph.config import Config
+    from jade_graph.settings.config import Config
 
 MICROWORLD = "microworld:"
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jade_graph.manifest import flattened
+from jade_graph.settings.manifest import flattened
 
 if TYPE_CHECKING:
     from jade_graph.registry.place import Place

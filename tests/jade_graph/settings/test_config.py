@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jade_graph.config import KEYS, load_config, mask_passwords, user_file
 from jade_graph.errors import ConfigError
-from jade_graph.settings import Settings
+from jade_graph.settings.config import KEYS, load_config, mask_passwords, user_file
+from jade_graph.settings.fields import Settings
 from jade_graph.types import Limits
 
 

@@ -19,7 +19,7 @@ from types import NoneType
 from typing import Any, NamedTuple, get_args, get_type_hints
 
 from jade_graph.errors import ConfigError
-from jade_graph.settings import (
+from jade_graph.settings.fields import (
     Settings,
 )
 from jade_graph.types import Limits

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from jade_graph import manifest as m
 from jade_graph.errors import UsageError
+from jade_graph.settings import manifest as m
 
 
 def test_a_manifest_is_json_and_says_what_matters():
