@@ -16,7 +16,7 @@ from jade_graph.bounds import RECALL_AT, retrieval_figures
 from jade_graph.engine import JadeGraph
 from jade_graph.errors import DataError
 from jade_graph.plans import workflow
-from jade_graph.ranking import retrieved_passages
+from jade_graph.retrieval.ranking import retrieved_passages
 from jade_graph.types import Ask, Limits, Passage, Question, Retriever, Run
 
 if TYPE_CHECKING:

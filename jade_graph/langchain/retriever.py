@@ -16,7 +16,7 @@ from pydantic import ConfigDict
 from jade_graph.blackboard import path
 from jade_graph.errors import UsageError
 from jade_graph.langchain.runnable import JadeRunnable, document_of, failure_of, passage_of
-from jade_graph.ranking import interleave
+from jade_graph.retrieval.ranking import interleave
 from jade_graph.sync import run_sync
 from jade_graph.types import Passage, Run
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from typing import TypeVar
 
-from jade_graph.ranking import interleave
+from jade_graph.retrieval.ranking import interleave
 
 __all__ = ["RRF_K", "interleave", "reciprocal_rank_fusion"]
 

@@ -19,7 +19,7 @@ from jade_graph.evaluation import (
     save_rows,
     summarize,
 )
-from jade_graph.ranking import retrieved_passages
+from jade_graph.retrieval.ranking import retrieved_passages
 from jade_graph.types import Limits, Passage, Question
 
 QUESTIONS = [
