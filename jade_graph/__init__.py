@@ -11,14 +11,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from jade_graph.backbones import load_backbone
     from jade_graph.data import load_dataset
-    from jade_graph.engine import JadeGraph
     from jade_graph.errors import JadeError
     from jade_graph.evaluation import evaluate
     from jade_graph.langchain.backbone import ChatModelBackbone
     from jade_graph.langchain.chat_model import JadeChatModel
     from jade_graph.langchain.embeddings import JadeEmbeddings
     from jade_graph.langchain.retriever import JadeRetriever
-    from jade_graph.parts import limits_of
     from jade_graph.retrieval.corpus import build_corpus, open_corpus
     from jade_graph.store import RunStore
     from jade_graph.types import (
@@ -35,6 +33,8 @@ if TYPE_CHECKING:
         Tool,
         Transition,
     )
+    from jade_graph.workflow.engine import JadeGraph
+    from jade_graph.workflow.parts import limits_of
 
 __version__ = "0.1.0"
 

@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 from jade_graph import plugins
 from jade_graph.backbones import load_backbone
-from jade_graph.engine import JadeGraph
 from jade_graph.errors import RetrievalError, UsageError
 from jade_graph.opening import closing_models
-from jade_graph.parts import limits_of
 from jade_graph.settings.config import Config, load_config
 from jade_graph.settings.fields import Settings
 from jade_graph.store import RunStore
 from jade_graph.sync import run_sync
 from jade_graph.types import Backbone, Limits, Preset, Retriever, Sampling
+from jade_graph.workflow.engine import JadeGraph
+from jade_graph.workflow.parts import limits_of
 
 if TYPE_CHECKING:
     from jade_graph.data import Dataset

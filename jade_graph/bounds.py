@@ -12,9 +12,9 @@ from typing import Any
 
 from jade_graph.data.dataset import Dataset
 from jade_graph.metrics import answer_recall, support_recall
-from jade_graph.references import resolve_references
 from jade_graph.retrieval.ranking import interleave
 from jade_graph.types import Passage, Question, Retriever
+from jade_graph.workflow.references import resolve_references
 
 RECALL_AT = (2, 5, 10, 20)
 _CONCURRENT = 64

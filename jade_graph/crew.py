@@ -20,7 +20,7 @@ from jade_graph.sync import run_sync
 from jade_graph.types import Run
 
 if TYPE_CHECKING:
-    from jade_graph.engine import JadeGraph
+    from jade_graph.workflow.engine import JadeGraph
 
 Due = tuple[Planned, int]
 """A run that is to be made, and its attempt."""

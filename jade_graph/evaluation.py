@@ -22,9 +22,9 @@ from jade_graph.types import Question, Run
 
 if TYPE_CHECKING:
     from jade_graph.data import Dataset
-    from jade_graph.engine import JadeGraph
     from jade_graph.settings.config import Config
     from jade_graph.types import Retriever
+    from jade_graph.workflow.engine import JadeGraph
 
 FIGURES = (
     "f1",

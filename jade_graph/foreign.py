@@ -13,10 +13,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar
 
-from jade_graph.actor import Served, Where, exchange, row
-from jade_graph.context import DeadlineError, RunContext, generate, in_time
 from jade_graph.errors import JadeError, UsageError
-from jade_graph.reading import jsonable
 from jade_graph.types import (
     Ask,
     Backbone,
@@ -29,6 +26,9 @@ from jade_graph.types import (
     TraceNode,
     View,
 )
+from jade_graph.workflow.actor import Served, Where, exchange, row
+from jade_graph.workflow.context import DeadlineError, RunContext, generate, in_time
+from jade_graph.workflow.reading import jsonable
 
 T = TypeVar("T")
 

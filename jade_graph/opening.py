@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Self
 from jade_graph.sync import run_sync
 
 if TYPE_CHECKING:
-    from jade_graph.engine import JadeGraph
     from jade_graph.settings.config import Config
+    from jade_graph.workflow.engine import JadeGraph
 
 REGISTERED = "models:/jade-backbone@champion"
 

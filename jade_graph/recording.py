@@ -16,12 +16,12 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, TypeVar
 
-from jade_graph.actor import Served
-from jade_graph.context import Event, Recorder, RunContext, as_question, flushed, knows_ids, require_json
 from jade_graph.errors import JadeError, StoreError, UsageError
 from jade_graph.foreign import Action, ForeignActor, code_of, late
 from jade_graph.sync import run_sync
 from jade_graph.types import Backbone, Limits, Question, Run, Sampling, Status, TraceNode
+from jade_graph.workflow.actor import Served
+from jade_graph.workflow.context import Event, Recorder, RunContext, as_question, flushed, knows_ids, require_json
 
 T = TypeVar("T")
 

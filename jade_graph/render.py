@@ -13,8 +13,8 @@ from rich.console import Console, Group, RenderableType
 from rich.text import Text
 from rich.tree import Tree
 
-from jade_graph.reading import in_words
 from jade_graph.types import Run, TraceNode, Transition
+from jade_graph.workflow.reading import in_words
 
 _FONT = re.compile(r"@font-face\s*\{.*?\}\s*", re.DOTALL)
 _STATUS = {"answered": "green", "solved": "green", "failed": "red", "running": "yellow", "expanded": "yellow"}

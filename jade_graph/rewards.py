@@ -13,11 +13,11 @@ from numbers import Real
 from typing import Any, Literal, get_args
 
 from jade_graph import plugins
-from jade_graph.approval import REPLACED
 from jade_graph.credit import learns, predicted
 from jade_graph.errors import PluginError, UsageError
 from jade_graph.metrics import exact_match, is_yes_no, token_f1
 from jade_graph.types import Preset, Question, Run, Transition
+from jade_graph.workflow.approval import REPLACED
 
 RunReward = Callable[[Run, Question], float | None]
 """Scores a whole run; None: it cannot be scored. Entry points of the group "jade.rewards" are of this type."""

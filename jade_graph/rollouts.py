@@ -17,16 +17,16 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from jade_graph.errors import BackboneError, StoreError, UsageError
-from jade_graph.many import windowed
 from jade_graph.metrics import token_f1
 from jade_graph.replicas import Planned, planned
 from jade_graph.settings.manifest import differences, manifest
 from jade_graph.types import Question, Run
+from jade_graph.workflow.many import windowed
 
 if TYPE_CHECKING:
     from jade_graph.crew import Due, Workers
-    from jade_graph.engine import JadeGraph
     from jade_graph.store import RunStore
+    from jade_graph.workflow.engine import JadeGraph
 
 # What must be as it was when a rollout goes on.
 FACTS = (

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from jade_graph.loops import Loop
+    from jade_graph.workflow.loops import Loop
 
 SCHEMA_VERSION = 1
 

@@ -20,9 +20,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jade_graph.engine import JadeGraph
 from jade_graph.errors import BackboneError, UsageError
 from jade_graph.store import RunStore
+from jade_graph.workflow.engine import JadeGraph
 
 CLIENTS = (1, 16, 64)
 OVERLOAD = 4.0

@@ -40,7 +40,7 @@ def fork(
     """
     from jade_graph.assembly import open_session
     from jade_graph.cli.indexing import indexing
-    from jade_graph.replay import first_difference
+    from jade_graph.workflow.replay import first_difference
 
     found = _recorded(cli, run)
     cli.put("backbone", backbone)

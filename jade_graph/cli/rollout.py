@@ -17,9 +17,9 @@ from jade_graph.cli.indexing import indexing
 from jade_graph.cli.taught import warn_untaught
 
 if TYPE_CHECKING:
-    from jade_graph.engine import JadeGraph
     from jade_graph.rollouts import Rollout
     from jade_graph.settings.config import Config
+    from jade_graph.workflow.engine import JadeGraph
 
 app = single()
 

@@ -27,7 +27,8 @@ def roles_of_loop(preset: str) -> list[str]:
 
     Raises what `plugins.load` raises for an unknown preset.
     """
-    from jade_graph import loops, plugins
+    from jade_graph import plugins
+    from jade_graph.workflow import loops
 
     loop = plugins.load("jade.presets", preset).loop
     if isinstance(loop, str):

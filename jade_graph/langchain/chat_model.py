@@ -27,12 +27,12 @@ from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import ConfigDict, Field
 
 from jade_graph.backbones import as_backbone
-from jade_graph.context import knows_ids
 from jade_graph.errors import UsageError
 from jade_graph.langchain.filling import Filler
 from jade_graph.langchain.messages import to_backbone
 from jade_graph.sync import iterate_sync, run_sync
 from jade_graph.types import Ask, Backbone, Completion, Sampling, View
+from jade_graph.workflow.context import knows_ids
 
 _METHODS = ("json_schema", "json_mode", "function_calling")
 

@@ -13,12 +13,12 @@ from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
 from pydantic import ConfigDict
 
-from jade_graph.blackboard import path
 from jade_graph.errors import UsageError
 from jade_graph.langchain.runnable import JadeRunnable, document_of, failure_of, passage_of
 from jade_graph.retrieval.ranking import interleave
 from jade_graph.sync import run_sync
 from jade_graph.types import Passage, Run
+from jade_graph.workflow.blackboard import path
 
 
 class JadeRetriever(BaseRetriever):

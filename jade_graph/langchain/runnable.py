@@ -26,9 +26,9 @@ from jade_graph.sync import iterate_sync, run_sync
 from jade_graph.types import Limits, Passage, Run, Transition
 
 if TYPE_CHECKING:
-    from jade_graph.context import Event
-    from jade_graph.engine import JadeGraph
     from jade_graph.langchain.tool import JadeTool
+    from jade_graph.workflow.context import Event
+    from jade_graph.workflow.engine import JadeGraph
 
 
 class JadeInput(TypedDict):

@@ -18,8 +18,8 @@ from jade_graph.microworld.frames import UNKNOWN, Compare, Fact, Frame, Match, u
 from jade_graph.microworld.questions import BEST_PLAN
 from jade_graph.microworld.searching import Searching
 from jade_graph.microworld.world import World
-from jade_graph.plans import workflow
 from jade_graph.types import Ask, Order, Passage, Question, View
+from jade_graph.workflow.plans import workflow
 
 
 class OraclePolicy:

@@ -49,8 +49,8 @@ def demonstrations(
         DataError: ORACLE_RUN where a run fails or an action is illegal: it would be no demonstration.
     """
     from jade_graph.backbones.scripted import ScriptedBackbone
-    from jade_graph.engine import JadeGraph
     from jade_graph.sync import run_sync
+    from jade_graph.workflow.engine import JadeGraph
 
     policy = Straying(OraclePolicy(world, questions), straying, seed)
     right = policy.righted

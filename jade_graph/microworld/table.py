@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from jade_graph import plugins
-from jade_graph.engine import JadeGraph
 from jade_graph.evaluation import evaluate
 from jade_graph.microworld.oracle import OraclePolicy
 from jade_graph.microworld.questions import KINDS
 from jade_graph.microworld.world import World
 from jade_graph.types import Backbone, Preset, Question, Retriever
+from jade_graph.workflow.engine import JadeGraph
 
 PLANS = ("AG", "R,AG", "R,DS,AG", "QR,AG", "QR,R,AG", "QR,R,DS,AG", "QDS", "QDP")
 

@@ -12,8 +12,8 @@ from typing import Any, Literal, NamedTuple
 from jade_graph import plugins
 from jade_graph.errors import JadeError
 from jade_graph.metrics import token_f1
-from jade_graph.reading import in_words
 from jade_graph.types import Run, Status, Transition
+from jade_graph.workflow.reading import in_words
 
 Family = Literal["question", "planner", "executor", "tool", "outcome"]
 State = Literal["pending", "running", "done", "fallback", "failed"]

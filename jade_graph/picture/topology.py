@@ -35,9 +35,10 @@ class Topology:
 
 def topology_of(run: Run) -> Topology:
     """That of the run's preset; of a run of something else, what it did."""
-    from jade_graph import loops, plugins
+    from jade_graph import plugins
     from jade_graph.errors import JadeError
-    from jade_graph.parts import Parts, limits_of
+    from jade_graph.workflow import loops
+    from jade_graph.workflow.parts import Parts, limits_of
 
     try:
         preset = plugins.load("jade.presets", run.preset)

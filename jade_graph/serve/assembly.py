@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from jade_graph import telemetry
 from jade_graph.assembly import Progress, make_graph, open_backbone, open_session
-from jade_graph.engine import JadeGraph
 from jade_graph.serve.graphs import Graphs, Version, offered
 from jade_graph.serve.service import Service
 from jade_graph.settings.config import Config
 from jade_graph.settings.fields import Settings
 from jade_graph.sync import run_sync
 from jade_graph.types import Backbone, Preset
+from jade_graph.workflow.engine import JadeGraph
 
 if TYPE_CHECKING:
     from jade_graph.registry import Registry

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jade_graph.console import jsonable
-from jade_graph.context import Event
 from jade_graph.types import Run, TraceNode, Transition
+from jade_graph.workflow.context import Event
 
 PREFIX = "chatcmpl-"
 

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from jade_graph.backbones.folders import BUNDLED
-from jade_graph.context import Event
 from jade_graph.errors import UsageError
 from jade_graph.serve.graphs import Graphs
 from jade_graph.serve.metrics import Metrics
@@ -25,6 +24,7 @@ from jade_graph.serve.requests import LimitsBody
 from jade_graph.settings.fields import Settings
 from jade_graph.settings.manifest import version
 from jade_graph.types import Run
+from jade_graph.workflow.context import Event
 
 if TYPE_CHECKING:
     from jade_graph.store import RunStore

@@ -12,11 +12,11 @@ from nicegui import ui
 from jade_graph import plugins
 from jade_graph.backbones.folders import BUNDLED
 from jade_graph.errors import JadeError
-from jade_graph.parts import Parts, limits_of
 from jade_graph.picture.text import clean
 from jade_graph.studio import shell
 from jade_graph.studio.registered import models
 from jade_graph.studio.state import Studio
+from jade_graph.workflow.parts import Parts, limits_of
 
 
 async def build(studio: Studio, query: dict[str, str]) -> None:

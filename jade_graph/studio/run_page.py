@@ -14,14 +14,14 @@ from nicegui import ui
 
 from jade_graph import plugins
 from jade_graph.errors import JadeError
-from jade_graph.parts import Parts, limits_of
 from jade_graph.picture import facts
 from jade_graph.picture.text import clean
-from jade_graph.replay import action_at, passages_of
 from jade_graph.studio import shell
 from jade_graph.studio.registered import models
 from jade_graph.studio.state import Studio
 from jade_graph.types import Run, Transition
+from jade_graph.workflow.parts import Parts, limits_of
+from jade_graph.workflow.replay import action_at, passages_of
 
 
 def build(studio: Studio, run_id: str, query: dict[str, str]) -> None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 
-from jade_graph.plans import PlanGrammar, jade_rule
 from jade_graph.types import Effect, Message, Parsed, Passage, Plan, Role, View
+from jade_graph.workflow.plans import PlanGrammar, jade_rule
 
 _SCRAPS = (
     "", " ", "\n", "Paris", "<answer>", "</answer>", "<answer>Paris</answer>", "<query>", "</query>",

@@ -70,7 +70,7 @@ class Recipe:
     def options(self) -> dict[str, Any]:
         """Keyword arguments of `JadeGraph`."""
         from jade_graph import plugins
-        from jade_graph.parts import limits_of
+        from jade_graph.workflow.parts import limits_of
 
         preset = plugins.load("jade.presets", self.preset)
         return {

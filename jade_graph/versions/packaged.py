@@ -23,8 +23,8 @@ from jade_graph.types import Question
 from jade_graph.versions.package import BACKBONE, CORPUS, GRAPH, Recipe
 
 if TYPE_CHECKING:
-    from jade_graph.engine import JadeGraph
     from jade_graph.types import Retriever, Run
+    from jade_graph.workflow.engine import JadeGraph
 
 
 class Answering:
@@ -35,7 +35,7 @@ class Answering:
     def load_context(self, context: Any) -> None:
         """Build the graph from the model's artifacts. Raises `JadeError` for parts that do not fit together."""
         from jade_graph.backbones import load_backbone
-        from jade_graph.engine import JadeGraph
+        from jade_graph.workflow.engine import JadeGraph
 
         files = {name: Path(path) for name, path in context.artifacts.items()}
         recipe = Recipe.read(files[GRAPH])

@@ -103,9 +103,9 @@ class GraphCheck:
         """Raises what `Smoke.check` does."""
         import asyncio
 
-        from jade_graph.engine import JadeGraph
-        from jade_graph.parts import limits_of
         from jade_graph.versions.apart import run_apart
+        from jade_graph.workflow.engine import JadeGraph
+        from jade_graph.workflow.parts import limits_of
 
         questions, retriever = _asked(self.smoke, backbone, self.graph.get("retriever"))
         options = {**self.graph, "retriever": retriever}

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from jade_graph import tags
 from jade_graph.types import Effect, Parsed, View
+from jade_graph.workflow import tags
 
 UNKNOWN = "unknown"
 VIOLATIONS = ("NO_TAG", "EXTRA_TEXT", "MULTIPLE", "EMPTY_ITEM", "TOO_LONG")

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from jade_graph import tags
 from jade_graph.types import Effect, Message, Order, Parsed, RoleKind, View
+from jade_graph.workflow import tags
 from jade_nodes.prompting import one_line, quote, system_and_user
 
 _HOW = {

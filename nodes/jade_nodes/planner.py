@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from jade_graph.plans import VIOLATIONS, PlanGrammar
 from jade_graph.types import Effect, Message, Parsed, Plan, RoleKind, View
+from jade_graph.workflow.plans import VIOLATIONS, PlanGrammar
 from jade_nodes.prompting import one_line, quote, system_and_user
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from jade_graph import tags
 from jade_graph.types import Effect, Message, Parsed, RoleKind, View
+from jade_graph.workflow import tags
 from jade_nodes.prompting import compact_pairs, one_line, quote, solved_pairs, system_and_user
 
 

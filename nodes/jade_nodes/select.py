@@ -9,8 +9,8 @@ import re
 from dataclasses import dataclass
 from typing import ClassVar
 
-from jade_graph import tags
 from jade_graph.types import Effect, Message, Parsed, RoleKind, View
+from jade_graph.workflow import tags
 from jade_nodes.prompting import compact_documents, numbered_documents, one_line, quote, system_and_user
 
 _ITEM = re.compile(r"document\s*(\d{1,4})", re.IGNORECASE)

@@ -16,13 +16,13 @@ import pytest
 
 from jade_graph.backbones.scripted import ScriptedBackbone
 from jade_graph.crew import Workers, _shared
-from jade_graph.engine import JadeGraph
 from jade_graph.errors import UsageError
 from jade_graph.processes import ProcessError
 from jade_graph.replicas import planned
 from jade_graph.rollouts import collect, tally
 from jade_graph.store import RunStore
 from jade_graph.types import Ask, Question, Run
+from jade_graph.workflow.engine import JadeGraph
 
 QUESTIONS = [Question(f"q{i}", f"Who made film {i}?", ("Ann",)) for i in range(5)]
 

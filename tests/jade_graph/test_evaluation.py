@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from jade_graph.engine import JadeGraph
 from jade_graph.errors import DataError, UsageError
 from jade_graph.evaluation import (
     compare,
@@ -21,6 +20,7 @@ from jade_graph.evaluation import (
 )
 from jade_graph.retrieval.ranking import retrieved_passages
 from jade_graph.types import Limits, Passage, Question
+from jade_graph.workflow.engine import JadeGraph
 
 QUESTIONS = [
     Question("a", "Who made X?", ("Ann Lee",), "1hop", supporting=("p0", "p9")),

@@ -15,12 +15,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jade_graph.engine import JadeGraph
 from jade_graph.errors import DataError, UsageError
 from jade_graph.export import Export, export_runs, export_store, read_export, schema
 from jade_graph.rollouts import collect
 from jade_graph.store import RunFilter, RunStore
 from jade_graph.types import Counters, Limits, Message, Question, Run, Status, TraceNode, Transition
+from jade_graph.workflow.engine import JadeGraph
 
 pq = pytest.importorskip("pyarrow.parquet")
 

@@ -18,13 +18,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jade_graph.engine import JadeGraph
 from jade_graph.errors import BackboneError, DataError, JadeError, StoreError, UsageError
 from jade_graph.export import export_store, read_export
 from jade_graph.replicas import planned, run_id_of, seed_of
 from jade_graph.rollouts import collect, f1_of, tally
 from jade_graph.store import RunFilter, RunStore
 from jade_graph.types import Limits, Question, Run
+from jade_graph.workflow.engine import JadeGraph
 
 QUESTIONS = [Question(f"q{i}", f"Who made film {i}?", ("Ann Lee",), type="bridge") for i in range(3)]
 
@@ -313,7 +313,7 @@ def test_planned_runs_are_ordered_by_question_and_replica() -> None:
 CHILD = textwrap.dedent("""
     import asyncio, sys, time
     from jade_graph.backbones.scripted import ScriptedBackbone
-    from jade_graph.engine import JadeGraph
+    from jade_graph.workflow.engine import JadeGraph
     from jade_graph.rollouts import collect
     from jade_graph.store import RunStore
     from jade_graph.types import Question

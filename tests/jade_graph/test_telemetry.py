@@ -14,8 +14,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 from jade_graph import telemetry
-from jade_graph.engine import JadeGraph
 from jade_graph.errors import BackboneError
+from jade_graph.workflow.engine import JadeGraph
 
 QUESTION = "who wrote the annals?"
 

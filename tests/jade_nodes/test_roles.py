@@ -124,7 +124,7 @@ def test_answering(role: Role, text: str, value: str, violation: str | None) -> 
 
 
 def test_the_planner_falls_back_to_decomposition_then_to_retrieval() -> None:
-    from jade_graph.plans import PlanGrammar, jade_rule
+    from jade_graph.workflow.plans import PlanGrammar, jade_rule
 
     grammar = PlanGrammar.of([jade_rule])
     root = replace(ROOT, plans=grammar.plans)
@@ -135,7 +135,7 @@ def test_the_planner_falls_back_to_decomposition_then_to_retrieval() -> None:
 
 
 def test_the_planner_tells_what_is_forbidden_from_what_does_not_exist() -> None:
-    from jade_graph.plans import PlanGrammar, jade_rule
+    from jade_graph.workflow.plans import PlanGrammar, jade_rule
 
     leaf = PlanGrammar.of([jade_rule]).without(frozenset({"QDS", "QDP"})).plans
     view = replace(ROOT, level="sub", plans=leaf, executors={"QDS": "splits", "QDP": "splits", "AG": "answers"})

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from jade_graph.loops import END, Edge
 from jade_graph.types import View
+from jade_graph.workflow.loops import END, Edge
 from jade_nodes.m_ask.state import Knowledge
 
 

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from jade_graph import tags
 from jade_graph.types import Effect, Message, Parsed, RoleKind, View
+from jade_graph.workflow import tags
 from jade_nodes.answering import UNKNOWN
 from jade_nodes.prompting import one_line, quote, system_and_user
 

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from jade_graph import tags
 from jade_graph.types import Effect, Message, Parsed, RoleKind, View
+from jade_graph.workflow import tags
 from jade_nodes.m_ask.state import Knowledge, chat_state, compact_state
 from jade_nodes.prompting import one_line, quote, system_and_user
 

@@ -5,8 +5,8 @@ from pathlib import Path
 from jade_graph import plugins
 from jade_graph.cli import catalogue
 from jade_graph.errors import JadeError
-from jade_graph.plans import VIOLATIONS
 from jade_graph.types import Role
+from jade_graph.workflow.plans import VIOLATIONS
 
 ROOT = Path(__file__).resolve().parents[3]
 SOURCES = [p for folder in ("jade_graph", "nodes", "training") for p in sorted((ROOT / folder).rglob("*.py"))]

@@ -13,7 +13,7 @@ import pytest
 from jade_graph.data import load_dataset
 from jade_graph.data.dataset import PassagePool
 from jade_graph.errors import DataError
-from jade_graph.references import resolve_references
+from jade_graph.workflow.references import resolve_references
 
 Write = Callable[[str, Any], Path]
 

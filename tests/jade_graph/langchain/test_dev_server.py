@@ -23,8 +23,8 @@ pytest.importorskip("langgraph_runtime_inmem", reason="make test-langchain runs 
 from langgraph_sdk import get_client
 from langgraph_sdk.client import LangGraphClient
 
-from jade_graph.checkpoint import SafeSerializer
 from jade_graph.langchain.served import make_checkpointer
+from jade_graph.workflow.checkpoint import SafeSerializer
 
 ROOT = Path(__file__).resolve().parents[3]
 SETTINGS = {"JADE_ENCODER": "hash", "JADE_RETRIEVAL": "bm25", "LANGSMITH_TRACING": "false", "OMP_NUM_THREADS": "1"}

@@ -15,9 +15,9 @@ from langgraph.types import Command
 from typing_extensions import TypedDict
 
 from jade_graph import JadeGraph, Limits, Question, RunStore
-from jade_graph.checkpoint import SafeSerializer, secured
 from jade_graph.errors import UsageError
 from jade_graph.rewards import RewardSpec, score_run
+from jade_graph.workflow.checkpoint import SafeSerializer, secured
 
 THREAD: Any = {"configurable": {"thread_id": "t"}}
 
@@ -100,7 +100,7 @@ async def test_all_plans_can_be_asked_for(scripted: Any, passages: Any) -> None:
 
 async def test_the_deadline_waits_for_the_person(scripted: Any, passages: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [time.monotonic()]
-    monkeypatch.setattr("jade_graph.context.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("jade_graph.workflow.context.time.monotonic", lambda: now[0])
     graph = JadeGraph(
         scripted(), retriever=passages, approve="root", checkpointer=InMemorySaver(), limits=Limits(deadline_s=5)
     )

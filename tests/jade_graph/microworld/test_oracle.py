@@ -6,8 +6,8 @@ from jade_graph import plugins
 from jade_graph.microworld import BEST_PLAN, KINDS, OraclePolicy, frames
 from jade_graph.microworld.frames import Fact
 from jade_graph.microworld.table import PLANS, plan_table
-from jade_graph.plans import PlanGrammar, jade_rule
 from jade_graph.types import Ask, Passage, View
+from jade_graph.workflow.plans import PlanGrammar, jade_rule
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pytest
 
 from jade_graph.errors import UsageError
 from jade_graph.microworld import BEST_PLAN, KINDS, Difficulty, frames, make_questions, make_world
-from jade_graph.references import resolve_references
+from jade_graph.workflow.references import resolve_references
 
 
 def test_the_same_seed_asks_the_same_questions(world):

@@ -20,7 +20,6 @@ from jade_graph import plugins
 from jade_graph.backbones.codec import Codec
 from jade_graph.backbones.folders import content_version
 from jade_graph.backbones.hf import HFBackbone
-from jade_graph.engine import JadeGraph
 from jade_graph.errors import ConfigError, UsageError
 from jade_graph.evaluation import Row, evaluate, save_rows, summarize
 from jade_graph.export import export_runs, read_export
@@ -30,6 +29,7 @@ from jade_graph.rollouts import collect
 from jade_graph.settings.manifest import manifest
 from jade_graph.store import RunStore
 from jade_graph.types import Preset, Question, Retriever, Run, Sampling
+from jade_graph.workflow.engine import JadeGraph
 from jade_training.adapters import bare
 from jade_training.improve.figures import performance, rollout_figures, routing_bits
 from jade_training.improve.settings import ImproveSettings, writes_plans

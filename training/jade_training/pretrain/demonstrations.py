@@ -19,9 +19,9 @@ from jade_graph.microworld.oracle import OraclePolicy
 from jade_graph.microworld.questions import KINDS, SHARES, Kind, make_question, question_about
 from jade_graph.microworld.relations import RELATIONS
 from jade_graph.microworld.world import Difficulty, Entity, World, make_world
-from jade_graph.plans import workflow
 from jade_graph.retrieval.bm25 import Bm25
 from jade_graph.types import Ask, Order, Passage, Question, View
+from jade_graph.workflow.plans import workflow
 
 LONG_ROLES: Mapping[str, float] = {"AG": 0.64, "DS": 0.36}
 SHORT_ROLES: Mapping[str, float] = {"PL": 0.14, "QR": 0.2, "QDS": 0.2, "QDP": 0.16, "AS": 0.3}

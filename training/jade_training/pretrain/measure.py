@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jade_graph.engine import JadeGraph
 from jade_graph.evaluation import Row, evaluate, plan_shares
 from jade_graph.microworld.lexicon import Split
 from jade_graph.microworld.oracle import OraclePolicy
@@ -20,6 +19,7 @@ from jade_graph.microworld.search import WordSearch
 from jade_graph.microworld.table import PLANS, PlanTable, plan_table
 from jade_graph.microworld.world import Difficulty, make_world
 from jade_graph.types import Backbone, Sampling
+from jade_graph.workflow.engine import JadeGraph
 
 PARTS = ("QDS/R,DS,AG", "QDP/R,DS,AG")
 """Decompositions whose parts select: a model that reads single passages well wants those."""

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import typer
 
-from jade_graph import Passage, Plan, Preset, tags
+from jade_graph import Passage, Plan, Preset
 from jade_graph.types import Effect, Message, Parsed, View
+from jade_graph.workflow import tags
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jade_graph.errors import GraphError, UsageError
-from jade_graph.plans import VIOLATIONS, PlanGrammar, jade_rule, no_closed_book_rewrite, workflow
 from jade_graph.types import Plan
+from jade_graph.workflow.plans import VIOLATIONS, PlanGrammar, jade_rule, no_closed_book_rewrite, workflow
 
 GRAMMAR = PlanGrammar.of([jade_rule])
 LEGAL = {"AG", "QR,AG", "R,AG", "QR,R,AG", "R,DS,AG", "QR,R,DS,AG", "QDS", "QDP"}

@@ -14,10 +14,10 @@ from contextlib import aclosing
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from jade_graph.context import as_question
 from jade_graph.errors import UsageError
 from jade_graph.sync import run_sync
 from jade_graph.types import Preset, Question, Run
+from jade_graph.workflow.context import as_question
 
 T = TypeVar("T")
 

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from jade_graph.errors import JadeError, UsageError
-from jade_graph.plans import workflow
 from jade_graph.sync import run_sync
 from jade_graph.types import Completion, Message, Passage, Question, Run, Transition
+from jade_graph.workflow.plans import workflow
 
 if TYPE_CHECKING:
-    from jade_graph.context import Event
-    from jade_graph.plans import PlanGrammar
+    from jade_graph.workflow.context import Event
+    from jade_graph.workflow.plans import PlanGrammar
 
 
 class ReplayError(JadeError):

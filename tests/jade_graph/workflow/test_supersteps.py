@@ -15,10 +15,10 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.pregel import Pregel
 
-from jade_graph import supersteps
 from jade_graph.backbones.scripted import ScriptedBackbone
-from jade_graph.engine import JadeGraph
 from jade_graph.types import Ask, Limits, Run
+from jade_graph.workflow import supersteps
+from jade_graph.workflow.engine import JadeGraph
 
 THROUGH_LANGGRAPH = {"max_concurrency": 64}
 PLANS = ("QDS", "QDP", "R,AG", "QR,R,DS,AG", "AG", "R,DS,AG", "no plan at all")
@@ -93,7 +93,7 @@ def ways(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             taken.append("langgraph")
         return await through(self, *args, **options)
 
-    monkeypatch.setattr("jade_graph.engine.march", march)
+    monkeypatch.setattr("jade_graph.workflow.engine.march", march)
     monkeypatch.setattr(Pregel, "ainvoke", invoke)
     return taken
 
@@ -174,6 +174,6 @@ async def test_a_fault_of_the_graph_ends_the_run_with_its_name(
         raise ZeroDivisionError("by nothing")
 
     graph = JadeGraph(scripted(PL="<workflow>QDP</workflow>"), retriever=passages)
-    monkeypatch.setattr("jade_graph.blackboard.solve", broken)
+    monkeypatch.setattr("jade_graph.workflow.blackboard.solve", broken)
     run = await graph.arun("who?")
     assert (run.status, run.error, run.error_message) == ("failed", "INTERNAL", "ZeroDivisionError: by nothing")

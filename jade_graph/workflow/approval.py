@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from jade_graph.errors import GraphError, unknown
-from jade_graph.plans import PlanGrammar
 from jade_graph.types import Plan, View
+from jade_graph.workflow.plans import PlanGrammar
 
 Approve = Literal["root", "all"]
 APPROVE: tuple[Approve, ...] = ("root", "all")

@@ -7,7 +7,7 @@ and every branch ends by writing its trace node and going back to `select`, so n
 
 `select` starts a round on every sub-question that is ready (Send: parallel ones at once), each round carries its own
 working memory from node to node as the Send payload, and recursion is the loop through `select`. Where the preset names
-a loop (`jade_graph.loops`), its edges take the place of the plan's steps, and a new turn that of a new round.
+a loop (`jade_graph.workflow.loops`), its edges take the place of the plan's steps, and a new turn that of a new round.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command, Overwrite, Send, interrupt
 
-from jade_graph import approval, blackboard, loops
-from jade_graph.actor import Actor, Where
-from jade_graph.checkpoint import secured
-from jade_graph.context import RunContext
-from jade_graph.plans import PlanGrammar
-from jade_graph.state import Branch, Input, Output, State
 from jade_graph.types import Counters, Effect, Plan, Preset, Role, Status, Tool, TraceNode, View
+from jade_graph.workflow import approval, blackboard, loops
+from jade_graph.workflow.actor import Actor, Where
+from jade_graph.workflow.checkpoint import secured
+from jade_graph.workflow.context import RunContext
+from jade_graph.workflow.plans import PlanGrammar
+from jade_graph.workflow.state import Branch, Input, Output, State
 
 BEGIN, SELECT, FINISH, APPROVE = "begin", "select", "finish", "approve"
 

@@ -11,8 +11,8 @@ from typing import Annotated, Any
 
 from typing_extensions import NotRequired, TypedDict  # noqa: UP035  schema export needs these before 3.12
 
-from jade_graph import blackboard
 from jade_graph.types import Counters, TraceNode
+from jade_graph.workflow import blackboard
 
 
 def _last(left: Any, right: Any) -> Any:

@@ -12,11 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from jade_graph.context import DeadlineError, LimitError, RunContext, generate, in_time, knows_ids
 from jade_graph.errors import BackboneError, JadeError, RetrievalError
-from jade_graph.plans import workflow
-from jade_graph.reading import checked, fit, jsonable, read
-from jade_graph.replay import Again, Edit, ReplayError
 from jade_graph.types import (
     Ask,
     Backbone,
@@ -33,6 +29,10 @@ from jade_graph.types import (
     Transition,
     View,
 )
+from jade_graph.workflow.context import DeadlineError, LimitError, RunContext, generate, in_time, knows_ids
+from jade_graph.workflow.plans import workflow
+from jade_graph.workflow.reading import checked, fit, jsonable, read
+from jade_graph.workflow.replay import Again, Edit, ReplayError
 
 RETRIEVAL_TRIES = 3
 

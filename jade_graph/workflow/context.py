@@ -20,7 +20,7 @@ from jade_graph.types import Ask, Backbone, Completion, Counters, Limits, Questi
 from jade_graph.versions.pool import Lease, Leasing
 
 if TYPE_CHECKING:
-    from jade_graph.replay import Replay
+    from jade_graph.workflow.replay import Replay
 
 logger = logging.getLogger("jade_graph")
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jade_graph.references import references, resolve_references
+from jade_graph.workflow.references import references, resolve_references
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from jade_graph import JadeGraph, RunStore
 from jade_graph.backbones.scripted import ScriptedBackbone
 from jade_graph.errors import UsageError
-from jade_graph.replay import action_at, first_difference
+from jade_graph.workflow.replay import action_at, first_difference
 
 
 class Counting(ScriptedBackbone):

@@ -12,12 +12,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass, replace
 from typing import Any
 
-from jade_graph import loops, plugins
+from jade_graph import plugins
 from jade_graph.backbones import as_backbone
 from jade_graph.errors import GraphError, unknown
-from jade_graph.loops import Loop
-from jade_graph.plans import PlanGrammar
 from jade_graph.types import SCHEMA_VERSION, Backbone, Limits, Plan, Preset, Role, Tool
+from jade_graph.workflow import loops
+from jade_graph.workflow.loops import Loop
+from jade_graph.workflow.plans import PlanGrammar
 
 PLANNER, SUMMARIZER = "PL", "AS"
 
@@ -60,7 +61,7 @@ class Parts:
             raise GraphError(
                 f"the preset {self.preset.name!r} names a {type(loop).__name__} as its loop.",
                 code="GRAPH_LOOP",
-                hint="see jade_graph.loops.Loop",
+                hint="see jade_graph.workflow.loops.Loop",
             )
         if self.preset.plan or self.preset.sub_plan:
             raise GraphError(

@@ -15,9 +15,9 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import ensure_config, get_async_callback_manager_for_config
 from langgraph.types import Command, Send
 
-from jade_graph import blackboard
-from jade_graph.graph import FINISH, SELECT, Workflow
-from jade_graph.state import State
+from jade_graph.workflow import blackboard
+from jade_graph.workflow.graph import FINISH, SELECT, Workflow
+from jade_graph.workflow.state import State
 
 _AROUND = "__pregel_"  # what LangGraph adds to the configuration of its nodes
 

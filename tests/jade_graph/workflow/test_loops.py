@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 
-from jade_graph import loops
-from jade_graph.engine import JadeGraph
 from jade_graph.errors import GraphError, UsageError
-from jade_graph.loops import END
 from jade_graph.store import RunStore
 from jade_graph.types import Effect, Limits, Message, Parsed, Preset, View
+from jade_graph.workflow import loops
+from jade_graph.workflow.engine import JadeGraph
+from jade_graph.workflow.loops import END
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jade_graph import blackboard
-from jade_graph.blackboard import ROOT, choose, expand, fail, merge_trace, solve
 from jade_graph.types import Counters, Order, Status, TraceNode
+from jade_graph.workflow import blackboard
+from jade_graph.workflow.blackboard import ROOT, choose, expand, fail, merge_trace, solve
 
 ROOT_NODE = TraceNode(ROOT, "Which film of the director of X is older?")
 

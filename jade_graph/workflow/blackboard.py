@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from jade_graph.references import resolve_references
 from jade_graph.types import Counters, Order, Status, TraceNode
+from jade_graph.workflow.references import resolve_references
 
 ROOT = "0"
 UNKNOWN = "unknown"

@@ -19,19 +19,12 @@ from langgraph.errors import GraphBubbleUp
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command
 
-from jade_graph import approval, blackboard, plugins
-from jade_graph.actor import Actor, Served
+from jade_graph import plugins
 from jade_graph.backbones import as_backbone
-from jade_graph.context import Event, Recorder, RunContext, as_question, flushed, knows_ids, require_json
 from jade_graph.errors import GraphError, UsageError, unknown
-from jade_graph.graph import Workflow, compile_graph
 from jade_graph.langchain.runnable import JadeRunnable
 from jade_graph.langchain.sources import as_retriever
-from jade_graph.many import ManyRuns
 from jade_graph.opening import Openable
-from jade_graph.parts import Parts, limits_of, role_backbones
-from jade_graph.replay import Forkable, Replay
-from jade_graph.supersteps import march, unwatched
 from jade_graph.types import (
     Backbone,
     Counters,
@@ -44,6 +37,14 @@ from jade_graph.types import (
     Sampling,
 )
 from jade_graph.versions.pool import Leasing
+from jade_graph.workflow import approval, blackboard
+from jade_graph.workflow.actor import Actor, Served
+from jade_graph.workflow.context import Event, Recorder, RunContext, as_question, flushed, knows_ids, require_json
+from jade_graph.workflow.graph import Workflow, compile_graph
+from jade_graph.workflow.many import ManyRuns
+from jade_graph.workflow.parts import Parts, limits_of, role_backbones
+from jade_graph.workflow.replay import Forkable, Replay
+from jade_graph.workflow.supersteps import march, unwatched
 
 _MOST_CONTEXTS = 4096
 _MOST_VARIANTS = 32

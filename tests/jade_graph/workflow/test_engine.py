@@ -12,10 +12,7 @@ from hypothesis import strategies as st
 
 from jade_graph import plugins
 from jade_graph.backbones.scripted import ScriptedBackbone
-from jade_graph.engine import JadeGraph
 from jade_graph.errors import BackboneError, GraphError, RetrievalError, UsageError
-from jade_graph.parts import limits_of
-from jade_graph.plans import PlanGrammar, jade_rule
 from jade_graph.testing.roles import outputs
 from jade_graph.types import (
     Ask,
@@ -31,6 +28,9 @@ from jade_graph.types import (
     Status,
     View,
 )
+from jade_graph.workflow.engine import JadeGraph
+from jade_graph.workflow.parts import limits_of
+from jade_graph.workflow.plans import PlanGrammar, jade_rule
 
 PLANS = [str(p) for p in PlanGrammar.of([jade_rule]).plans]
 
