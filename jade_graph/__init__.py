@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from jade_graph.langchain.embeddings import JadeEmbeddings
     from jade_graph.langchain.retriever import JadeRetriever
     from jade_graph.retrieval.corpus import build_corpus, open_corpus
-    from jade_graph.store import RunStore
+    from jade_graph.runs.store import RunStore
     from jade_graph.types import (
         Backbone,
         Limits,

@@ -17,9 +17,9 @@ from jade_graph import plugins
 from jade_graph.backbones import load_backbone
 from jade_graph.errors import RetrievalError, UsageError
 from jade_graph.opening import closing_models
+from jade_graph.runs.store import RunStore
 from jade_graph.settings.config import Config, load_config
 from jade_graph.settings.fields import Settings
-from jade_graph.store import RunStore
 from jade_graph.sync import run_sync
 from jade_graph.types import Backbone, Limits, Preset, Retriever, Sampling
 from jade_graph.workflow.engine import JadeGraph

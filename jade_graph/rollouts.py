@@ -25,7 +25,7 @@ from jade_graph.workflow.many import windowed
 
 if TYPE_CHECKING:
     from jade_graph.crew import Due, Workers
-    from jade_graph.store import RunStore
+    from jade_graph.runs.store import RunStore
     from jade_graph.workflow.engine import JadeGraph
 
 # What must be as it was when a rollout goes on.
@@ -264,7 +264,7 @@ async def recorded(
     attempts: dict[str, int] = {}
     if book is not None:
         _begin(book, rollout_id, facts, runs)
-        from jade_graph import store_read
+        from jade_graph.runs import store_read
 
         asked = {each.run_id: each for each in runs}
         attempts = store_read.attempts(book.engine, rollout_id)
@@ -320,7 +320,7 @@ async def _run(graph: JadeGraph, each: Planned, rollout_id: str, attempt: int, o
 
 
 def _store(graph: JadeGraph, store: RunStore | None) -> RunStore | None:
-    from jade_graph.store import RunStore
+    from jade_graph.runs.store import RunStore
 
     if store is None:
         return graph.recorder if isinstance(graph.recorder, RunStore) else None
@@ -335,7 +335,7 @@ def _store(graph: JadeGraph, store: RunStore | None) -> RunStore | None:
 
 def _begin(book: RunStore, rollout_id: str, facts: Mapping[str, Any], runs: Sequence[Planned]) -> None:
     """Begin the rollout in the store, or check that it goes on as it began."""
-    from jade_graph import store_read
+    from jade_graph.runs import store_read
 
     _require_alike(rollout_id, store_read.begin_rollout(book.engine, rollout_id, manifest(**facts)), facts)
     store_read.add_runs(book.engine, rollout_id, [each.run_id for each in runs])

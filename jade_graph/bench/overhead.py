@@ -17,7 +17,7 @@ from typing import Any
 from langgraph.graph import END, START, StateGraph
 from typing_extensions import TypedDict
 
-from jade_graph.store import RunStore
+from jade_graph.runs.store import RunStore
 from jade_graph.types import Ask, Completion, Passage, Sampling
 from jade_graph.workflow.context import Event
 from jade_graph.workflow.engine import JadeGraph

@@ -27,8 +27,8 @@ from jade_graph.errors import UsageError
 from jade_graph.microworld import Difficulty, World, make_questions, make_world
 from jade_graph.microworld.search import WordSearch
 from jade_graph.rollouts import collect, tally
+from jade_graph.runs.store import RunStore
 from jade_graph.settings.manifest import cores
-from jade_graph.store import RunStore
 from jade_graph.sync import run_sync
 from jade_graph.types import Ask, Completion, Message, Passage, Question, Run, Sampling
 from jade_graph.workflow.engine import JadeGraph

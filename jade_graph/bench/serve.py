@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from jade_graph.errors import BackboneError, UsageError
-from jade_graph.store import RunStore
+from jade_graph.runs.store import RunStore
 from jade_graph.workflow.engine import JadeGraph
 
 CLIENTS = (1, 16, 64)

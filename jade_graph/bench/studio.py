@@ -14,9 +14,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from jade_graph import tables
 from jade_graph.errors import UsageError
-from jade_graph.store import RunStore
+from jade_graph.runs import tables
+from jade_graph.runs.store import RunStore
 from jade_graph.testing.browser import Browser, find
 from jade_graph.testing.studio import serving
 from jade_graph.types import Message, Run, Status, TraceNode, Transition

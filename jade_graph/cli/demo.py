@@ -209,7 +209,7 @@ def _pick(before: Sequence[Row], after: Sequence[Row] | None) -> list[Row]:
 
 
 def _load(cli: Cli, run_id: str) -> Any:
-    from jade_graph.store import RunStore
+    from jade_graph.runs.store import RunStore
 
     with RunStore(cli.settings.store_url) as store:
         return store.get(run_id)

@@ -151,7 +151,7 @@ def _runs(cli: Cli) -> Iterator[Finding]:
     if not isinstance(where, str) and not where.exists():
         yield Finding("runs", "ok", "none yet")
         return
-    from jade_graph.store import RunStore
+    from jade_graph.runs.store import RunStore
 
     with RunStore(where) as store:
         yield Finding("runs", "ok", f"{store.count():,} in {mask_passwords(str(where))}")

@@ -103,7 +103,7 @@ def explain_credit(
 
 # --- what is looked at ------------------------------------------------------------------------------------------------
 def _recorded(where: str | Path, wanted: str) -> Run:
-    from jade_graph.store import RunStore
+    from jade_graph.runs.store import RunStore
 
     missing = StoreError("no run is recorded yet.", code="RUN_NOT_FOUND", hint='jade ask "a question"')
     local = str(where).removeprefix(_SQLITE)

@@ -30,8 +30,8 @@ def export(
 
     The last attempt of each run that ended; failed runs with their error. Runs still running are left out and counted.
     """
-    from jade_graph.export import export_store
-    from jade_graph.store import RunFilter, RunStore
+    from jade_graph.runs.export import export_store
+    from jade_graph.runs.store import RunFilter, RunStore
 
     where = cli.settings.store_url
     if not (isinstance(where, str) or where.exists()):  # to look must not make one

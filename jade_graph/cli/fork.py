@@ -75,7 +75,7 @@ def fork(
 
 
 def _recorded(cli: Cli, wanted: str) -> Run:
-    from jade_graph.store import RunStore
+    from jade_graph.runs.store import RunStore
 
     where = cli.settings.store_url
     missing = StoreError("no run is recorded yet.", code="RUN_NOT_FOUND", hint='jade ask "a question"')

@@ -12,7 +12,7 @@ from jade_graph.cli.command import Cli, command, group
 from jade_graph.errors import StoreError
 
 if TYPE_CHECKING:
-    from jade_graph.store import RunStore
+    from jade_graph.runs.store import RunStore
 
 app = group("runs", "List recorded runs, show one as a tree, or send them to a trace store.")
 
@@ -31,7 +31,7 @@ def list_(
 ) -> None:
     """List runs, the newest first."""
     from jade_graph.console import table
-    from jade_graph.store import RunFilter
+    from jade_graph.runs.store import RunFilter
 
     rows, total = list[dict[str, Any]](), 0
     if _recorded(cli):
@@ -119,8 +119,8 @@ def send(
     """
     from jade_graph import telemetry
     from jade_graph.errors import unknown
+    from jade_graph.runs.store import RunFilter
     from jade_graph.sending import to_mlflow, to_otlp
-    from jade_graph.store import RunFilter
 
     if to not in ("otlp", "mlflow"):
         raise unknown("trace store", to, ("otlp", "mlflow"), code="SEND_KIND")
@@ -151,7 +151,7 @@ def _recorded(cli: Cli) -> bool:
 
 
 def _store(cli: Cli) -> RunStore:
-    from jade_graph.store import RunStore
+    from jade_graph.runs.store import RunStore
 
     return RunStore(cli.settings.store_url)
 

@@ -17,8 +17,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Match
 
-from jade_graph import feedback as feedbacks
 from jade_graph.errors import JadeError
+from jade_graph.runs import feedback as feedbacks
 from jade_graph.serve import replies, schemas
 from jade_graph.serve.answers import Json
 from jade_graph.serve.guard import Guard, problem
@@ -41,7 +41,7 @@ from jade_graph.serve.stream import EventStream, unless_gone
 from jade_graph.settings.manifest import version
 
 if TYPE_CHECKING:
-    from jade_graph.store import RunStore
+    from jade_graph.runs.store import RunStore
 
 RunId = Annotated[str, Path(min_length=1, max_length=64, pattern=r"^[\w.:@-]+$", description="or the beginning of one")]
 
@@ -186,7 +186,7 @@ def _runs(app: FastAPI, service: Service) -> None:
         text: Annotated[str | None, Query(max_length=1000)] = None,
         backbone_version: Annotated[str | None, Query(max_length=200)] = None,
     ) -> Response:
-        from jade_graph.store import RunFilter
+        from jade_graph.runs.store import RunFilter
 
         store = _store(service)
         where = RunFilter(preset=preset, status=status, plan=plan, text=text, version=backbone_version)

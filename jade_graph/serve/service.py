@@ -27,7 +27,7 @@ from jade_graph.types import Run
 from jade_graph.workflow.context import Event
 
 if TYPE_CHECKING:
-    from jade_graph.store import RunStore
+    from jade_graph.runs.store import RunStore
     from jade_graph.telemetry import Tracing
 
 logger = logging.getLogger("jade_graph.serve")

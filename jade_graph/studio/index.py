@@ -17,8 +17,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from jade_graph import tables
 from jade_graph.metrics import exact_match, token_f1
+from jade_graph.runs import tables
 
 _own = sa.MetaData()
 rows = sa.Table(

@@ -143,7 +143,7 @@ def _begun(store: Path) -> Curve:
         return ()
     import sqlalchemy as sa
 
-    from jade_graph import tables
+    from jade_graph.runs import tables
 
     c = tables.rollouts.c
     engine = sa.create_engine(sa.URL.create("sqlite", database=str(store)))
@@ -172,7 +172,7 @@ def _illegal(store: Path) -> dict[str, Curve]:
         return {}
     import sqlalchemy as sa
 
-    from jade_graph import tables
+    from jade_graph.runs import tables
 
     t, m = tables.transitions.c, tables.rollout_runs.c
     engine = sa.create_engine(sa.URL.create("sqlite", database=str(store)))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from jade_graph.picture.spelling import speller
 from jade_graph.picture.view import credited, view
-from jade_graph.store import RunStore
+from jade_graph.runs.store import RunStore
 from jade_graph.studio.index import Index
 from jade_graph.studio.registered import Registered
 from jade_graph.studio.room import Configured, Room

@@ -71,7 +71,7 @@ class JadeGraph(JadeRunnable, ManyRuns, Openable, Forkable):
         k: passages a retrieval brings.
         action_tokens: upper bound on the tokens of one action, below each role's own.
         constrained: let the planner write nothing but legal plans (constrained decoding).
-        recorder: where runs are written as they happen, e.g. a `jade_graph.store.RunStore`.
+        recorder: where runs are written as they happen, e.g. a `jade_graph.runs.store.RunStore`.
         checkpointer: a LangGraph checkpointer for `graph`.
 
     Raises:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from jade_graph.store import RunStore
+from jade_graph.runs.store import RunStore
 from jade_graph.testing.models import make_random_model
 from jade_graph.types import Run
 

@@ -20,7 +20,7 @@ from jade_graph.errors import UsageError
 from jade_graph.processes import ProcessError
 from jade_graph.replicas import planned
 from jade_graph.rollouts import collect, tally
-from jade_graph.store import RunStore
+from jade_graph.runs.store import RunStore
 from jade_graph.types import Ask, Question, Run
 from jade_graph.workflow.engine import JadeGraph
 

@@ -62,7 +62,7 @@ def rolled(jade: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
 
 
 def test_a_rollout_is_recorded_and_exported(jade: Any, rolled: Any) -> None:
-    from jade_graph.export import read_export
+    from jade_graph.runs.export import read_export
 
     done = rolled("--runs-per-question", "2", "--seed", "3", "--limit", "2", "--json")
     assert done.code == 0, done.err

@@ -19,13 +19,13 @@ import uvicorn
 
 from jade_graph import plugins
 from jade_graph.backbones.scripted import ScriptedBackbone
+from jade_graph.runs.store import RunStore
 from jade_graph.serve.app import create_app
 from jade_graph.serve.graphs import Graphs
 from jade_graph.serve.keys import read_keys
 from jade_graph.serve.server import listen, url_of
 from jade_graph.serve.service import Service
 from jade_graph.settings.fields import ServeSettings, Settings
-from jade_graph.store import RunStore
 from jade_graph.workflow.engine import JadeGraph
 
 PRESETS = ("jade", "vanilla-rag")

@@ -11,7 +11,7 @@ import time
 import httpx
 import pytest
 
-from jade_graph.store import RunStore
+from jade_graph.runs.store import RunStore
 
 SCRIPT = """
 import sys
@@ -23,7 +23,7 @@ from jade_graph.serve.app import create_app
 from jade_graph.serve.graphs import Graphs
 from jade_graph.serve.server import listen, serve
 from jade_graph.serve.service import Service
-from jade_graph.store import RunStore
+from jade_graph.runs.store import RunStore
 
 settings = Settings(backbone="scripted:x", serve=ServeSettings(port=0))
 backbone = ScriptedBackbone(lambda ask: "<answer>Ann Lee</answer>", latency_s=float(sys.argv[2]))

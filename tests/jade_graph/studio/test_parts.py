@@ -220,7 +220,7 @@ def test_curves_come_from_what_is_written_and_survive_half_a_line(tmp_path):
 
 
 def test_illegal_actions_are_counted_by_role_and_iteration(tmp_path, passages):
-    from jade_graph import store_read
+    from jade_graph.runs import store_read
 
     with RunStore(tmp_path / "runs.sqlite") as store:
         graph = JadeGraph(scripted("R,DS,AG", DS="nonsense"), retriever=passages, recorder=store)

@@ -13,8 +13,8 @@ from langgraph.checkpoint.memory import InMemorySaver
 
 from jade_graph.backbones.scripted import ScriptedBackbone
 from jade_graph.errors import BackboneError
-from jade_graph.recording import act, record_run
 from jade_graph.retrieval.memory import MemoryRetriever
+from jade_graph.runs.recording import act, record_run
 from jade_graph.types import Passage, Question, Run
 from jade_graph.versions import Smoke, VersionedBackbone
 from jade_graph.workflow.engine import JadeGraph

@@ -20,7 +20,7 @@ from jade_graph.errors import ConfigError, UsageError
 from jade_graph.microworld import make_questions, make_world
 from jade_graph.microworld.search import WordSearch
 from jade_graph.microworld.world import Difficulty
-from jade_graph.store import RunStore
+from jade_graph.runs.store import RunStore
 from jade_graph.types import Question, Run
 from jade_training.improve.loop import Data, Improver
 from jade_training.improve.settings import ImproveSettings

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from jade_graph.export.schema import RUNS, TRANSITIONS
+from jade_graph.runs.export.schema import RUNS, TRANSITIONS
 
 HEADER = """---
 configs:
@@ -41,7 +41,7 @@ transitions = pd.read_parquet("FOLDER/transitions.parquet")
 ```
 
 ```python
-from jade_graph.export import read_export
+from jade_graph.runs.export import read_export
 
 export = read_export("FOLDER")  # runs with their transitions, exactly as they were recorded
 ```

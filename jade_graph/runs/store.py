@@ -20,8 +20,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from jade_graph import feedback, store_read, tables
 from jade_graph.errors import StoreError
+from jade_graph.runs import feedback, store_read, tables
 from jade_graph.settings.config import mask_passwords
 from jade_graph.types import SCHEMA_VERSION, Run, TraceNode, Transition
 

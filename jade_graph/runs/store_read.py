@@ -16,8 +16,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from jade_graph import feedback, tables
 from jade_graph.errors import StoreError, unknown
+from jade_graph.runs import feedback, tables
 from jade_graph.types import Run, TraceNode, Transition
 
 BLOCK = 256

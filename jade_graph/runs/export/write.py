@@ -17,14 +17,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from jade_graph.errors import DataError, UsageError
-from jade_graph.export.card import card
-from jade_graph.export.schema import EXPORT_SCHEMA, KIND, RUNS, TRANSITIONS, arrow, arrow_schema, run_row
-from jade_graph.export.schema import transition_row as action_row
+from jade_graph.runs.export.card import card
+from jade_graph.runs.export.schema import EXPORT_SCHEMA, KIND, RUNS, TRANSITIONS, arrow, arrow_schema, run_row
+from jade_graph.runs.export.schema import transition_row as action_row
 from jade_graph.settings.manifest import manifest as describe
 from jade_graph.types import SCHEMA_VERSION, Run
 
 if TYPE_CHECKING:
-    from jade_graph.store import RunFilter, RunStore
+    from jade_graph.runs.store import RunFilter, RunStore
 
 MANIFEST, CARD = "manifest.json", "README.md"
 FILES: Mapping[str, Mapping[str, tuple[str, str]]] = {"transitions.parquet": TRANSITIONS, "runs.parquet": RUNS}
@@ -90,7 +90,7 @@ def export_store(
     Raises:
         UsageError: UNKNOWN_ROLLOUT, and what `export_runs` raises.
     """
-    from jade_graph import store_read
+    from jade_graph.runs import store_read
 
     facts: dict[str, Any] = {}
     if rollout is not None:

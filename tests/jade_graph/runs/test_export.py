@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jade_graph.errors import DataError, UsageError
-from jade_graph.export import Export, export_runs, export_store, read_export, schema
 from jade_graph.rollouts import collect
-from jade_graph.store import RunFilter, RunStore
+from jade_graph.runs.export import Export, export_runs, export_store, read_export, schema
+from jade_graph.runs.store import RunFilter, RunStore
 from jade_graph.types import Counters, Limits, Message, Question, Run, Status, TraceNode, Transition
 from jade_graph.workflow.engine import JadeGraph
 
@@ -128,7 +128,7 @@ def test_every_field_of_the_records_has_a_column(tmp_path: Path) -> None:
 
 
 def test_more_rows_than_a_row_group_keep_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jade_graph.export.write._ROW_GROUP", 7)
+    monkeypatch.setattr("jade_graph.runs.export.write._ROW_GROUP", 7)
     runs = [a_run(f"r{i}", i % 4) for i in range(20)]
     export_runs(runs, tmp_path / "out", {})
     assert pq.ParquetFile(tmp_path / "out" / "transitions.parquet").num_row_groups > 2
@@ -177,7 +177,7 @@ async def test_the_store_is_read_in_blocks(
     """Six runs in blocks of four: the list of ids and three queries for each of two blocks."""
     import sqlalchemy as sa
 
-    from jade_graph import store_read
+    from jade_graph.runs import store_read
 
     runs = await recorded(store, scripted, passages)
     monkeypatch.setattr(store_read, "BLOCK", 4)

@@ -6,8 +6,8 @@ folder is there whole or not at all, and `read_export` gives back what was writt
 
 from __future__ import annotations
 
-from jade_graph.export.read import Export, read_export
-from jade_graph.export.schema import EXPORT_SCHEMA
-from jade_graph.export.write import export_runs, export_store
+from jade_graph.runs.export.read import Export, read_export
+from jade_graph.runs.export.schema import EXPORT_SCHEMA
+from jade_graph.runs.export.write import export_runs, export_store
 
 __all__ = ["EXPORT_SCHEMA", "Export", "export_runs", "export_store", "read_export"]

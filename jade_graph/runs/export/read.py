@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from jade_graph.errors import DataError
-from jade_graph.export.schema import EXPORT_SCHEMA, KIND, arrow, arrow_schema, run_of, transitions_of
-from jade_graph.export.write import FILES, MANIFEST, content_hash, sha256
+from jade_graph.runs.export.schema import EXPORT_SCHEMA, KIND, arrow, arrow_schema, run_of, transitions_of
+from jade_graph.runs.export.write import FILES, MANIFEST, content_hash, sha256
 from jade_graph.types import SCHEMA_VERSION, Run, Transition
 
 

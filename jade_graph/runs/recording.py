@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from jade_graph.errors import JadeError, StoreError, UsageError
-from jade_graph.foreign import Action, ForeignActor, code_of, late
+from jade_graph.runs.foreign import Action, ForeignActor, code_of, late
 from jade_graph.sync import run_sync
 from jade_graph.types import Backbone, Limits, Question, Run, Sampling, Status, TraceNode
 from jade_graph.workflow.actor import Served
@@ -53,7 +53,7 @@ def record_run(
     Args:
         backbone: serves every trainable role.
         name: of the agent; stands where a preset's name stands (`run.preset`).
-        recorder: where the run is written as it happens, e.g. a `jade_graph.store.RunStore`.
+        recorder: where the run is written as it happens, e.g. a `jade_graph.runs.store.RunStore`.
         seed: of the run. The seed of each action is derived from it, the node, the role and the prompt, so results do
             not depend on what else is running.
         sampling: how trainable roles are sampled unless `act` says otherwise; default temperature 1, 64 new tokens.

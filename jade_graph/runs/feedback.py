@@ -16,8 +16,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from jade_graph import tables
 from jade_graph.errors import StoreError, UsageError
+from jade_graph.runs import tables
 from jade_graph.types import Question, Run
 
 KEY = "feedback"
