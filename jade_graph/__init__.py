@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from jade_graph.backbones import load_backbone
     from jade_graph.data import load_dataset
     from jade_graph.errors import JadeError
-    from jade_graph.evaluation import evaluate
     from jade_graph.langchain.backbone import ChatModelBackbone
     from jade_graph.langchain.chat_model import JadeChatModel
     from jade_graph.langchain.embeddings import JadeEmbeddings
     from jade_graph.langchain.retriever import JadeRetriever
     from jade_graph.retrieval.corpus import build_corpus, open_corpus
     from jade_graph.runs.store import RunStore
+    from jade_graph.scoring.evaluation import evaluate
     from jade_graph.types import (
         Backbone,
         Limits,

@@ -17,8 +17,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from jade_graph.errors import BackboneError, StoreError, UsageError
-from jade_graph.metrics import token_f1
 from jade_graph.replicas import Planned, planned
+from jade_graph.scoring.metrics import token_f1
 from jade_graph.settings.manifest import differences, manifest
 from jade_graph.types import Question, Run
 from jade_graph.workflow.many import windowed

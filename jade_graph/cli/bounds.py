@@ -29,7 +29,7 @@ def bounds(
     """
     from jade_graph.assembly import open_retriever_for
     from jade_graph.data import load_dataset
-    from jade_graph.oracle import graph_bounds
+    from jade_graph.scoring.oracle import graph_bounds
     from jade_graph.settings.manifest import manifest
     from jade_graph.sync import run_sync
 

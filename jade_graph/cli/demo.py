@@ -19,7 +19,7 @@ from jade_graph.errors import PluginError, RegistryError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from jade_graph.evaluation import Row
+    from jade_graph.scoring.evaluation import Row
     from jade_graph.types import Backbone, Question, Retriever
 
 app = single()
@@ -44,10 +44,10 @@ def demo(
     """
     from jade_graph.assembly import open_backbone
     from jade_graph.backbones.scripted import ScriptedBackbone
-    from jade_graph.evaluation import report
     from jade_graph.microworld.oracle import OraclePolicy
     from jade_graph.microworld.questions import KINDS, make_questions
     from jade_graph.microworld.world import make_world
+    from jade_graph.scoring.evaluation import report
     from jade_graph.settings.manifest import manifest
 
     began = time.monotonic()
@@ -104,7 +104,7 @@ def _answer(
     cli: Cli, preset: str, name: str, backbone: Backbone, retriever: Retriever, questions: Sequence[Question]
 ) -> list[Row]:
     from jade_graph.assembly import open_session
-    from jade_graph.evaluation import evaluate
+    from jade_graph.scoring.evaluation import evaluate
     from jade_graph.sync import run_sync
 
     session = open_session(cli.config, preset=preset, backbone=backbone, retriever=retriever)
@@ -226,9 +226,9 @@ def _show(
     from rich.text import Text
 
     from jade_graph.console import table
-    from jade_graph.evaluation import summarize
     from jade_graph.microworld.questions import KINDS
     from jade_graph.render import run_tree
+    from jade_graph.scoring.evaluation import summarize
 
     lines = []
     for (name, preset), rows in arms.items():

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from jade_graph.data import Dataset
-    from jade_graph.evaluation import Row
+    from jade_graph.scoring.evaluation import Row
     from jade_graph.types import Retriever
 
 app = single()
@@ -55,7 +55,14 @@ def eval_(
     """
     from jade_graph.assembly import open_retriever_for
     from jade_graph.data import load_dataset
-    from jade_graph.evaluation import compare, evaluation_manifest, load_rows, report, require_comparable, save_rows
+    from jade_graph.scoring.evaluation import (
+        compare,
+        evaluation_manifest,
+        load_rows,
+        report,
+        require_comparable,
+        save_rows,
+    )
 
     for name, value in (("preset", preset), ("backbone", backbone), ("corpus", corpus)):
         cli.put(name, value)
@@ -92,7 +99,7 @@ def _evaluate(
 ) -> tuple[list[Row], dict[str, Any]]:
     """The rows, and which weights and graph made them."""
     from jade_graph.assembly import open_session
-    from jade_graph.evaluation import evaluate
+    from jade_graph.scoring.evaluation import evaluate
     from jade_graph.sync import run_sync
 
     config = replace(cli.config, settings=replace(cli.settings, preset=preset))

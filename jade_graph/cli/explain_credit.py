@@ -16,7 +16,7 @@ from jade_graph.errors import DataError, StoreError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from jade_graph.rewards import RewardSpec, Scored
+    from jade_graph.scoring.rewards import RewardSpec, Scored
     from jade_graph.types import Question, Run, Transition
 
 app = single()
@@ -57,8 +57,8 @@ def explain_credit(
 
     Gold answers come from --gold, else from --dataset, else from what was recorded with the run.
     """
-    from jade_graph.credit import assign
-    from jade_graph.rewards import score_run
+    from jade_graph.scoring.credit import assign
+    from jade_graph.scoring.rewards import score_run
 
     cli.put("store.url", store)
     found = _recorded(cli.settings.store_url, run)
@@ -126,7 +126,7 @@ def _preset(run: Run) -> Any:
 
 
 def _spec(preset: Any, given: Mapping[str, Any]) -> RewardSpec:
-    from jade_graph.rewards import RewardSpec
+    from jade_graph.scoring.rewards import RewardSpec
 
     return RewardSpec(**given) if preset is None else RewardSpec.of_preset(preset, **given)
 
@@ -178,7 +178,7 @@ def _in_dataset(run: Run, dataset: str, split: str | None) -> Question:
 
 # --- what is said -----------------------------------------------------------------------------------------------------
 def _action(t: Transition) -> dict[str, Any]:
-    from jade_graph.credit import learns
+    from jade_graph.scoring.credit import learns
 
     why_not = "tool" if t.finish_reason == "tool" else t.error or (None if t.agent_trainable else "frozen")
     return {
@@ -202,7 +202,7 @@ def _action(t: Transition) -> dict[str, Any]:
 
 def _turns(run: Run, scored: Scored) -> list[dict[str, Any]]:
     """What each round did to the predicted answer; empty where no action predicts one."""
-    from jade_graph.credit import predicted, turns
+    from jade_graph.scoring.credit import predicted, turns
 
     if not scored.answers or scored.outcome is None:
         return []
@@ -267,7 +267,7 @@ def _decay(options: Mapping[str, Any]) -> str:
 
 
 def _sum(terms: Mapping[str, float]) -> str:
-    from jade_graph.rewards import COSTS
+    from jade_graph.scoring.rewards import COSTS
 
     signs = ["-" if value < 0 or name in COSTS else "+" for name, value in terms.items()]
     signed = [f"{sign} {name} {_number(abs(terms[name]))}" for sign, name in zip(signs, terms, strict=True)]

@@ -12,11 +12,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jade_graph.evaluation import Row
 from jade_graph.gate.policy import Policy
 from jade_graph.gate.trial import Tick, Trial, load_evidence, measure, silent
 from jade_graph.gate.verdict import Finding, Verdict, judge
 from jade_graph.registry import CHALLENGER, ModelVersion, Promotion, Registry
+from jade_graph.scoring.evaluation import Row
 
 if TYPE_CHECKING:
     from jade_graph.settings.config import Config

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from jade_graph.errors import UsageError
-from jade_graph.evaluation import Row, evaluate, evaluation_manifest, load_rows, require_comparable
 from jade_graph.gate.policy import Policy
 from jade_graph.registry import ModelVersion, Registry
+from jade_graph.scoring.evaluation import Row, evaluate, evaluation_manifest, load_rows, require_comparable
 from jade_graph.types import Sampling
 
 if TYPE_CHECKING:

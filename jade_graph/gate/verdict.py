@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from jade_graph.errors import UsageError
-from jade_graph.evaluation import Row
 from jade_graph.gate.policy import Policy
-from jade_graph.stats import Paired, mean_ci, paired_ci
+from jade_graph.scoring.evaluation import Row
+from jade_graph.scoring.stats import Paired, mean_ci, paired_ci
 
 
 @dataclass(frozen=True, slots=True)

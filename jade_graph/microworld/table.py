@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from jade_graph import plugins
-from jade_graph.evaluation import evaluate
 from jade_graph.microworld.oracle import OraclePolicy
 from jade_graph.microworld.questions import KINDS
 from jade_graph.microworld.world import World
+from jade_graph.scoring.evaluation import evaluate
 from jade_graph.types import Backbone, Preset, Question, Retriever
 from jade_graph.workflow.engine import JadeGraph
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 from jade_graph import plugins
 from jade_graph.errors import JadeError
-from jade_graph.metrics import token_f1
+from jade_graph.scoring.metrics import token_f1
 from jade_graph.types import Run, Status, Transition
 from jade_graph.workflow.reading import in_words
 

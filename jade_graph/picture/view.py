@@ -79,8 +79,8 @@ def credited(run: Run) -> Run:
     from dataclasses import replace
 
     from jade_graph import plugins
-    from jade_graph.credit import assign
-    from jade_graph.rewards import RewardSpec, score_run
+    from jade_graph.scoring.credit import assign
+    from jade_graph.scoring.rewards import RewardSpec, score_run
 
     expected = facts.golds(run)
     recorded = any(t.reward is not None for t in run.transitions)

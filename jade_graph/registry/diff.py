@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jade_graph.backbones.folders import weight_files
-from jade_graph.evaluation import FIGURES, Row, plan_shares, summarize
-from jade_graph.evaluation import compare as paired
 from jade_graph.registry.registry import Registry
 from jade_graph.registry.versions import ModelVersion
-from jade_graph.stats import mean_ci, paired_ci
+from jade_graph.scoring.evaluation import FIGURES, Row, plan_shares, summarize
+from jade_graph.scoring.evaluation import compare as paired
+from jade_graph.scoring.stats import mean_ci, paired_ci
 
 if TYPE_CHECKING:
     from jade_graph.gate.trial import Trial
@@ -148,8 +148,8 @@ def diff(
 
 def logged(registry: Registry, a: ModelVersion, b: ModelVersion) -> Trial | None:
     """The answers of a promotion of one of the two over the other, where the log has them."""
-    from jade_graph.evaluation import load_rows
     from jade_graph.gate.trial import Trial
+    from jade_graph.scoring.evaluation import load_rows
 
     for entry in registry.history():
         if {entry.from_version, entry.to_version} == {a.number, b.number} and entry.evidence:

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jade_graph.evaluation import Row
 from jade_graph.registry.diff import Behaviour, compare_rows
+from jade_graph.scoring.evaluation import Row
 
 
 @dataclass(frozen=True, slots=True)

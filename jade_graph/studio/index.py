@@ -17,8 +17,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from jade_graph.metrics import exact_match, token_f1
 from jade_graph.runs import tables
+from jade_graph.scoring.metrics import exact_match, token_f1
 
 _own = sa.MetaData()
 rows = sa.Table(

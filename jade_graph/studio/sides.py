@@ -17,8 +17,8 @@ from jade_graph.studio.index import Filter
 from jade_graph.studio.registered import described, weights
 
 if TYPE_CHECKING:
-    from jade_graph.evaluation import Row
     from jade_graph.registry.versions import ModelVersion
+    from jade_graph.scoring.evaluation import Row
     from jade_graph.studio.state import Studio
 
 _MOST = 20_000
@@ -80,7 +80,7 @@ def compared(studio: Studio, a: str, b: str) -> tuple[Comparison | None, str]:
 
 
 def _rows(studio: Studio, each: Side, texts: dict[str, str]) -> dict[str, Row]:
-    from jade_graph.evaluation import load_rows
+    from jade_graph.scoring.evaluation import load_rows
 
     if each.arm is not None:
         wanted = [each.arm]

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from jade_graph.evaluation import Row
+from jade_graph.scoring.evaluation import Row
 
 TYPES: Mapping[str, float] = {
     "1hop": 0.85, "noisy": 0.75, "2hop": 0.45, "comparison": 0.5, "context": 0.4, "conjunction": 0.6, "edition": 0.35,

@@ -20,9 +20,9 @@ from jade_graph.versions.backbone import VersionedBackbone, connect
 from jade_graph.workflow.engine import JadeGraph
 
 if TYPE_CHECKING:
-    from jade_graph.evaluation import Row
     from jade_graph.gate import Policy, Trial
     from jade_graph.registry import ModelVersion, Registry
+    from jade_graph.scoring.evaluation import Row
     from jade_graph.types import Question, Retriever, Run
 
 MODEL = "jade-demo"

@@ -50,7 +50,7 @@ class Smoke:
             BackboneError: SMOKE_NOT_FINITE, SMOKE_FAILED_RUN, SMOKE_NO_ANSWER, SMOKE_ILLEGAL, SMOKE_F1.
             RetrievalError: SMOKE_SEARCH, where a search failed and the version is not to blame.
         """
-        from jade_graph.metrics import token_f1
+        from jade_graph.scoring.metrics import token_f1
 
         scores: list[float] = []
         actions = illegal = 0

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jade_graph.credit import TURN_MODES, assign, learns, predicted, turn_shares, turns
-from jade_graph.rewards import RewardSpec, Scored, score_run
+from jade_graph.scoring.credit import TURN_MODES, assign, learns, predicted, turn_shares, turns
+from jade_graph.scoring.rewards import RewardSpec, Scored, score_run
 from jade_graph.types import Question, Run, Transition
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jade_graph.rewards import Scored
+from jade_graph.scoring.rewards import Scored
 from jade_graph.types import Run, Transition
 from jade_training.advantages import estimate
 from jade_training.ppo import PPOConfig

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from jade_graph import credit
+from jade_graph.scoring import credit
 from jade_training.ppo import PPOConfig, Whitening
 from jade_training.rows import Row
 from jade_training.turnwise import by_turn
 
 if TYPE_CHECKING:
-    from jade_graph.rewards import Scored
+    from jade_graph.scoring.rewards import Scored
     from jade_graph.types import Run
 
 Array = NDArray[np.float64]
@@ -74,7 +74,7 @@ def estimate(
 
 
 def gae(rewards: Sequence[float], values: Sequence[float], gamma: float, lam: float) -> Array:
-    """Generalised advantages of one episode that ended: see `jade_graph.credit.gae` (Schulman et al. 2016, eq. 16)."""
+    """Generalised advantages of one episode that ended: see `jade_graph.scoring.credit.gae` (Schulman et al. 2016, eq. 16)."""
     return np.array(credit.gae(rewards, values, gamma, lam))
 
 
@@ -85,7 +85,7 @@ def from_values(
     config: PPOConfig,
     values: Mapping[tuple[str, int], float],
 ) -> tuple[Array, Array]:
-    """Advantages and returns (R,) of rows, credited run by run by `jade_graph.credit.assign`."""
+    """Advantages and returns (R,) of rows, credited run by run by `jade_graph.scoring.credit.assign`."""
     found: dict[tuple[str, int], tuple[float, float]] = {}
     wanted = {r.run_id for r in rows}
     for run in runs:

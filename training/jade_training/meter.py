@@ -19,7 +19,7 @@ from jade_training.advantages import Estimate
 from jade_training.rows import Row
 
 if TYPE_CHECKING:
-    from jade_graph.rewards import Scored
+    from jade_graph.scoring.rewards import Scored
     from jade_graph.types import Run
 
 _SUMS = ("tokens", "ratio", "clipped", "kl", "drift", "reference", "policy", "value", "plans", "replay", "bank", "read")

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from jade_graph import plugins
 from jade_graph.backbones.folders import content_version
 from jade_graph.errors import DataError, UsageError
-from jade_graph.rewards import RewardSpec, Scored, score_run
 from jade_graph.runs.export import read_export
+from jade_graph.scoring.rewards import RewardSpec, Scored, score_run
 from jade_graph.types import Preset, Question, Run
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from jade_graph.credit import MODES
 from jade_graph.errors import ConfigError, unknown
+from jade_graph.scoring.credit import MODES
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -70,7 +70,7 @@ class PPOConfig:
             learned since (None: all weigh alike).
         plan_noise: share of the prompt's tokens that are replaced by others', drawn anew at each pass, so that the
             planner cannot know the luck of single questions by heart (word dropout: Iyyer et al. 2015).
-        credit: which reward each action of a run is given: a mode of `jade_graph.credit`. Without values (all
+        credit: which reward each action of a run is given: a mode of `jade_graph.scoring.credit`. Without values (all
             estimators but "gae") only the turn modes tell actions apart, turn by turn: `jade_training.turnwise`.
         inherit_penalties: whether earlier actions of a run share the format penalties of later ones ("gae" only).
         gamma, lam: discount and GAE's lambda [1, 1]: 1, 1 is the Monte-Carlo return minus the value.

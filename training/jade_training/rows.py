@@ -12,12 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from jade_graph.credit import learns
 from jade_graph.errors import DataError
+from jade_graph.scoring.credit import learns
 from jade_graph.types import Run, Transition
 
 if TYPE_CHECKING:
-    from jade_graph.rewards import Scored
+    from jade_graph.scoring.rewards import Scored
 
 PLANNER = "PL"
 

@@ -13,11 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jade_graph.credit import learns
 from jade_graph.errors import DataError
+from jade_graph.scoring.credit import learns
 
 if TYPE_CHECKING:
-    from jade_graph.rewards import Scored
+    from jade_graph.scoring.rewards import Scored
     from jade_graph.types import Run
     from jade_training.pretrain.demonstrations import Demonstration
 

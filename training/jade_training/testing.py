@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from jade_graph.rewards import Scored
+from jade_graph.scoring.rewards import Scored
 from jade_graph.types import Run, Transition
 
 

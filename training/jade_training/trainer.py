@@ -34,7 +34,7 @@ from jade_training.trl_ import BaseTrainer, arguments
 from jade_training.value import ValueHead
 
 if TYPE_CHECKING:
-    from jade_graph.rewards import Scored
+    from jade_graph.scoring.rewards import Scored
     from jade_graph.types import Run
 
 

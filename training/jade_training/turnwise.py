@@ -1,6 +1,6 @@
 """Advantages of actions that are credited one by one, turn by turn: M-ASK's rewards, with other runs as the baseline.
 
-Invariant: an action's reward is what `jade_graph.credit.assign` says of it, and its baseline is made of other runs
+Invariant: an action's reward is what `jade_graph.scoring.credit.assign` says of it, and its baseline is made of other runs
 alone, so the policy gradient of that reward stays unbiased.
 """
 
@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from jade_graph import credit
+from jade_graph.scoring import credit
 from jade_training.rows import Row
 
 if TYPE_CHECKING:
-    from jade_graph.rewards import Scored
+    from jade_graph.scoring.rewards import Scored
     from jade_graph.types import Run
 
 Key = tuple[str, int]

@@ -9,8 +9,8 @@ import pytest
 from jade_graph.bench import gate
 from jade_graph.bench.gate import promoted
 from jade_graph.errors import UsageError
-from jade_graph.evaluation import Row
 from jade_graph.gate import Policy, Verdict, judge, needed
+from jade_graph.scoring.evaluation import Row
 from jade_graph.testing.evaluations import CASES, TYPES, mean_score, simulate_pair
 
 

@@ -12,11 +12,11 @@ from langchain_core.outputs import ChatGeneration, ChatResult
 
 from jade_graph import JadeGraph, RunStore
 from jade_graph.backbones import as_backbone
-from jade_graph.credit import learns
 from jade_graph.errors import BackboneError, GraphError
 from jade_graph.langchain import ChatModelBackbone, JadeChatModel
 from jade_graph.rollouts import facts_of
 from jade_graph.runs.recording import act, record_run
+from jade_graph.scoring.credit import learns
 from jade_graph.types import Message, Sampling
 
 

@@ -16,7 +16,7 @@ from typing_extensions import TypedDict
 
 from jade_graph import JadeGraph, Limits, Question, RunStore
 from jade_graph.errors import UsageError
-from jade_graph.rewards import RewardSpec, score_run
+from jade_graph.scoring.rewards import RewardSpec, score_run
 from jade_graph.workflow.checkpoint import SafeSerializer, secured
 
 THREAD: Any = {"configurable": {"thread_id": "t"}}

@@ -15,12 +15,12 @@ from langgraph.types import Send
 from typing_extensions import TypedDict
 
 from jade_graph.backbones.scripted import ScriptedBackbone
-from jade_graph.credit import assign
 from jade_graph.errors import BackboneError, JadeError, UsageError
-from jade_graph.rewards import RewardSpec, score_run
 from jade_graph.runs.export import export_store, read_export
 from jade_graph.runs.recording import Recording, act, act_sync, current, record_run, use, use_sync
 from jade_graph.runs.store import RunStore
+from jade_graph.scoring.credit import assign
+from jade_graph.scoring.rewards import RewardSpec, score_run
 from jade_graph.types import Ask, Limits, Message, Parsed, Passage, Question, Run, Sampling, Status
 
 

@@ -105,7 +105,7 @@ def test_evaluation_by_mlflow_with_a_scorer_of_code(loaded: Any) -> None:
     import mlflow
     from mlflow.entities import Feedback
 
-    from jade_graph.metrics import token_f1
+    from jade_graph.scoring.metrics import token_f1
 
     @mlflow.genai.scorer
     def f1(outputs: Any, expectations: Any) -> Feedback:

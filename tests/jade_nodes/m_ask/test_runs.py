@@ -13,15 +13,15 @@ from langgraph.checkpoint.memory import InMemorySaver
 from jade_graph import JadeGraph, RunStore
 from jade_graph.backbones.scripted import ScriptedBackbone
 from jade_graph.cli import main
-from jade_graph.credit import assign
-from jade_graph.metrics import token_f1
 from jade_graph.microworld import OraclePolicy, parse
 from jade_graph.microworld.search import WordSearch
 from jade_graph.microworld.shown import demonstrations
 from jade_graph.picture.topology import topology_svg
 from jade_graph.picture.view import view
 from jade_graph.render import run_svg
-from jade_graph.rewards import RewardSpec, score_run
+from jade_graph.scoring.credit import assign
+from jade_graph.scoring.metrics import token_f1
+from jade_graph.scoring.rewards import RewardSpec, score_run
 from jade_graph.types import Limits, Run
 from jade_nodes.m_ask.loop import PLANNED
 from jade_nodes.presets import M_ASK, SEARCH_R1

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from jade_graph.errors import UsageError
-from jade_graph.evaluation import Row
+from jade_graph.scoring.evaluation import Row
 from jade_training.compare import plots, report, turns
 from jade_training.compare.arms import QUICK, all_arms, chosen, suites, turn_arms
 from jade_training.compare.run import Price, Result, plans_by_kind

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from jade_graph import plugins
-from jade_graph.credit import TURN_MODES
 from jade_graph.errors import unknown
+from jade_graph.scoring.credit import TURN_MODES
 from jade_graph.types import Preset
 
 EXECUTORS = frozenset({"QDS", "QDP", "QR", "DS", "AG", "AS"})

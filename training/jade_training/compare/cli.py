@@ -169,9 +169,9 @@ async def _ceiling(test: str, preset: str) -> float | None:
     if not test.startswith("microworld:"):
         return None
     from jade_graph.backbones.scripted import ScriptedBackbone
-    from jade_graph.evaluation import evaluate
     from jade_graph.microworld import OraclePolicy, parse
     from jade_graph.microworld.search import WordSearch
+    from jade_graph.scoring.evaluation import evaluate
     from jade_graph.workflow.engine import JadeGraph
 
     world, questions, _ = parse(test.removeprefix("microworld:"))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from jade_graph.stats import mean_ci, paired_ci
+from jade_graph.scoring.stats import mean_ci, paired_ci
 from jade_training.compare.run import Result
 
 FIGURES = ("f1", "f1_style_stripped", "em", "calls", "retrievals", "illegal_rate")

@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jade_graph.stats import mean_ci, paired_ci
+from jade_graph.scoring.stats import mean_ci, paired_ci
 from jade_training.compare.arms import Arm
 from jade_training.compare.run import Result
 from jade_training.compare.statistics import by_question, difference, summary

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from jade_graph.rewards import Scored
+from jade_graph.scoring.rewards import Scored
 from jade_graph.types import Question, Run
 
 

@@ -21,12 +21,12 @@ from jade_graph.backbones.codec import Codec
 from jade_graph.backbones.folders import content_version
 from jade_graph.backbones.hf import HFBackbone
 from jade_graph.errors import ConfigError, UsageError
-from jade_graph.evaluation import Row, evaluate, save_rows, summarize
 from jade_graph.registry.sources import best_of
-from jade_graph.rewards import GROUP, RewardSpec, RunReward, Scored, score_run
 from jade_graph.rollouts import collect
 from jade_graph.runs.export import export_runs, read_export
 from jade_graph.runs.store import RunStore
+from jade_graph.scoring.evaluation import Row, evaluate, save_rows, summarize
+from jade_graph.scoring.rewards import GROUP, RewardSpec, RunReward, Scored, score_run
 from jade_graph.settings.manifest import manifest
 from jade_graph.types import Preset, Question, Retriever, Run, Sampling
 from jade_graph.workflow.engine import JadeGraph

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from jade_graph.credit import MODES
 from jade_graph.errors import ConfigError, unknown
-from jade_graph.rewards import RewardSpec
+from jade_graph.scoring.credit import MODES
+from jade_graph.scoring.rewards import RewardSpec
 from jade_graph.settings.manifest import cpu_flags
 from jade_graph.types import Preset
 from jade_training.ppo import PPOConfig
@@ -54,7 +54,7 @@ class ImproveSettings:
         call_cost: what a call of the language model costs, in units of F1; it rises linearly from nothing between the
             iterations `cost_from` and `cost_to` (shares of all), because a plan that takes many calls cannot pay before
             its executors work.
-        credit: which action earned how much, a mode of `jade_graph.credit`; None: the preset's.
+        credit: which action earned how much, a mode of `jade_graph.scoring.credit`; None: the preset's.
         format_penalty: of an illegal action, to its own role; None: the preset's.
         alpha, beta: turn and retrieval cost of the paper; None: the preset's.
         outcome: name of the performance term (`jade.rewards`, or a function of the caller's own).

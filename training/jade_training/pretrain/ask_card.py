@@ -55,9 +55,9 @@ one training seed. The model has no use beyond showing and testing the framework
 async def measure(backbone: Any, settings: Settings, progress: Callable[[str], None] | None = None) -> dict[str, Any]:
     """Each method as it is served, and the oracle in M-ASK's roles: `settings`, `arms` {name: figures}."""
     from jade_graph.backbones.scripted import ScriptedBackbone
-    from jade_graph.evaluation import evaluate
     from jade_graph.microworld import OraclePolicy, make_questions, make_world
     from jade_graph.microworld.search import WordSearch
+    from jade_graph.scoring.evaluation import evaluate
     from jade_graph.types import Sampling
     from jade_graph.workflow.engine import JadeGraph
 

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jade_graph.evaluation import Row, evaluate, plan_shares
 from jade_graph.microworld.lexicon import Split
 from jade_graph.microworld.oracle import OraclePolicy
 from jade_graph.microworld.questions import KINDS, make_questions
 from jade_graph.microworld.search import WordSearch
 from jade_graph.microworld.table import PLANS, PlanTable, plan_table
 from jade_graph.microworld.world import Difficulty, make_world
+from jade_graph.scoring.evaluation import Row, evaluate, plan_shares
 from jade_graph.types import Backbone, Sampling
 from jade_graph.workflow.engine import JadeGraph
 

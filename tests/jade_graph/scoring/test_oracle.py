@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from jade_graph.bounds import aretrieval_bounds
 from jade_graph.data import Dataset, load_dataset
 from jade_graph.errors import DataError
-from jade_graph.oracle import DecompositionOracle, graph_bounds
 from jade_graph.retrieval.memory import MemoryRetriever
+from jade_graph.scoring.bounds import aretrieval_bounds
+from jade_graph.scoring.oracle import DecompositionOracle, graph_bounds
 from jade_graph.types import Ask, Passage, Question, SubQuestion, View
 
 PASSAGES = (

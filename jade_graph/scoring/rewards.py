@@ -13,9 +13,9 @@ from numbers import Real
 from typing import Any, Literal, get_args
 
 from jade_graph import plugins
-from jade_graph.credit import learns, predicted
 from jade_graph.errors import PluginError, UsageError
-from jade_graph.metrics import exact_match, is_yes_no, token_f1
+from jade_graph.scoring.credit import learns, predicted
+from jade_graph.scoring.metrics import exact_match, is_yes_no, token_f1
 from jade_graph.types import Preset, Question, Run, Transition
 from jade_graph.workflow.approval import REPLACED
 

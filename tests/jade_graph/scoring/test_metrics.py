@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jade_graph.metrics import (
+from jade_graph.scoring.metrics import (
     answer_recall,
     exact_match,
     is_yes_no,

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jade_graph import JadeGraph, RunStore
-from jade_graph.credit import MODES, assign, gae, learns, turn_deltas
 from jade_graph.errors import UsageError
-from jade_graph.rewards import RewardSpec, Scored, score_run
+from jade_graph.scoring.credit import MODES, assign, gae, learns, turn_deltas
+from jade_graph.scoring.rewards import RewardSpec, Scored, score_run
 from jade_graph.types import Question, Run, Transition
 
 CREDIT = ("rewards", "reward", "value", "advantage", "return_", "done")

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jade_graph import stats
 from jade_graph.errors import UsageError
-from jade_graph.stats import mean_ci, paired_ci
+from jade_graph.scoring import stats
+from jade_graph.scoring.stats import mean_ci, paired_ci
 
 VALUES = st.lists(st.floats(-100, 100), min_size=1, max_size=30)
 

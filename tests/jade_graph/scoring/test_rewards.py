@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from jade_graph import plugins
 from jade_graph.errors import JadeError, PluginError, UsageError
-from jade_graph.rewards import RewardSpec, Scored, em, f1, f1_yes_no, score_run
+from jade_graph.scoring.rewards import RewardSpec, Scored, em, f1, f1_yes_no, score_run
 from jade_graph.types import Counters, Preset, Question, Run, Transition
 from jade_nodes.presets import JADE_CODE, MAO_ARAG, MMOA_RAG, VANILLA_RAG
 

@@ -12,12 +12,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jade_graph.credit import predicted
 from jade_graph.errors import DataError, UsageError
-from jade_graph.metrics import answer_recall, exact_match, support_recall, token_f1
 from jade_graph.retrieval.ranking import retrieved_passages
+from jade_graph.scoring.credit import predicted
+from jade_graph.scoring.metrics import answer_recall, exact_match, support_recall, token_f1
+from jade_graph.scoring.stats import mean_ci, paired_ci
 from jade_graph.settings.manifest import MATTERS, require_alike
-from jade_graph.stats import mean_ci, paired_ci
 from jade_graph.types import Question, Run
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from jade_graph.errors import UsageError, unknown
 from jade_graph.types import Run, Transition
 
 if TYPE_CHECKING:
-    from jade_graph.rewards import Scored
+    from jade_graph.scoring.rewards import Scored
 
 MODES = ("broadcast", "terminal_gae", "turn_delta", "split", "turn", "return_to_go", "final")
 TURN_MODES = ("turn", "return_to_go", "final")

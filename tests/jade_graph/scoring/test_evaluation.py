@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from jade_graph.errors import DataError, UsageError
-from jade_graph.evaluation import (
+from jade_graph.retrieval.ranking import retrieved_passages
+from jade_graph.scoring.evaluation import (
     compare,
     evaluate,
     load_rows,
@@ -18,7 +19,6 @@ from jade_graph.evaluation import (
     save_rows,
     summarize,
 )
-from jade_graph.retrieval.ranking import retrieved_passages
 from jade_graph.types import Limits, Passage, Question
 from jade_graph.workflow.engine import JadeGraph
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from jade_graph.bounds import aretrieval_bounds, retrieval_bounds, retrieval_figures, sub_queries
 from jade_graph.data import Dataset, load_dataset
 from jade_graph.retrieval.corpus import build_corpus, open_corpus
 from jade_graph.retrieval.memory import MemoryRetriever
+from jade_graph.scoring.bounds import aretrieval_bounds, retrieval_bounds, retrieval_figures, sub_queries
 from jade_graph.types import Passage, Question, SubQuestion
 
 PASSAGES = {i: Passage(i, f"text of {i} and Ostby" if i == "b" else f"text of {i}") for i in "abcdefgh"}
