@@ -22,11 +22,11 @@ import torch
 from jade_graph.backbones import load_backbone
 from jade_graph.backbones.hf import HFBackbone
 from jade_graph.bench.generate import arithmetic, matmul_flops
-from jade_graph.crew import Workers
 from jade_graph.errors import UsageError
 from jade_graph.microworld import Difficulty, World, make_questions, make_world
 from jade_graph.microworld.search import WordSearch
-from jade_graph.rollouts import collect, tally
+from jade_graph.rollouts.collecting import collect, tally
+from jade_graph.rollouts.crew import Workers
 from jade_graph.runs.store import RunStore
 from jade_graph.settings.manifest import cores
 from jade_graph.sync import run_sync

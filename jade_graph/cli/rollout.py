@@ -17,7 +17,7 @@ from jade_graph.cli.indexing import indexing
 from jade_graph.cli.taught import warn_untaught
 
 if TYPE_CHECKING:
-    from jade_graph.rollouts import Rollout
+    from jade_graph.rollouts.collecting import Rollout
     from jade_graph.settings.config import Config
     from jade_graph.workflow.engine import JadeGraph
 
@@ -53,9 +53,9 @@ def rollout(
     The same command again goes on where it stopped, however it stopped: runs that ended are not run again.
     """
     from jade_graph.assembly import corpus_name, open_retriever_for, open_session
-    from jade_graph.crew import Workers
     from jade_graph.data import load_dataset
-    from jade_graph.rollouts import facts_of, tally
+    from jade_graph.rollouts.collecting import facts_of, tally
+    from jade_graph.rollouts.crew import Workers
     from jade_graph.sync import run_sync
 
     for name, value in (

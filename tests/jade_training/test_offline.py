@@ -43,7 +43,7 @@ def export(tmp_path_factory) -> Path:
     import asyncio
 
     from jade_graph.backbones.hf import HFBackbone
-    from jade_graph.rollouts import collect
+    from jade_graph.rollouts.collecting import collect
     from jade_graph.runs.export import export_runs
     from jade_graph.settings.manifest import manifest
     from jade_graph.types import Sampling

@@ -21,7 +21,7 @@ from jade_graph.bench.rollout import one_thread
 from jade_graph.errors import UsageError
 from jade_graph.microworld import Difficulty, make_questions, make_world
 from jade_graph.microworld.search import WordSearch
-from jade_graph.rollouts import collect
+from jade_graph.rollouts.collecting import collect
 from jade_graph.scoring.rewards import RewardSpec, Scored, score_run
 from jade_graph.sync import run_sync
 from jade_graph.workflow.engine import JadeGraph

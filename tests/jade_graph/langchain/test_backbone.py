@@ -14,7 +14,7 @@ from jade_graph import JadeGraph, RunStore
 from jade_graph.backbones import as_backbone
 from jade_graph.errors import BackboneError, GraphError
 from jade_graph.langchain import ChatModelBackbone, JadeChatModel
-from jade_graph.rollouts import facts_of
+from jade_graph.rollouts.collecting import facts_of
 from jade_graph.runs.recording import act, record_run
 from jade_graph.scoring.credit import learns
 from jade_graph.types import Message, Sampling
@@ -91,7 +91,7 @@ def test_a_rollout_knows_the_versions_of_all_models(scripted: Any, passages: Any
 
 
 async def test_rollouts_go_on_only_with_the_same_models(scripted: Any, passages: Any, tmp_path: Any) -> None:
-    from jade_graph.rollouts import _strange_version
+    from jade_graph.rollouts.collecting import _strange_version
 
     graph = JadeGraph(scripted(), retriever=passages, backbones={"PL": Hosted()})
     run = await graph.arun("Who?")

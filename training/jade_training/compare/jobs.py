@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jade_graph.processes import Processes, Tell
+from jade_graph.rollouts.processes import Processes, Tell
 from jade_graph.settings.config import Config
 from jade_graph.settings.manifest import cores, memory_gib
 from jade_training.compare.arms import Arm, suites

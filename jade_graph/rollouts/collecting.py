@@ -17,14 +17,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from jade_graph.errors import BackboneError, StoreError, UsageError
-from jade_graph.replicas import Planned, planned
+from jade_graph.rollouts.replicas import Planned, planned
 from jade_graph.scoring.metrics import token_f1
 from jade_graph.settings.manifest import differences, manifest
 from jade_graph.types import Question, Run
 from jade_graph.workflow.many import windowed
 
 if TYPE_CHECKING:
-    from jade_graph.crew import Due, Workers
+    from jade_graph.rollouts.crew import Due, Workers
     from jade_graph.runs.store import RunStore
     from jade_graph.workflow.engine import JadeGraph
 
@@ -284,7 +284,7 @@ async def recorded(
     if workers is None or workers.count == 1 or not due:
         fresh = made(graph, due, rollout_id, options, concurrency)
     else:
-        from jade_graph.crew import crewed
+        from jade_graph.rollouts.crew import crewed
 
         fresh = crewed(workers, due, rollout_id, facts, options, concurrency)
     async with aclosing(fresh) as ended:

@@ -19,8 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jade_graph.errors import BackboneError, DataError, JadeError, StoreError, UsageError
-from jade_graph.replicas import planned, run_id_of, seed_of
-from jade_graph.rollouts import collect, f1_of, tally
+from jade_graph.rollouts.collecting import collect, f1_of, tally
+from jade_graph.rollouts.replicas import planned, run_id_of, seed_of
 from jade_graph.runs.export import export_store, read_export
 from jade_graph.runs.store import RunFilter, RunStore
 from jade_graph.types import Limits, Question, Run
@@ -314,7 +314,7 @@ CHILD = textwrap.dedent("""
     import asyncio, sys, time
     from jade_graph.backbones.scripted import ScriptedBackbone
     from jade_graph.workflow.engine import JadeGraph
-    from jade_graph.rollouts import collect
+    from jade_graph.rollouts.collecting import collect
     from jade_graph.runs.store import RunStore
     from jade_graph.types import Question
 

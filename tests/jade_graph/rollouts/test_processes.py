@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from jade_graph import processes
 from jade_graph.errors import BackboneError, JadeError, UsageError
-from jade_graph.processes import ProcessError, Processes, Tell
+from jade_graph.rollouts import processes
+from jade_graph.rollouts.processes import ProcessError, Processes, Tell
 
 
 def counts(n: int, tell: Tell) -> None:

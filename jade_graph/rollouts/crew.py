@@ -14,8 +14,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from jade_graph.errors import UsageError
-from jade_graph.processes import Processes, Tell
-from jade_graph.replicas import Planned
+from jade_graph.rollouts.processes import Processes, Tell
+from jade_graph.rollouts.replicas import Planned
 from jade_graph.sync import run_sync
 from jade_graph.types import Run
 
@@ -90,7 +90,7 @@ def _work(
     tell: Tell,
 ) -> None:
     """The runs of one process."""
-    from jade_graph.rollouts import made, require_facts
+    from jade_graph.rollouts.collecting import made, require_facts
 
     async def everything() -> None:
         async for run in made(graph, share, rollout_id, options, concurrency):
