@@ -38,9 +38,9 @@ def diff(
     """
     from jade_graph.errors import UsageError
     from jade_graph.gate import Policy, load_evidence, measure
+    from jade_graph.gate.diff import diff as compare
+    from jade_graph.gate.diff import logged
     from jade_graph.registry import Registry
-    from jade_graph.registry.diff import diff as compare
-    from jade_graph.registry.diff import logged
     from jade_graph.registry.showing import markdown as written
     from jade_graph.registry.showing import of_diff, shown
 

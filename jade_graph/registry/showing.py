@@ -12,8 +12,8 @@ from jade_graph.console import table, text
 from jade_graph.registry.versions import ModelVersion, Promotion
 
 if TYPE_CHECKING:
+    from jade_graph.gate.diff import FigureDiff, Turned, VersionDiff
     from jade_graph.gate.promoting import Outcome
-    from jade_graph.registry.diff import FigureDiff, Turned, VersionDiff
 
 _RATES = ("illegal_rate", "failed_rate", "support_recall", "answer_recall")
 

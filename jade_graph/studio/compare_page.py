@@ -18,7 +18,7 @@ from jade_graph.studio.state import Studio
 from jade_graph.workflow.replay import first_difference
 
 if TYPE_CHECKING:
-    from jade_graph.registry.diff import FigureDiff, Turned
+    from jade_graph.gate.diff import FigureDiff, Turned
     from jade_graph.studio.comparison import Comparison
 
 _MOST = 40

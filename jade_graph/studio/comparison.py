@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jade_graph.registry.diff import Behaviour, compare_rows
+from jade_graph.gate.diff import Behaviour, compare_rows
 from jade_graph.scoring.evaluation import Row
 
 

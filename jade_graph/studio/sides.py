@@ -65,7 +65,7 @@ def compared(studio: Studio, a: str, b: str) -> tuple[Comparison | None, str]:
     """
     one, other = side(studio, a), side(studio, b)
     if one.version and other.version and one.version.number != other.version.number:
-        from jade_graph.registry.diff import logged
+        from jade_graph.gate.diff import logged
 
         trial = logged(studio.registered.registry, one.version, other.version)
         if trial is not None:

@@ -11,9 +11,9 @@ import pytest
 
 from jade_graph.errors import DataError, RegistryError, UsageError
 from jade_graph.gate import Policy, Trial, promote
+from jade_graph.gate.diff import diff, logged
 from jade_graph.gate.promoting import contestants, held_out
 from jade_graph.registry import Registry
-from jade_graph.registry.diff import diff, logged
 from jade_graph.registry.place import Place
 from jade_graph.registry.showing import markdown, of_diff, of_history, of_outcome, of_versions, shown
 from jade_graph.scoring.evaluation import load_rows, save_rows
@@ -250,7 +250,7 @@ def test_weights_that_do_not_match_are_named(tmp_path):
     import torch
     from safetensors.torch import save_file
 
-    from jade_graph.registry.diff import compare_weights
+    from jade_graph.gate.diff import compare_weights
 
     for name, values in (
         ("a", {"x.weight": torch.ones(4), "only_a": torch.ones(1), "h.0.w": torch.ones(2)}),
