@@ -54,7 +54,7 @@ class Openable:
         Raises:
             ConfigError, UsageError, RetrievalError, BackboneError: what is named is not there, with what is.
         """
-        from jade_graph.assembly import open_graph
+        from jade_graph.assembly.opening import open_graph
 
         given = {"backbone": backbone, "corpus": corpus, "preset": preset, "record": record}
         return open_graph(config, settings=settings or {}, arguments=arguments, **given)

@@ -52,7 +52,7 @@ def rollout(
 
     The same command again goes on where it stopped, however it stopped: runs that ended are not run again.
     """
-    from jade_graph.assembly import corpus_name, open_retriever_for, open_session
+    from jade_graph.assembly.opening import corpus_name, open_retriever_for, open_session
     from jade_graph.data import load_dataset
     from jade_graph.rollouts.collecting import facts_of, tally
     from jade_graph.rollouts.crew import Workers
@@ -114,7 +114,7 @@ def rollout(
 @contextmanager
 def _worker(config: Config, corpus: str | None) -> Iterator[JadeGraph]:
     """The command's graph, in a process of its own. `corpus`: the data set's own passages, which are indexed by now."""
-    from jade_graph.assembly import open_named, open_retriever, open_session
+    from jade_graph.assembly.opening import open_named, open_retriever, open_session
 
     settings = config.settings
     retriever = open_named(settings, corpus) if corpus else open_retriever(settings)

@@ -76,7 +76,7 @@ def measure(
     from contextlib import ExitStack
     from dataclasses import replace
 
-    from jade_graph.assembly import open_backbone, open_retriever_for, open_session
+    from jade_graph.assembly.opening import open_backbone, open_retriever_for, open_session
     from jade_graph.data import load_dataset
     from jade_graph.sync import run_sync
 

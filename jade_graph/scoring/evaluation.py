@@ -204,7 +204,7 @@ def evaluation_manifest(
         limit: as given by the user; None where all questions were asked.
     """
     from jade_graph import plugins
-    from jade_graph.assembly import limits_for
+    from jade_graph.assembly.opening import limits_for
     from jade_graph.settings.manifest import manifest
 
     s = config.settings

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from jade_graph import telemetry
-from jade_graph.assembly import Progress, make_graph, open_backbone, open_session
+from jade_graph.assembly.opening import Progress, make_graph, open_backbone, open_session
 from jade_graph.serve.graphs import Graphs, Version, offered
 from jade_graph.serve.service import Service
 from jade_graph.settings.config import Config

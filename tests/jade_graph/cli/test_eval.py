@@ -81,7 +81,7 @@ def test_a_data_set_without_passages_needs_a_corpus(jade: Any, command: str) -> 
 
 
 def test_microworld_questions_without_passages_are_asked_over_microworld(monkeypatch: pytest.MonkeyPatch) -> None:
-    from jade_graph import assembly
+    from jade_graph.assembly import opening as assembly
     from jade_graph.data import Dataset
     from jade_graph.settings.config import load_config
     from jade_graph.types import Question
