@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from jade_graph import plugins
 from jade_graph.backbones import load_backbone
 from jade_graph.errors import RetrievalError, UsageError
-from jade_graph.opening import closing_models
+from jade_graph.langchain.opening import closing_models
 from jade_graph.runs.store import RunStore
 from jade_graph.settings.config import Config, load_config
 from jade_graph.settings.fields import Settings
