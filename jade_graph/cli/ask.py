@@ -46,7 +46,7 @@ def ask(
 
 
 def _tree(run: Run) -> Any:
-    from jade_graph.render import run_tree
+    from jade_graph.picture.terminal import run_tree
 
     return run_tree(run)
 

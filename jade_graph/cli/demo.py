@@ -227,7 +227,7 @@ def _show(
 
     from jade_graph.console import table
     from jade_graph.microworld.questions import KINDS
-    from jade_graph.render import run_tree
+    from jade_graph.picture.terminal import run_tree
     from jade_graph.scoring.evaluation import summarize
 
     lines = []

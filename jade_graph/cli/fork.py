@@ -107,7 +107,7 @@ def _places(text: str) -> list[int]:
 def _show(parent: Run, new: Run) -> list[Any]:
     from rich.text import Text
 
-    from jade_graph.render import run_tree
+    from jade_graph.picture.terminal import run_tree
 
     head = Text(f"forked from {parent.id[:12]} at action {new.metadata['fork']['at']}", style="dim")
     return [head, run_tree(new)]

@@ -64,7 +64,7 @@ def show(
     mermaid: Annotated[bool, typer.Option("--mermaid", help="Print the picture as Mermaid text instead.")] = False,
 ) -> None:
     """Show one run as a tree: plan, sub-questions, documents, answers, tokens, times."""
-    from jade_graph.render import run_svg, run_tree
+    from jade_graph.picture.terminal import run_svg, run_tree
 
     if not _recorded(cli):
         raise _none()

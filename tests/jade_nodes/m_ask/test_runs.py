@@ -16,9 +16,9 @@ from jade_graph.cli import main
 from jade_graph.microworld import OraclePolicy, parse
 from jade_graph.microworld.search import WordSearch
 from jade_graph.microworld.shown import demonstrations
+from jade_graph.picture.terminal import run_svg
 from jade_graph.picture.topology import topology_svg
 from jade_graph.picture.view import view
-from jade_graph.render import run_svg
 from jade_graph.scoring.credit import assign
 from jade_graph.scoring.metrics import token_f1
 from jade_graph.scoring.rewards import RewardSpec, score_run

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from jade_graph.render import run_svg, run_tree
+from jade_graph.picture.terminal import run_svg, run_tree
 from jade_graph.types import Limits, Run
 from jade_graph.workflow.engine import JadeGraph
 
