@@ -117,10 +117,10 @@ def send(
 
     Runs that are there already are not sent again. Texts stay here unless --content is given.
     """
-    from jade_graph import telemetry
     from jade_graph.errors import unknown
     from jade_graph.runs.store import RunFilter
-    from jade_graph.sending import to_mlflow, to_otlp
+    from jade_graph.telemetry import spans as telemetry
+    from jade_graph.telemetry.sending import to_mlflow, to_otlp
 
     if to not in ("otlp", "mlflow"):
         raise unknown("trace store", to, ("otlp", "mlflow"), code="SEND_KIND")

@@ -28,7 +28,7 @@ from jade_graph.workflow.context import Event
 
 if TYPE_CHECKING:
     from jade_graph.runs.store import RunStore
-    from jade_graph.telemetry import Tracing
+    from jade_graph.telemetry.spans import Tracing
 
 logger = logging.getLogger("jade_graph.serve")
 

@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from jade_graph.cli import main
 from jade_graph.registry.place import Place
 from jade_graph.runs.store import RunStore
-from jade_graph.sending import SendError, to_mlflow, to_otlp
+from jade_graph.telemetry.sending import SendError, to_mlflow, to_otlp
 from jade_graph.workflow.engine import JadeGraph
 
 

@@ -13,8 +13,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from jade_graph import telemetry
 from jade_graph.errors import BackboneError
+from jade_graph.telemetry import spans as telemetry
 from jade_graph.workflow.engine import JadeGraph
 
 QUESTION = "who wrote the annals?"

@@ -16,7 +16,7 @@ from typing import Any
 
 from jade_graph.errors import JadeError, UsageError
 from jade_graph.registry.place import Place
-from jade_graph.telemetry import SCOPE, Span, readable, spans
+from jade_graph.telemetry.spans import SCOPE, Span, readable, spans
 from jade_graph.types import Run
 
 RUN_TAG = "jade.run_id"
