@@ -36,7 +36,7 @@ def name(requirement: str) -> str:
     "script",
     [
         "import jade_graph",
-        "import jade_graph.types, jade_graph.errors, jade_graph.settings.config, jade_graph.console, jade_graph.settings.manifest",
+        "import jade_graph.types, jade_graph.errors, jade_graph.settings.config, jade_graph.cli.console, jade_graph.settings.manifest",
         "from jade_graph.cli import main; main(['--help'])",
         "from jade_graph.cli import main; main(['config', 'show'])",
         "from jade_graph.cli import main; main(['ask', '--help'])",

@@ -69,7 +69,7 @@ def _must_read(cli: Cli, question: str) -> None:
 
 def as_json(run: Run) -> dict[str, Any]:
     """A run as JSON, token ids and prompts left out (jade runs show --json has them)."""
-    from jade_graph.console import jsonable
+    from jade_graph.cli.console import jsonable
 
     return {
         "run_id": run.id,

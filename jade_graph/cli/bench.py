@@ -110,8 +110,8 @@ def check_figures(name: str, figures: Any) -> dict[str, float]:
 
 
 def _list(cli: Cli) -> None:
+    from jade_graph.cli.console import table
     from jade_graph.cli.sources import entries, owner, summary
-    from jade_graph.console import table
 
     rows = [(name, summary(found[-1].module), owner(found[-1])) for name, found in entries(GROUP).items()]
     value = {"benchmarks": [{"name": n, "measures": m, "package": p} for n, m, p in rows]}
@@ -119,6 +119,6 @@ def _list(cli: Cli) -> None:
 
 
 def _table(result: Mapping[str, Any]) -> Any:
-    from jade_graph.console import table
+    from jade_graph.cli.console import table
 
     return table(("figure", "value"), list(result["figures"].items()), title=result["name"], right="value")

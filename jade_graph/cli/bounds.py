@@ -51,7 +51,7 @@ def bounds(
 def _show(result: dict[str, Any], name: str, found: dict[str, Any]) -> list[Any]:
     from rich.text import Text
 
-    from jade_graph.console import table
+    from jade_graph.cli.console import table
 
     sides = [(label, result[key]) for label, key in (("one search", "single_shot"), ("oracle decomposition", "oracle"))]
     rows = [

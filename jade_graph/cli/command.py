@@ -17,7 +17,7 @@ import typer
 from typer.models import OptionInfo
 
 from jade_graph.cli.classes import Command, extended
-from jade_graph.console import Output
+from jade_graph.cli.console import Output
 from jade_graph.settings.config import Config, load_config
 from jade_graph.settings.fields import Settings
 

@@ -23,7 +23,7 @@ def show(
     Later sources win: defaults, ~/.config/jade/config.toml, ./jade.toml (or --config), JADE_* variables
     (JADE_LIMITS__DEADLINE_S for limits.deadline_s), --set.
     """
-    from jade_graph.console import table
+    from jade_graph.cli.console import table
     from jade_graph.errors import unknown
 
     rows = cli.config.rows()

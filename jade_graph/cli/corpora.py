@@ -23,7 +23,7 @@ def list_(cli: Cli) -> None:
     def show() -> Any:
         from rich.text import Text
 
-        from jade_graph.console import table
+        from jade_graph.cli.console import table
 
         if not found:
             return Text("No corpora yet. Try: jade index PATH --corpus NAME", style="dim")
@@ -37,7 +37,7 @@ def list_(cli: Cli) -> None:
 @command(app)
 def show(cli: Cli, name: Name) -> None:
     """Show what a corpus was made from and with, and what was left out."""
-    from jade_graph.console import table
+    from jade_graph.cli.console import table
 
     manifest = _require(cli, name).as_dict()
     skipped = manifest.pop("skipped")

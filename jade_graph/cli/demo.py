@@ -225,7 +225,7 @@ def _show(
 ) -> list[Any]:
     from rich.text import Text
 
-    from jade_graph.console import table
+    from jade_graph.cli.console import table
     from jade_graph.microworld.questions import KINDS
     from jade_graph.picture.terminal import run_tree
     from jade_graph.scoring.evaluation import summarize

@@ -36,13 +36,13 @@ def diff(
 
     The answers come from the promotion log where it compared the two; otherwise both answer the questions now.
     """
+    from jade_graph.cli.showing import markdown as written
+    from jade_graph.cli.showing import of_diff, shown
     from jade_graph.errors import UsageError
     from jade_graph.gate import Policy, load_evidence, measure
     from jade_graph.gate.diff import diff as compare
     from jade_graph.gate.diff import logged
     from jade_graph.registry import Registry
-    from jade_graph.registry.showing import markdown as written
-    from jade_graph.registry.showing import of_diff, shown
 
     for name, value in (("preset", preset), ("corpus", corpus)):
         cli.put(name, value)

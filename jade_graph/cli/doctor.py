@@ -190,7 +190,7 @@ CHECKS: tuple[Callable[[Cli], Iterator[Finding]], ...] = (
 def _shown(findings: list[Finding], missing: int) -> list[Any]:
     from rich.text import Text
 
-    from jade_graph.console import table
+    from jade_graph.cli.console import table
 
     style = {"ok": "green", "note": "yellow", "missing": "bold red"}
     rows = [(f.what, Text(f.state, style=style[f.state]), f.detail, f.fix or "") for f in findings]

@@ -17,7 +17,7 @@ def errors(
 ) -> None:
     """Explain an error code, or list all."""
     from jade_graph.cli import catalogue
-    from jade_graph.console import table
+    from jade_graph.cli.console import table
     from jade_graph.errors import unknown
 
     known = catalogue.read()

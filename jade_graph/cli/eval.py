@@ -120,7 +120,7 @@ def _evaluate(
 
 
 def _show(result: Mapping[str, Any], preset: str, dataset: str) -> list[Any]:
-    from jade_graph.console import table
+    from jade_graph.cli.console import table
 
     groups = {"all": result["overall"], **(result["by_type"] if len(result["by_type"]) > 1 else {})}
     columns = ("type", "n", *SHOWN.values(), "plans")

@@ -281,7 +281,7 @@ def _number(value: float | None) -> str:
 def _show(result: Mapping[str, Any]) -> list[Any]:
     from rich.text import Text
 
-    from jade_graph.console import table
+    from jade_graph.cli.console import table
 
     golds = " | ".join(result["golds"])
     head = Text.assemble(

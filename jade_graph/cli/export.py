@@ -52,7 +52,7 @@ def export(
 def _show(out: Path, manifest: Mapping[str, Any]) -> list[Any]:
     from rich.text import Text
 
-    from jade_graph.console import table
+    from jade_graph.cli.console import table
 
     left = {f"left out: {why}": n for why, n in manifest["left_out"].items() if n}
     made = {"backbone version": ", ".join(manifest["backbone_versions"]), "content hash": manifest["content_hash"][:16]}

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import typer
 
-from jade_graph.console import Output, print_json
+from jade_graph.cli.console import Output, print_json
 from jade_graph.errors import JadeError, UsageError
 from jade_graph.settings.config import mask_passwords
 

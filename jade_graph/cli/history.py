@@ -10,8 +10,8 @@ app = single()
 @command(app, "history")
 def history(cli: Cli) -> None:
     """Show who promoted which version when, on what evidence, and what was rolled back."""
+    from jade_graph.cli.showing import of_history, shown
     from jade_graph.registry import Registry
-    from jade_graph.registry.showing import of_history, shown
 
     registry = Registry.of(cli.settings)
     entries = registry.history()

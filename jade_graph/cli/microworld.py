@@ -20,7 +20,7 @@ def show(
     passages: Annotated[bool, typer.Option(help="Show the passages that hold the answer.")] = False,
 ) -> None:
     """Show a world: its size, and questions of every kind with answers and best plans."""
-    from jade_graph.console import table
+    from jade_graph.cli.console import table
     from jade_graph.microworld import BEST_PLAN, KINDS, make_questions, parse
 
     best = {str(kind): plan for kind, plan in BEST_PLAN.items()}
@@ -96,7 +96,7 @@ def _question(row: Any, passages: bool) -> str:
 def _plan_table(found: Any, title: str) -> Any:
     from rich.text import Text
 
-    from jade_graph.console import table
+    from jade_graph.cli.console import table
 
     kinds, route = list(found.shares), found.route()
     rows = []

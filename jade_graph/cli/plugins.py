@@ -18,7 +18,7 @@ def list_(
     load: Annotated[bool, typer.Option(help="Import each part to see whether it loads (seconds).")] = True,
 ) -> None:
     """List every part that installed packages provide, the package it comes from, and its error if it does not load."""
-    from jade_graph.console import table
+    from jade_graph.cli.console import table
 
     rows = [row for name in _groups(kind) for row in _rows(cli, name, load)]
     broken = [row for row in rows if row["error"]]

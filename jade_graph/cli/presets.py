@@ -15,7 +15,7 @@ app = group("presets", "List the methods, or show one.")
 def list_(cli: Cli) -> None:
     """List the presets: methods as configurations of the one engine."""
     from jade_graph import plugins
-    from jade_graph.console import table
+    from jade_graph.cli.console import table
 
     presets = [plugins.load("jade.presets", name) for name in plugins.names("jade.presets")]
     rows = [(p.name, p.plan or "by the planner", _trained(p), p.title) for p in presets]
@@ -28,7 +28,7 @@ def list_(cli: Cli) -> None:
 def show(cli: Cli, name: Annotated[str, typer.Argument(help="A preset; jade presets list.")]) -> None:
     """Show every field of one preset."""
     from jade_graph import plugins
-    from jade_graph.console import table
+    from jade_graph.cli.console import table
 
     preset = _plain(plugins.load("jade.presets", name))
     cli.out.result(preset, lambda: table(("field", "value"), [(k, _shown(v)) for k, v in preset.items()], title=name))
@@ -41,7 +41,7 @@ def _trained(preset: Any) -> str:
 
 
 def _plain(preset: Any) -> dict[str, Any]:
-    from jade_graph.console import jsonable
+    from jade_graph.cli.console import jsonable
 
     return dict(jsonable(preset))
 

@@ -38,10 +38,10 @@ def promote(
     no significant loss on any type of question, and illegal actions, failures, cost and latency within limits. A
     refusal says which rule, by how much and what to do, and exits with 9. Without a champion only the limits count.
     """
+    from jade_graph.cli.showing import of_outcome, shown
     from jade_graph.gate import Policy, measure
     from jade_graph.gate import promote as decide
     from jade_graph.registry import Registry
-    from jade_graph.registry.showing import of_outcome, shown
 
     rules = Policy.load(policy)
     if dataset is not None:

@@ -138,7 +138,7 @@ def _digest(facts: dict[str, Any], dataset: str) -> str:
 def _show(result: Rollout, following: str) -> list[Any]:
     from rich.text import Text
 
-    from jade_graph.console import table
+    from jade_graph.cli.console import table
 
     speed = "-" if result.runs_per_s is None else f"{result.runs_per_s:.1f}"
     f1 = "-" if result.f1 is None else f"{result.f1:.3f}"

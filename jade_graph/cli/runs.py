@@ -30,7 +30,7 @@ def list_(
     offset: Annotated[int, typer.Option(min=0, help="Leave out so many of the newest.")] = 0,
 ) -> None:
     """List runs, the newest first."""
-    from jade_graph.console import table
+    from jade_graph.cli.console import table
     from jade_graph.runs.store import RunFilter
 
     rows, total = list[dict[str, Any]](), 0
@@ -168,7 +168,7 @@ def _none() -> StoreError:
 
 
 def _plain(run: Any) -> dict[str, Any]:
-    from jade_graph.console import jsonable
+    from jade_graph.cli.console import jsonable
 
     return dict(jsonable(run))
 

@@ -21,7 +21,7 @@ def search(
     width: Annotated[int, typer.Option(min=0, help="Show so many characters of each text; 0: all.")] = 160,
 ) -> None:
     """Search a corpus; show each passage's rank by words (BM25), by meaning (vectors) and fused."""
-    from jade_graph.console import table
+    from jade_graph.cli.console import table
     from jade_graph.retrieval.corpus import open_corpus
 
     cli.put("k", k)

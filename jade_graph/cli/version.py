@@ -10,7 +10,7 @@ app = single()
 @command(app)
 def version(cli: Cli) -> None:
     """Print the versions of this package, of Python and of the packages that it stands on."""
-    from jade_graph.console import table
+    from jade_graph.cli.console import table
     from jade_graph.settings import manifest
 
     facts = manifest.manifest()

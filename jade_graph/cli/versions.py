@@ -10,8 +10,8 @@ app = single()
 @command(app, "versions")
 def versions(cli: Cli) -> None:
     """List the registered versions of the backbone, the newest first, with aliases and parents."""
+    from jade_graph.cli.showing import of_versions, shown
     from jade_graph.registry import Registry
-    from jade_graph.registry.showing import of_versions, shown
 
     registry = Registry.of(cli.settings)
     found = registry.versions()

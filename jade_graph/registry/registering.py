@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from jade_graph.backbones.codec import read_json
 from jade_graph.backbones.folders import content_version, count_parameters
-from jade_graph.console import jsonable
+from jade_graph.cli.console import jsonable
 from jade_graph.errors import RegistryError
 from jade_graph.registry import adapters, checking
 from jade_graph.registry import bundle as bundles

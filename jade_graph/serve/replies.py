@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jade_graph.console import jsonable
+from jade_graph.cli.console import jsonable
 from jade_graph.types import Run, TraceNode, Transition
 from jade_graph.workflow.context import Event
 

@@ -102,7 +102,7 @@ def sft(
 def _show(out: Path, metrics: Mapping[str, float]) -> list[Any]:
     from rich.text import Text
 
-    from jade_graph.console import table
+    from jade_graph.cli.console import table
 
     rows = [(name.replace("_", " "), f"{value:,.4g}") for name, value in metrics.items()]
     return [table(("", ""), rows, title=f"saved {out}"), Text(f"Next: jade eval .. --backbone {out}", style="dim")]

@@ -18,7 +18,7 @@ pytest.importorskip("pyarrow")
 
 POLICY = """
 import os, signal, threading
-from jade_graph.console import Output
+from jade_graph.cli.console import Output
 
 ACTIONS = {"PL": "<workflow>R,AG</workflow>", "AG": "<answer>Ann Lee</answer>"}
 INTERRUPTED = True

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from jade_graph.cli.showing import markdown, of_diff, of_history, of_outcome, of_versions, shown
 from jade_graph.errors import DataError, RegistryError, UsageError
 from jade_graph.gate import Policy, Trial, promote
 from jade_graph.gate.diff import diff, logged
 from jade_graph.gate.promoting import contestants, held_out
 from jade_graph.registry import Registry
 from jade_graph.registry.place import Place
-from jade_graph.registry.showing import markdown, of_diff, of_history, of_outcome, of_versions, shown
 from jade_graph.scoring.evaluation import load_rows, save_rows
 from jade_graph.testing.evaluations import simulate_pair
 

@@ -183,7 +183,7 @@ async def _ceiling(test: str, preset: str) -> float | None:
 def _show(told: dict[str, Any]) -> list[Any]:
     from rich.text import Text
 
-    from jade_graph.console import table
+    from jade_graph.cli.console import table
 
     kinds = sorted({kind for a in told["arms"].values() for kind in a["f1_by_kind"]})
     lines = []

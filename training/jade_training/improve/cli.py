@@ -195,7 +195,7 @@ def show(result: Improved, following: str) -> list[Any]:
     """The evaluations as a table, and what to do next."""
     from rich.text import Text
 
-    from jade_graph.console import table
+    from jade_graph.cli.console import table
 
     kinds = sorted({kind for e in result.evaluations.values() for kind in e["f1_by_kind"]} - {"all"})
     own = any(_number(e["score"]) != _number(e["f1"]) for e in result.evaluations.values())  # another outcome than F1

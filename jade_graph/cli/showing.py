@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from jade_graph.console import table, text
+from jade_graph.cli.console import table, text
 from jade_graph.registry.versions import ModelVersion, Promotion
 
 if TYPE_CHECKING:
