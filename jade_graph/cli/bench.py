@@ -111,7 +111,7 @@ def check_figures(name: str, figures: Any) -> dict[str, float]:
 
 def _list(cli: Cli) -> None:
     from jade_graph.cli.console import table
-    from jade_graph.cli.sources import entries, owner, summary
+    from jade_graph.cli.packages import entries, owner, summary
 
     rows = [(name, summary(found[-1].module), owner(found[-1])) for name, found in entries(GROUP).items()]
     value = {"benchmarks": [{"name": n, "measures": m, "package": p} for n, m, p in rows]}

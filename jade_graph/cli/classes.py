@@ -98,7 +98,7 @@ def extended(name: str) -> type[Group]:
 
 def _described(key: str) -> str:
     """One line of help of a command that another package brings, read without importing it."""
-    from jade_graph.cli.sources import entries, owner, summary
+    from jade_graph.cli.packages import entries, owner, summary
 
     found = entries(GROUP)[key][-1]
     return summary(found.module) or f"From the package {owner(found)}."

@@ -158,7 +158,7 @@ def _runs(cli: Cli) -> Iterator[Finding]:
 
 
 def _plugins(_: Cli) -> Iterator[Finding]:
-    from jade_graph.cli.sources import entries, owner
+    from jade_graph.cli.packages import entries, owner
     from jade_graph.plugins import GROUPS
 
     count = 0

@@ -54,7 +54,7 @@ def _groups(kind: str | None) -> list[str]:
 
 
 def _rows(cli: Cli, group_name: str, load: bool) -> list[dict[str, Any]]:
-    from jade_graph.cli.sources import entries, owner
+    from jade_graph.cli.packages import entries, owner
 
     out = []
     for name, found in entries(group_name).items():

@@ -49,10 +49,10 @@ def serve(
         cli.put(name, value)
     _require_installed()
     from jade_graph.serve.app import create_app
-    from jade_graph.serve.assembly import opened, reload_status
     from jade_graph.serve.keys import read_keys
     from jade_graph.serve.server import is_loopback, listen, require_safe, url_of
     from jade_graph.serve.server import serve as run
+    from jade_graph.serve.setup import opened, reload_status
 
     settings = cli.settings.serve
     keys = read_keys(settings)

@@ -59,7 +59,7 @@ def _serve(cli: Cli, host: str, port: int, token: str | None, open_: bool) -> No
 
     from jade_graph.settings.config import load_config
     from jade_graph.studio.app import build
-    from jade_graph.studio.state import Studio
+    from jade_graph.studio.shared import Studio
 
     def configured(changes: Sequence[str]) -> Config:
         return load_config(config=cli.config_file, overrides=[*cli.overrides, *changes])

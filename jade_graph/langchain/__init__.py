@@ -9,12 +9,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from jade_graph.langchain.adapting import LangChainRetriever
     from jade_graph.langchain.backbone import ChatModelBackbone
     from jade_graph.langchain.chat_model import JadeChatModel
     from jade_graph.langchain.embeddings import JadeEmbeddings
     from jade_graph.langchain.retriever import JadeRetriever
     from jade_graph.langchain.runnable import JadeInput, JadeOutput
-    from jade_graph.langchain.sources import LangChainRetriever
     from jade_graph.langchain.tool import JadeTool
 
 _HOME = {

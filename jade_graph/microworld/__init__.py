@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import parse_qsl
 
 from jade_graph.errors import UsageError, unknown
-from jade_graph.microworld.foreign import is_foreign, vocabulary
 from jade_graph.microworld.lexicon import SPLITS, Split
 from jade_graph.microworld.oracle import OraclePolicy
 from jade_graph.microworld.questions import BEST_PLAN, KINDS, SHARES, Kind, make_questions
+from jade_graph.microworld.vocabulary import is_foreign, vocabulary
 from jade_graph.microworld.world import Difficulty, World, make_world
 
 if TYPE_CHECKING:

@@ -25,8 +25,8 @@ from jade_graph.registry.versions import CHALLENGER, CHAMPION, ModelVersion
 from jade_graph.settings.manifest import flattened, manifest
 
 if TYPE_CHECKING:
+    from jade_graph.registry.candidates import Source
     from jade_graph.registry.registry import Registry
-    from jade_graph.registry.sources import Source
 
 OWED = "jade.owed_alias"  # on a version whose alias is not set yet
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from jade_graph.errors import RegistryError, UsageError
 from jade_graph.registry import bundle as bundles
-from jade_graph.registry import sources
+from jade_graph.registry import candidates as sources
 from jade_graph.registry.place import Place, absent
 from jade_graph.registry.promotions import Log
 from jade_graph.registry.shelf import Shelf

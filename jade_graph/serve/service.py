@@ -192,7 +192,7 @@ class Service:
         """The bundled model knows the words of microworld alone: say so instead of answering nonsense."""
         if self.settings.backbone not in BUNDLED:
             return
-        from jade_graph.microworld.foreign import is_foreign, unknown_words
+        from jade_graph.microworld.vocabulary import is_foreign, unknown_words
 
         if is_foreign(question):
             words = ", ".join(repr(w) for w in dict.fromkeys(unknown_words(question)[:5])) or "no word at all"

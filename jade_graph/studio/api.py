@@ -14,7 +14,7 @@ from fastapi import FastAPI, Response
 from jade_graph.errors import JadeError
 from jade_graph.picture.details import details
 from jade_graph.picture.text import clean
-from jade_graph.studio.state import Studio
+from jade_graph.studio.shared import Studio
 from jade_graph.workflow.replay import first_difference
 
 

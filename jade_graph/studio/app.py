@@ -16,7 +16,7 @@ from jade_graph.studio.compare_page import ComparePage
 from jade_graph.studio.corpus_page import CorpusPage
 from jade_graph.studio.learning_page import LearningPage
 from jade_graph.studio.runs_page import RunsPage
-from jade_graph.studio.state import Studio
+from jade_graph.studio.shared import Studio
 
 PATIENCE_S = 180.0
 """Seconds that a page may take to be built: a busy machine is no reason to give up."""

@@ -15,7 +15,7 @@ from jade_graph.errors import JadeError
 from jade_graph.picture.text import clean
 from jade_graph.studio import shell
 from jade_graph.studio.registered import models
-from jade_graph.studio.state import Studio
+from jade_graph.studio.shared import Studio
 from jade_graph.workflow.parts import Parts, limits_of
 
 

@@ -14,7 +14,7 @@ from nicegui import ui
 from jade_graph.errors import JadeError
 from jade_graph.picture.text import clean, milliseconds
 from jade_graph.studio import shell, sides
-from jade_graph.studio.state import Studio
+from jade_graph.studio.shared import Studio
 from jade_graph.workflow.replay import first_difference
 
 if TYPE_CHECKING:

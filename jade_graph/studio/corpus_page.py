@@ -13,7 +13,7 @@ from nicegui import ui
 from jade_graph.errors import JadeError
 from jade_graph.picture.text import clean
 from jade_graph.studio import shell
-from jade_graph.studio.state import Studio
+from jade_graph.studio.shared import Studio
 
 _DEPTH = 100
 

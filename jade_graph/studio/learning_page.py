@@ -18,7 +18,7 @@ from jade_graph.picture.text import clean
 from jade_graph.studio import learning, shell
 from jade_graph.studio.learning import Chart, Learned
 from jade_graph.studio.registered import Known, Moment, moments
-from jade_graph.studio.state import Studio
+from jade_graph.studio.shared import Studio
 
 # Told apart without red and green; dark enough on white and light enough on black.
 _COLOURS = ("#1668dc", "#c4620a", "#7a4fc9", "#0f8a7e", "#b8336a", "#6b7a2f", "#4a6fa5", "#8a5a44", "#5a6878")

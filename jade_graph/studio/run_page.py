@@ -18,7 +18,7 @@ from jade_graph.picture import facts
 from jade_graph.picture.text import clean
 from jade_graph.studio import shell
 from jade_graph.studio.registered import models
-from jade_graph.studio.state import Studio
+from jade_graph.studio.shared import Studio
 from jade_graph.types import Run, Transition
 from jade_graph.workflow.parts import Parts, limits_of
 from jade_graph.workflow.replay import action_at, passages_of

@@ -16,7 +16,7 @@ from nicegui import ui
 from jade_graph.picture.text import clean, milliseconds
 from jade_graph.studio import shell
 from jade_graph.studio.index import SORTS, Filter, Summary
-from jade_graph.studio.state import Studio
+from jade_graph.studio.shared import Studio
 
 SIZE = 50
 _COLUMNS = (

@@ -19,7 +19,7 @@ from jade_graph.studio.registered import described, weights
 if TYPE_CHECKING:
     from jade_graph.registry.versions import ModelVersion
     from jade_graph.scoring.evaluation import Row
-    from jade_graph.studio.state import Studio
+    from jade_graph.studio.shared import Studio
 
 _MOST = 20_000
 

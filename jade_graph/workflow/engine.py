@@ -22,9 +22,9 @@ from langgraph.types import Command
 from jade_graph import plugins
 from jade_graph.backbones import as_backbone
 from jade_graph.errors import GraphError, UsageError, unknown
+from jade_graph.langchain.adapting import as_retriever
 from jade_graph.langchain.opening import Openable
 from jade_graph.langchain.runnable import JadeRunnable
-from jade_graph.langchain.sources import as_retriever
 from jade_graph.types import (
     Backbone,
     Counters,

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from jade_graph.errors import DataError
+from jade_graph.testing.runs import Act, make_run
 from jade_training.rows import rows_of
-from jade_training.testing import Act, make_run
 
 LOGS = (-1.5, -0.25)
 

@@ -11,10 +11,10 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 from jade_graph.backbones.hf import HFBackbone
 from jade_graph.errors import DataError
 from jade_graph.testing.models import make_random_model
+from jade_graph.testing.runs import Act, make_run
 from jade_graph.types import Sampling
 from jade_training.forward import Reader, chunks, distribution, few_threads, pack
 from jade_training.ppo import Lora, PPOConfig
-from jade_training.testing import Act, make_run
 from jade_training.trainer import PPOTrainer
 from jade_training.trl_ import _Base
 

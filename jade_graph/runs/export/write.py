@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from jade_graph.errors import DataError, UsageError
-from jade_graph.runs.export.card import card
+from jade_graph.runs.export.datasheet import card
 from jade_graph.runs.export.schema import EXPORT_SCHEMA, KIND, RUNS, TRANSITIONS, arrow, arrow_schema, run_row
 from jade_graph.runs.export.schema import transition_row as action_row
 from jade_graph.settings.manifest import manifest as describe

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from jade_graph.types import Effect, Message, Parsed, RoleKind, View
 from jade_nodes.answering import VIOLATIONS, parse_answer, raw_answer
-from jade_nodes.m_ask.state import Knowledge, chat_state, compact_state
+from jade_nodes.m_ask.knowledge import Knowledge, chat_state, compact_state
 from jade_nodes.prompting import one_line, quote, system_and_user
 
 

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from jade_graph.types import View
 from jade_graph.workflow.loops import END, Edge
-from jade_nodes.m_ask.state import Knowledge
+from jade_nodes.m_ask.knowledge import Knowledge
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from jade_graph.types import Effect, Message, Parsed, RoleKind, View
 from jade_graph.workflow import tags
-from jade_nodes.m_ask.state import Knowledge, chat_state, compact_state
+from jade_nodes.m_ask.knowledge import Knowledge, chat_state, compact_state
 from jade_nodes.prompting import one_line, quote, system_and_user
 
 _END = re.compile(r"<end\s*/?>", re.IGNORECASE)

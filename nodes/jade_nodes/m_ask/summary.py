@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from jade_graph.types import Effect, Message, Parsed, RoleKind, View
 from jade_graph.workflow import tags
-from jade_nodes.m_ask.state import NOTHING, query_of
+from jade_nodes.m_ask.knowledge import NOTHING, query_of
 from jade_nodes.prompting import compact_documents, numbered_documents, one_line, quote, system_and_user
 
 

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from jade_graph.types import Effect, Message, Parsed, RoleKind, View
 from jade_graph.workflow import tags
-from jade_nodes.m_ask.state import Knowledge, chat_state, compact_state, evidence_of, query_of
+from jade_nodes.m_ask.knowledge import Knowledge, chat_state, compact_state, evidence_of, query_of
 from jade_nodes.prompting import one_line, quote, system_and_user
 
 _STEP = re.compile(r"t\s*([1-9]\d{0,2})", re.IGNORECASE)

@@ -5,7 +5,8 @@ import pytest
 import typer
 
 from jade_graph import plugins
-from jade_graph.cli import app, classes, sources
+from jade_graph.cli import app, classes
+from jade_graph.cli import packages as sources
 from jade_graph.cli.command import Cli, command, single
 from jade_graph.settings import manifest
 

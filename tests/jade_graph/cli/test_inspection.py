@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from jade_graph import plugins
-from jade_graph.cli import doctor, sources
+from jade_graph.cli import doctor
+from jade_graph.cli import packages as sources
 from jade_graph.settings import manifest
 from jade_graph.settings.config import KEYS
 

@@ -12,7 +12,7 @@ from langchain_core.retrievers import BaseRetriever
 from jade_graph import JadeGraph, Passage
 from jade_graph.errors import JadeError, RetrievalError, UsageError
 from jade_graph.langchain import JadeRetriever, LangChainRetriever
-from jade_graph.langchain.sources import identity
+from jade_graph.langchain.adapting import identity
 from jade_graph.testing.retrievers import RetrieverConformance
 
 

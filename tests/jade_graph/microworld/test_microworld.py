@@ -5,7 +5,7 @@ import pytest
 from jade_graph.data import load_dataset
 from jade_graph.errors import UsageError
 from jade_graph.microworld import dataset, is_foreign, parse, vocabulary
-from jade_graph.microworld.foreign import split, unknown_words
+from jade_graph.microworld.vocabulary import split, unknown_words
 
 
 def test_a_spec_names_world_and_questions():

@@ -13,7 +13,7 @@ from jade_graph.backbones import TINY, load_backbone
 from jade_graph.backbones.folders import content_version
 from jade_graph.errors import BackboneError, JadeError, RegistryError, UsageError
 from jade_graph.registry import ModelVersion, Registry
-from jade_graph.registry.sources import best_of
+from jade_graph.registry.candidates import best_of
 from jade_graph.registry.versions import Reference
 
 from .conftest import tensors, write

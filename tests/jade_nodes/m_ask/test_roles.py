@@ -10,9 +10,9 @@ import pytest
 from jade_graph.testing.roles import check_role
 from jade_graph.types import Counters, Limits, Passage, Role, View
 from jade_nodes.m_ask.answer import ANSWER
+from jade_nodes.m_ask.knowledge import NOTHING
 from jade_nodes.m_ask.plan import PLAN
 from jade_nodes.m_ask.search import SEARCH
-from jade_nodes.m_ask.state import NOTHING
 from jade_nodes.m_ask.summary import SUMMARY
 from jade_nodes.m_ask.update import UPDATE
 from jade_nodes.search_r1 import ROLE as MONOLITH

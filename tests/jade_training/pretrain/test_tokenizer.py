@@ -3,7 +3,7 @@
 import pytest
 
 from jade_graph import plugins
-from jade_graph.microworld.foreign import is_foreign
+from jade_graph.microworld.vocabulary import is_foreign
 from jade_graph.types import View
 from jade_training.pretrain.demonstrations import ROLES, Demonstrator
 from jade_training.pretrain.tokenizer import EOS, build_tokenizer, known_tokens

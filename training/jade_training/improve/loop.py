@@ -21,7 +21,7 @@ from jade_graph.backbones.codec import Codec
 from jade_graph.backbones.folders import content_version
 from jade_graph.backbones.hf import HFBackbone
 from jade_graph.errors import ConfigError, UsageError
-from jade_graph.registry.sources import best_of
+from jade_graph.registry.candidates import best_of
 from jade_graph.rollouts.collecting import collect
 from jade_graph.runs.export import export_runs, read_export
 from jade_graph.runs.store import RunStore

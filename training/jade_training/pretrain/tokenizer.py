@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from jade_graph import plugins
-from jade_graph.microworld.foreign import PATTERN, split, vocabulary
 from jade_graph.microworld.searching import NOTHING
+from jade_graph.microworld.vocabulary import PATTERN, split, vocabulary
 from jade_graph.types import Passage, View
 
 PAD, UNK, EOS = "<pad>", "<unk>", "<eos>"

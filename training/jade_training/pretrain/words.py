@@ -10,8 +10,8 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from jade_graph.microworld import lexicon, world
-from jade_graph.microworld.foreign import split
 from jade_graph.microworld.relations import RELATIONS
+from jade_graph.microworld.vocabulary import split
 
 if TYPE_CHECKING:
     import torch
