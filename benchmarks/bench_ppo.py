@@ -176,15 +176,15 @@ def theirs(batch: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict
 
 # --- ours -------------------------------------------------------------------------------------------------------------
 def ours(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The same quantities by `jade_training.ppo` and `jade_training.advantages`.
+    """The same quantities by `jade_training.learner.ppo` and `jade_training.learner.advantages`.
 
     An episode of theirs has one step after its last token, which earns the score: `GAE` and returns have it too. They
     divide variances by n - 1 and we by n, so our whitened numbers are shown times sqrt((n - 1) / n).
     """
     import torch
 
-    from jade_training import ppo
-    from jade_training.advantages import gae, whiten
+    from jade_training.learner import ppo
+    from jade_training.learner.advantages import gae, whiten
 
     lengths = [int(n) for n in batch["lengths"]]
     rows = np.repeat(np.arange(ROWS), lengths)

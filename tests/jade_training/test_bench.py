@@ -11,7 +11,7 @@ from jade_graph import plugins
 from jade_graph.errors import UsageError
 from jade_graph.testing.models import make_random_model
 from jade_training import bench
-from jade_training.rows import Row
+from jade_training.learner.rows import Row
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "bench_ppo.py"
 

@@ -9,9 +9,9 @@ import pytest
 from jade_graph.backbones import TINY
 from jade_graph.errors import ConfigError, UsageError
 from jade_training.improve.settings import PPO
+from jade_training.learner.ppo import Lora, PPOConfig
+from jade_training.learner.trainer import PPOTrainer
 from jade_training.overrides import overridden
-from jade_training.ppo import Lora, PPOConfig
-from jade_training.trainer import PPOTrainer
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from jade_graph.errors import DataError
 from jade_graph.testing.runs import Act, make_run
-from jade_training import trl_
+from jade_training.learner import trl_
 from jade_training.pretrain.demonstrations import Demonstrator
 from jade_training.pretrain.tokenizer import build_tokenizer
 from jade_training.sft import demonstrations, encoded, examples_of, sft

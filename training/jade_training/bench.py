@@ -25,9 +25,9 @@ from jade_graph.rollouts.collecting import collect
 from jade_graph.scoring.rewards import RewardSpec, Scored, score_run
 from jade_graph.sync import run_sync
 from jade_graph.workflow.engine import JadeGraph
-from jade_training.ppo import PPOConfig
-from jade_training.rows import Row, rows_of
-from jade_training.trainer import PPOTrainer
+from jade_training.learner.ppo import PPOConfig
+from jade_training.learner.rows import Row, rows_of
+from jade_training.learner.trainer import PPOTrainer
 
 if TYPE_CHECKING:
     from jade_graph.types import Run

@@ -19,7 +19,7 @@ from jade_graph.scoring.rewards import RewardSpec, Scored, score_run
 from jade_graph.types import Preset, Question, Run
 
 if TYPE_CHECKING:
-    from jade_training.ppo import PPOConfig
+    from jade_training.learner.ppo import PPOConfig
     from jade_training.sft import Pair
 
 CHECKPOINT = "checkpoint"
@@ -86,7 +86,7 @@ def train(
     Raises:
         UsageError: TRAIN_OUT, `out` is the start. What `PPOTrainer.update` raises.
     """
-    from jade_training.trainer import PPOTrainer
+    from jade_training.learner.trainer import PPOTrainer
 
     if out.resolve() == start.resolve():
         raise UsageError(f"{str(out)!r} is the start itself.", code="TRAIN_OUT", hint="another --out folder")

@@ -12,8 +12,8 @@ from typing import Any, get_type_hints
 
 from jade_graph import plugins
 from jade_graph.errors import ConfigError, UsageError, unknown
-from jade_training.ppo import Lora, PPOConfig
-from jade_training.rows import PLANNER
+from jade_training.learner.ppo import Lora, PPOConfig
+from jade_training.learner.rows import PLANNER
 
 OF_ROLES = ("role_weights", "entropy_coef", "ratio")
 INNER = ("lora", *OF_ROLES)

@@ -109,8 +109,8 @@ def sft(
     from datasets import Dataset
 
     from jade_graph.backbones.weights import choose_device, load_model, quiet
-    from jade_training.forward import random_state_kept
-    from jade_training.trl_ import SupervisedTrainer, arguments
+    from jade_training.learner.logits import random_state_kept
+    from jade_training.learner.trl_ import SupervisedTrainer, arguments
 
     if not examples or not all(len(prompt) and len(action) for prompt, action in examples):
         raise DataError(

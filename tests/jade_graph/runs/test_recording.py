@@ -414,8 +414,8 @@ async def test_recorded_exported_credited_and_trained_on(tmp_path: Path) -> None
     pytest.importorskip("trl")
     from jade_graph.backbones.hf import HFBackbone
     from jade_graph.testing.models import make_random_model
-    from jade_training.ppo import PPOConfig
-    from jade_training.trainer import PPOTrainer
+    from jade_training.learner.ppo import PPOConfig
+    from jade_training.learner.trainer import PPOTrainer
 
     folder = make_random_model(tmp_path / "model", width=16, heads=2)
     backbone = HFBackbone.load(folder, device="cpu")

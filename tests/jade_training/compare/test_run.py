@@ -15,7 +15,7 @@ from jade_training.compare import jobs
 from jade_training.compare.arms import chosen
 from jade_training.compare.jobs import jobs_of
 from jade_training.compare.run import CompareSettings
-from jade_training.forward import FEW_THREADS
+from jade_training.learner.logits import FEW_THREADS
 
 ARGUMENTS = [
     "compare", "--arms", "start;joint", "--iterations", "1", "--seeds", "1", "--no-sweep",

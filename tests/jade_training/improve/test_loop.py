@@ -25,7 +25,7 @@ from jade_graph.types import Question, Run
 from jade_training.improve.loop import Data, Improver
 from jade_training.improve.settings import ImproveSettings
 from jade_training.improve.sources import require_answers, require_apart
-from jade_training.ppo import Lora, PPOConfig
+from jade_training.learner.ppo import Lora, PPOConfig
 
 SMALL = ImproveSettings(
     iterations=3, questions=4, runs_per_question=2, evaluate_every=2, ppo=PPOConfig(estimator="rloo", minibatches=2)

@@ -20,7 +20,7 @@ from jade_graph.versions import VersionedBackbone
 from jade_graph.workflow.engine import JadeGraph
 from jade_training.improve.loop import Data, Improver
 from jade_training.improve.settings import ImproveSettings
-from jade_training.ppo import PPOConfig
+from jade_training.learner.ppo import PPOConfig
 
 SETTINGS = ImproveSettings(
     iterations=1, questions=4, runs_per_question=2, evaluate_every=1, ppo=PPOConfig(estimator="rloo", minibatches=2)

@@ -20,9 +20,9 @@ from jade_graph.settings.config import Config
 from jade_graph.settings.manifest import cores, memory_gib
 from jade_training.compare.arms import Arm, suites
 from jade_training.compare.run import CompareSettings, Comparison, Price, result_name
-from jade_training.forward import FEW_THREADS
 from jade_training.improve.loop import STATE, Progress
 from jade_training.improve.sources import data_of
+from jade_training.learner.logits import FEW_THREADS
 
 PROGRESS_S = 1.0
 JOB_GIB = 4.0

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jade_training.forward import Pair
+    from jade_training.learner.logits import Pair
 
 HELD = ("QR", "QDS", "QDP", "AS")
 """Roles whose skill is complete at the start, and which nothing rewards while the planner does not call them."""

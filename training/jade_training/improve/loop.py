@@ -30,14 +30,14 @@ from jade_graph.scoring.rewards import GROUP, RewardSpec, RunReward, Scored, sco
 from jade_graph.settings.manifest import manifest
 from jade_graph.types import Preset, Question, Retriever, Run, Sampling
 from jade_graph.workflow.engine import JadeGraph
-from jade_training.adapters import bare
 from jade_training.improve.figures import performance, rollout_figures, routing_bits
 from jade_training.improve.settings import ImproveSettings, writes_plans
 from jade_training.improve.watchdog import Thresholds, Verdict, judge
-from jade_training.trainer import PPOTrainer
+from jade_training.learner.adapters import bare
+from jade_training.learner.trainer import PPOTrainer
 
 if TYPE_CHECKING:
-    from jade_training.forward import Pair
+    from jade_training.learner.logits import Pair
 
 STATE, METRICS = "improve.json", "metrics.jsonl"
 

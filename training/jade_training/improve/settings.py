@@ -14,7 +14,7 @@ from jade_graph.scoring.credit import MODES
 from jade_graph.scoring.rewards import RewardSpec
 from jade_graph.settings.manifest import cpu_flags
 from jade_graph.types import Preset
-from jade_training.ppo import PPOConfig
+from jade_training.learner.ppo import PPOConfig
 
 # Chosen on worlds of the split "validation" (docs/learning.md says how), never on those that are reported.
 PPO = PPOConfig(

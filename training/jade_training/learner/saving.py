@@ -18,10 +18,10 @@ from torch import Tensor
 
 from jade_graph.backbones.weights import quiet
 from jade_graph.errors import DataError
-from jade_training.plans import Comparison
+from jade_training.learner.planwise import Comparison
 
 if TYPE_CHECKING:
-    from jade_training.trainer import PPOTrainer
+    from jade_training.learner.trainer import PPOTrainer
 
 VERSION = 1
 WEIGHTS, OPTIMIZER, ABOUT = "policy.safetensors", "optimizer.safetensors", "trainer.json"

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from jade_training.adapters import bare
-from jade_training.fast import FastTrunk
-from jade_training.trl_ import disable_dropout
+from jade_training.learner.adapters import bare
+from jade_training.learner.fast import FastTrunk
+from jade_training.learner.trl_ import disable_dropout
 
 Pair = tuple[Sequence[int], Sequence[int]]
 """Prompt ids and action ids, neither empty."""

@@ -23,8 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from jade_training.forward import Pair, Reader, distribution, pack
-from jade_training.rows import PLANNER, Row
+from jade_training.learner.logits import Pair, Reader, distribution, pack
+from jade_training.learner.rows import PLANNER, Row
 
 
 @dataclass(frozen=True, slots=True)

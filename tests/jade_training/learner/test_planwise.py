@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from jade_graph.backbones import TINY
-from jade_training.forward import Reader, pack
-from jade_training.plans import Comparison, Noise, comparisons, regression_loss
-from jade_training.ppo import PPOConfig
-from jade_training.rows import Row
-from jade_training.trainer import PPOTrainer
+from jade_training.learner.logits import Reader, pack
+from jade_training.learner.planwise import Comparison, Noise, comparisons, regression_loss
+from jade_training.learner.ppo import PPOConfig
+from jade_training.learner.rows import Row
+from jade_training.learner.trainer import PPOTrainer
 
 CPU = torch.device("cpu")
 
@@ -230,7 +230,7 @@ def test_an_update_learns_the_plan_that_was_better_and_remembers_for_a_while(pla
     )
     trainer = PPOTrainer(TINY, config, device="cpu")
     before = scores(trainer, prompt, plans)
-    monkeypatch.setattr("jade_training.trainer.rows_of", lambda *_, **__: rows_of_update(planned))
+    monkeypatch.setattr("jade_training.learner.trainer.rows_of", lambda *_, **__: rows_of_update(planned))
     metrics = [trainer.update([], {}) for _ in range(3)]
     after = scores(trainer, prompt, plans)
     assert after[0] - after[1] > before[0] - before[1] + 0.3
@@ -271,7 +271,7 @@ def test_plans_and_what_carries_them_out_do_not_slow_each_other(planned, monkeyp
     def moved(rows):
         trainer = PPOTrainer(TINY, config, device="cpu")
         before = {n: p.detach().clone() for n, p in trainer.named_trainable().items()}
-        monkeypatch.setattr("jade_training.trainer.rows_of", lambda *_, **__: rows)
+        monkeypatch.setattr("jade_training.learner.trainer.rows_of", lambda *_, **__: rows)
         metrics = trainer.update([], {})
         return {n: p.detach() - before[n] for n, p in trainer.named_trainable().items()}, metrics
 
@@ -284,7 +284,7 @@ def test_plans_and_what_carries_them_out_do_not_slow_each_other(planned, monkeyp
 
 def test_without_a_plan_temperature_plans_are_rows_like_others(planned, monkeypatch):
     trainer = PPOTrainer(TINY, PPOConfig(estimator="tree", logprob_tolerance=None), device="cpu")
-    monkeypatch.setattr("jade_training.trainer.rows_of", lambda *_, **__: rows_of_update(planned))
+    monkeypatch.setattr("jade_training.learner.trainer.rows_of", lambda *_, **__: rows_of_update(planned))
     metrics = trainer.update([], {})
     assert metrics["rows"] == 2
     assert metrics["plan_loss"] == 0.0

@@ -14,15 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from jade_training import ppo
-from jade_training.advantages import Estimate
-from jade_training.forward import Packed, Pair, Reader, chunks, distribution, pack
-from jade_training.meter import Meter
-from jade_training.outcomes import expected
-from jade_training.plans import Comparison, Noise, regression_loss
-from jade_training.ppo import PPOConfig
-from jade_training.rows import Row
-from jade_training.value import ValueHead
+from jade_training.learner import ppo
+from jade_training.learner.advantages import Estimate
+from jade_training.learner.logits import Packed, Pair, Reader, chunks, distribution, pack
+from jade_training.learner.meter import Meter
+from jade_training.learner.outcomes import expected
+from jade_training.learner.planwise import Comparison, Noise, regression_loss
+from jade_training.learner.ppo import PPOConfig
+from jade_training.learner.rows import Row
+from jade_training.learner.value import ValueHead
 
 Values = dict[tuple[str, int], float]
 """V by (run id, sequence number)."""

@@ -23,7 +23,7 @@ from torch.nn import functional
 from jade_graph.backbones.lean import LeanModel
 
 if TYPE_CHECKING:
-    from jade_training.forward import Branched, Packed
+    from jade_training.learner.logits import Branched, Packed
 
 Linear = tuple[Tensor, Tensor | None]
 

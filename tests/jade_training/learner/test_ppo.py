@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from jade_graph.errors import ConfigError
-from jade_training import ppo
-from jade_training.ppo import Lora, PPOConfig
+from jade_training.learner import ppo
+from jade_training.learner.ppo import Lora, PPOConfig
 
 
 def test_clipping_by_hand():

@@ -21,7 +21,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from jade_training.plans import Comparison
+from jade_training.learner.planwise import Comparison
 
 FEWEST = 20
 """Comparisons in which a plan must have been tried before anything is expected of it."""

@@ -13,10 +13,10 @@ from jade_graph.errors import DataError
 from jade_graph.testing.models import make_random_model
 from jade_graph.testing.runs import Act, make_run
 from jade_graph.types import Sampling
-from jade_training.forward import Reader, chunks, distribution, few_threads, pack
-from jade_training.ppo import Lora, PPOConfig
-from jade_training.trainer import PPOTrainer
-from jade_training.trl_ import _Base
+from jade_training.learner.logits import Reader, chunks, distribution, few_threads, pack
+from jade_training.learner.ppo import Lora, PPOConfig
+from jade_training.learner.trainer import PPOTrainer
+from jade_training.learner.trl_ import _Base
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -235,7 +235,7 @@ def test_the_number_of_threads_is_left_alone_for_large_models(monkeypatch):
     torch.set_num_threads(2)
     with few_threads(model):
         assert torch.get_num_threads() == 1
-    monkeypatch.setattr("jade_training.forward.FEW_THREADS", 16)
+    monkeypatch.setattr("jade_training.learner.logits.FEW_THREADS", 16)
     with few_threads(model):
         assert torch.get_num_threads() == 2
 

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from jade_training.advantages import Estimate
-from jade_training.rows import Row
+from jade_training.learner.advantages import Estimate
+from jade_training.learner.rows import Row
 
 if TYPE_CHECKING:
     from jade_graph.scoring.rewards import Scored

@@ -20,18 +20,18 @@ from torch import Tensor
 
 from jade_graph.backbones.weights import choose_device, load_model, quiet
 from jade_graph.errors import ConfigError, DataError
-from jade_training import state
-from jade_training.adapters import trainable
-from jade_training.advantages import estimate
-from jade_training.forward import Pair, Reader, chunks, few_threads, random_state_kept, without_dropout
-from jade_training.memory import handed_back
-from jade_training.meter import Writer, describe
-from jade_training.objective import Objective
-from jade_training.plans import Comparison, comparisons
-from jade_training.ppo import PPOConfig
-from jade_training.rows import PLANNER, rows_of
-from jade_training.trl_ import BaseTrainer, arguments
-from jade_training.value import ValueHead
+from jade_training.learner import saving as state
+from jade_training.learner.adapters import trainable
+from jade_training.learner.advantages import estimate
+from jade_training.learner.logits import Pair, Reader, chunks, few_threads, random_state_kept, without_dropout
+from jade_training.learner.memory import handed_back
+from jade_training.learner.meter import Writer, describe
+from jade_training.learner.objective import Objective
+from jade_training.learner.planwise import Comparison, comparisons
+from jade_training.learner.ppo import PPOConfig
+from jade_training.learner.rows import PLANNER, rows_of
+from jade_training.learner.trl_ import BaseTrainer, arguments
+from jade_training.learner.value import ValueHead
 
 if TYPE_CHECKING:
     from jade_graph.scoring.rewards import Scored

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jade_graph.scoring import credit
-from jade_training.rows import Row
+from jade_training.learner.rows import Row
 
 if TYPE_CHECKING:
     from jade_graph.scoring.rewards import Scored

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jade_graph.testing.runs import Act, make_run
-from jade_training.advantages import branched, estimate, gae, grouped, row_weights, whiten
-from jade_training.ppo import PPOConfig
-from jade_training.rows import Row, rows_of
+from jade_training.learner.advantages import branched, estimate, gae, grouped, row_weights, whiten
+from jade_training.learner.ppo import PPOConfig
+from jade_training.learner.rows import Row, rows_of
 
 numbers = st.lists(st.tuples(st.floats(-2, 2), st.floats(-2, 2)), min_size=1, max_size=6)
 

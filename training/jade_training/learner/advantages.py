@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jade_graph.scoring import credit
-from jade_training.ppo import PPOConfig, Whitening
-from jade_training.rows import Row
-from jade_training.turnwise import by_turn
+from jade_training.learner.ppo import PPOConfig, Whitening
+from jade_training.learner.rows import Row
+from jade_training.learner.turnwise import by_turn
 
 if TYPE_CHECKING:
     from jade_graph.scoring.rewards import Scored

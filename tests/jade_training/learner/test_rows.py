@@ -7,7 +7,7 @@ import pytest
 
 from jade_graph.errors import DataError
 from jade_graph.testing.runs import Act, make_run
-from jade_training.rows import rows_of
+from jade_training.learner.rows import rows_of
 
 LOGS = (-1.5, -0.25)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from jade_graph.errors import unknown
 
 if TYPE_CHECKING:
-    from jade_training.ppo import PPOConfig
+    from jade_training.learner.ppo import PPOConfig
 
 
 def trainable(model: Any, config: PPOConfig) -> Any:

@@ -60,18 +60,18 @@ class PPOConfig:
             runs of the same question (they need several, and no value head), "tree" from those that part at the action:
             plans are compared with plans, and what carries out a plan with other runs of it.
         plan_temperature: not None: the planner's actions give no rows; it learns from comparing the plans tried for a
-            prompt instead, and this is eta of `jade_training.plans`, in units of reward.
+            prompt instead, and this is eta of `jade_training.learner.planwise`, in units of reward.
         plan_coef, plan_memory, plan_questions: weight of that loss, for how many updates a comparison is remembered,
             and how many a mini-batch.
         plan_mass: weight of the log-probability of all tried plans together in that loss; it keeps plans legal.
         plan_shrinkage: 0: plans are compared by what their own runs came to. Above: by what is expected of them from
-            the runs of all remembered questions, and this is the ridge's lambda (`jade_training.outcomes`).
+            the runs of all remembered questions, and this is the ridge's lambda (`jade_training.learner.outcomes`).
         plan_halflife: updates after which an outcome weighs half as much in that ridge, because the executors have
             learned since (None: all weigh alike).
         plan_noise: share of the prompt's tokens that are replaced by others', drawn anew at each pass, so that the
             planner cannot know the luck of single questions by heart (word dropout: Iyyer et al. 2015).
         credit: which reward each action of a run is given: a mode of `jade_graph.scoring.credit`. Without values (all
-            estimators but "gae") only the turn modes tell actions apart, turn by turn: `jade_training.turnwise`.
+            estimators but "gae") only the turn modes tell actions apart, turn by turn: `jade_training.learner.turnwise`.
         inherit_penalties: whether earlier actions of a run share the format penalties of later ones ("gae" only).
         gamma, lam: discount and GAE's lambda [1, 1]: 1, 1 is the Monte-Carlo return minus the value.
         whitening: advantages to mean 0 and std 1 "per_role" (a role with small advantages learns as fast as others),

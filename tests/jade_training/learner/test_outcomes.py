@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from jade_graph.errors import ConfigError
-from jade_training.objective import Objective
-from jade_training.outcomes import COMMON, FEWEST, expected
-from jade_training.plans import Comparison
-from jade_training.ppo import PPOConfig
+from jade_training.learner.objective import Objective
+from jade_training.learner.outcomes import COMMON, FEWEST, expected
+from jade_training.learner.planwise import Comparison
+from jade_training.learner.ppo import PPOConfig
 
 LEFT, RIGHT, RARE, NONSENSE = (1, 9), (2, 9), (3, 9), (4,)
 

@@ -10,10 +10,10 @@ import pytest
 
 from jade_graph.scoring.rewards import Scored
 from jade_graph.types import Run, Transition
-from jade_training.advantages import estimate
-from jade_training.ppo import PPOConfig
-from jade_training.rows import Row, rows_of
-from jade_training.turnwise import by_turn
+from jade_training.learner.advantages import estimate
+from jade_training.learner.ppo import PPOConfig
+from jade_training.learner.rows import Row, rows_of
+from jade_training.learner.turnwise import by_turn
 
 
 def action(run: str, question: str, seq: int, turn: int, role: str, answer: str | None = None) -> Transition:
