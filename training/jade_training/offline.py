@@ -20,7 +20,7 @@ from jade_graph.types import Preset, Question, Run
 
 if TYPE_CHECKING:
     from jade_training.learner.ppo import PPOConfig
-    from jade_training.sft import Pair
+    from jade_training.supervised.sft import Pair
 
 CHECKPOINT = "checkpoint"
 MICROWORLD = "microworld"
@@ -109,7 +109,7 @@ def examples(source: str, start: Path, *, count: int, minimum: float, seed: int)
     Raises:
         DataError: SFT_EMPTY (no run is that good), those of `material`.
     """
-    from jade_training.sft import demonstrations, examples_of
+    from jade_training.supervised.sft import demonstrations, examples_of
 
     if source == MICROWORLD:
         from jade_graph.backbones.codec import Codec

@@ -86,8 +86,8 @@ def sft(
 ) -> None:
     """Warm start: fine-tune on demonstrations, or on the actions of runs that went well, with TRL's SFTTrainer."""
     from jade_training import offline
-    from jade_training import sft as tuning
     from jade_training.improve.registering import start_of
+    from jade_training.supervised import sft as tuning
 
     cli.put("backbone", backbone)
     start, seed = start_of(cli.settings), cli.settings.seed

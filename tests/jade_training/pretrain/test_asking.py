@@ -16,8 +16,8 @@ from jade_graph.microworld.shown import demonstrations
 from jade_graph.microworld.world import Difficulty
 from jade_training.pretrain.ask_stage import AskSettings, extend, relative, teach
 from jade_training.pretrain.asking import AskCurriculum
-from jade_training.pretrain.demonstrations import Demonstrator
 from jade_training.pretrain.tokenizer import asking_tokens, build_tokenizer, known_tokens
+from jade_training.supervised.demonstrations import Demonstrator
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ import pytest
 from jade_graph import plugins
 from jade_graph.microworld.vocabulary import is_foreign
 from jade_graph.types import View
-from jade_training.pretrain.demonstrations import ROLES, Demonstrator
 from jade_training.pretrain.tokenizer import EOS, build_tokenizer, known_tokens
+from jade_training.supervised.demonstrations import ROLES, Demonstrator
 
 
 @pytest.fixture(scope="module")

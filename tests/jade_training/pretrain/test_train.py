@@ -9,11 +9,11 @@ import torch
 
 from jade_graph.errors import UsageError
 from jade_training.pretrain.batches import Curriculum, Row, encode, marker_rows, recall_rows
-from jade_training.pretrain.demonstrations import LATER_SHORT_ROLES, Demonstrator
 from jade_training.pretrain.loss import Guide, action_logits, backward, chunks, exact
 from jade_training.pretrain.model import CONSTANT, MATCH, TURNING, build_model
 from jade_training.pretrain.tokenizer import build_tokenizer
 from jade_training.pretrain.train import Settings, pretrain, stages
+from jade_training.supervised.demonstrations import LATER_SHORT_ROLES, Demonstrator
 
 SHAPE = {"width": 32, "layers": 2, "heads": 2, "head_size": 16}
 TINY = Settings(steps=20, warmup=5, markers=4, **SHAPE, long=2, asks=3, short=4, short_steps=2, hasty_steps=3)

@@ -17,8 +17,8 @@ HELD = ("QR", "QDS", "QDP", "AS")
 
 def microworld_replay(tokenizer: Any, *, count: int = 400, seed: int = 0, roles: tuple[str, ...] = HELD) -> list[Pair]:
     """(prompt ids, action ids) of demonstrations, evenly of each role, half of QR's parts behind siblings; seeded."""
-    from jade_training.pretrain.demonstrations import Demonstrator
-    from jade_training.sft import encoded
+    from jade_training.supervised.demonstrations import Demonstrator
+    from jade_training.supervised.sft import encoded
 
     demonstrator = Demonstrator(1_000_003 + seed, siblings=True)
     drawn = [(roles[i % len(roles)], i // len(roles) % 2 > 0) for i in range(count)]

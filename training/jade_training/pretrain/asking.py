@@ -20,7 +20,7 @@ from jade_graph.microworld.searching import NOTHING
 from jade_graph.microworld.shown import demonstrations
 from jade_graph.types import Passage, Question, View
 from jade_training.pretrain.batches import Row, encode
-from jade_training.pretrain.demonstrations import (
+from jade_training.supervised.demonstrations import (
     FURTHER,
     HASTY_ABOUT,
     OPENING,

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jade_graph.microworld.frames import UNKNOWN
-from jade_training.pretrain.demonstrations import SHORT_ROLES, Demonstration, Demonstrator
+from jade_training.supervised.demonstrations import SHORT_ROLES, Demonstration, Demonstrator
 
 RECALL_ROWS, MARKER_ROWS = 64, 32
 Part = tuple[list[int], list[int]]

@@ -10,8 +10,8 @@ from typing import Any
 
 from jade_graph.microworld.lexicon import Split
 from jade_training.pretrain.batches import encode
-from jade_training.pretrain.demonstrations import Demonstration, Demonstrator
 from jade_training.pretrain.loss import exact
+from jade_training.supervised.demonstrations import Demonstration, Demonstrator
 
 
 def health_set(*, split: Split = "validation", seed: int = 7, sets: int = 30, short: int = 160) -> list[Demonstration]:

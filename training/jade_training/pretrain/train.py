@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from jade_graph.errors import UsageError
 from jade_training.pretrain.batches import Curriculum
-from jade_training.pretrain.demonstrations import LATER_SHORT_ROLES
 from jade_training.pretrain.model import build_model, hold_constant
 from jade_training.pretrain.steps import Progress, optimizer_of, take
 from jade_training.pretrain.tokenizer import ROLES, build_tokenizer
+from jade_training.supervised.demonstrations import LATER_SHORT_ROLES
 
 if TYPE_CHECKING:
     import torch

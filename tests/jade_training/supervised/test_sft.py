@@ -7,9 +7,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from jade_graph.errors import DataError
 from jade_graph.testing.runs import Act, make_run
 from jade_training.learner import trl_
-from jade_training.pretrain.demonstrations import Demonstrator
 from jade_training.pretrain.tokenizer import build_tokenizer
-from jade_training.sft import demonstrations, encoded, examples_of, sft
+from jade_training.supervised.demonstrations import Demonstrator
+from jade_training.supervised.sft import demonstrations, encoded, examples_of, sft
 
 EXAMPLES = [([5 + i, 6, 7] + [8] * (i % 3), [20 + i, 21, 1][: 2 + i % 2]) for i in range(12)]
 

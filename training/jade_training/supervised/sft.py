@@ -19,7 +19,7 @@ from jade_graph.scoring.credit import learns
 if TYPE_CHECKING:
     from jade_graph.scoring.rewards import Scored
     from jade_graph.types import Run
-    from jade_training.pretrain.demonstrations import Demonstration
+    from jade_training.supervised.demonstrations import Demonstration
 
 Pair = tuple[Sequence[int], Sequence[int]]
 """Prompt ids and action ids."""
@@ -57,7 +57,7 @@ def demonstrations(tokenizer: Any, count: int, *, seed: int = 0, distractors: in
 
     half of roles that read no documents, half of the answerer and the selector over the same documents.
     """
-    from jade_training.pretrain.demonstrations import Demonstrator
+    from jade_training.supervised.demonstrations import Demonstrator
 
     demonstrator, shown = Demonstrator(seed), list[Any]()
     rng = random.Random(f"sft {seed}")

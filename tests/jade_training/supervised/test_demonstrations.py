@@ -10,7 +10,7 @@ from jade_graph.backbones.codec import Codec
 from jade_graph.microworld.lexicon import ENTITY_KINDS, names
 from jade_graph.microworld.relations import RELATIONS
 from jade_training.improve.holding import microworld_replay
-from jade_training.pretrain.demonstrations import HASTY_ABOUT, LATER_SUB_PLANS, ROOT_PLANS, SUB_PLANS, Demonstrator
+from jade_training.supervised.demonstrations import HASTY_ABOUT, LATER_SUB_PLANS, ROOT_PLANS, SUB_PLANS, Demonstrator
 
 
 @pytest.fixture(scope="module")
