@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jade_training.improve.sources import folder_of
+from jade_training.improve.inputs import folder_of
 
 if TYPE_CHECKING:
     from jade_graph.registry import ModelVersion

@@ -47,9 +47,9 @@ def train(
     from dataclasses import replace
 
     from jade_training import offline
+    from jade_training.cli.overrides import overridden
     from jade_training.improve.registering import start_of
     from jade_training.improve.settings import PPO
-    from jade_training.overrides import overridden
 
     cli.put("backbone", backbone)
     terms = {"outcome": outcome, "call_cost": call_cost}

@@ -66,14 +66,14 @@ def compare(
     from jade_graph.settings.config import load_config
     from jade_graph.settings.manifest import manifest
     from jade_graph.sync import run_sync
+    from jade_training.cli.outputs import COMPARE, taken
     from jade_training.compare import jobs as runs
     from jade_training.compare import plots, report, turns
     from jade_training.compare.arms import all_arms, chosen, fixed_graph, suites
     from jade_training.compare.run import CompareSettings, Comparison, Price, Result
+    from jade_training.improve.inputs import data_of, require_apart
     from jade_training.improve.registering import start_of
     from jade_training.improve.settings import ImproveSettings
-    from jade_training.improve.sources import data_of, require_apart
-    from jade_training.outputs import COMPARE, taken
 
     # A start that reads well leaves joint learning nothing to teach, and a start of one's own is meant.
     origin = load_config(config=cli.config_file, overrides=cli.overrides).origin("backbone")

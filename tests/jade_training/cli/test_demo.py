@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from jade_graph.microworld.world import Difficulty
-from jade_training import demo
+from jade_training.cli import demo
 
 
 def test_it_learns_goes_on_and_begins_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,14 +77,14 @@ def improve(
     from jade_graph.errors import UsageError
     from jade_graph.registry.place import Place
     from jade_graph.sync import run_sync
+    from jade_training.cli.outputs import IMPROVE, taken
+    from jade_training.cli.overrides import overridden
     from jade_training.improve.holding import microworld_replay
+    from jade_training.improve.inputs import MICROWORLD, data_of, require_answers, require_apart
     from jade_training.improve.loop import Improver
     from jade_training.improve.registering import register_best, start_of
     from jade_training.improve.settings import PPO, ImproveSettings
-    from jade_training.improve.sources import MICROWORLD, data_of, require_answers, require_apart
     from jade_training.improve.tracking import tracked
-    from jade_training.outputs import IMPROVE, taken
-    from jade_training.overrides import overridden
 
     for name, value in (("preset", preset), ("backbone", backbone), ("corpus", corpus), ("seed", seed)):
         cli.put(name, value)

@@ -8,10 +8,10 @@ import pytest
 
 from jade_graph.backbones import TINY
 from jade_graph.errors import ConfigError, UsageError
+from jade_training.cli.overrides import overridden
 from jade_training.improve.settings import PPO
 from jade_training.learner.ppo import Lora, PPOConfig
 from jade_training.learner.trainer import PPOTrainer
-from jade_training.overrides import overridden
 
 
 @pytest.mark.parametrize(
