@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from jade_graph.langchain.chat_model import JadeChatModel
     from jade_graph.langchain.embeddings import JadeEmbeddings
     from jade_graph.langchain.retriever import JadeRetriever
+    from jade_graph.langchain.runnable import JadeGraph
     from jade_graph.retrieval.corpus import build_corpus, open_corpus
     from jade_graph.runs.store import RunStore
     from jade_graph.scoring.evaluation import evaluate
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
         Tool,
         Transition,
     )
-    from jade_graph.workflow.engine import JadeGraph
     from jade_graph.workflow.parts import limits_of
 
 __version__ = "0.1.0"
@@ -43,11 +43,11 @@ _TYPES = (
     *("Role", "Run", "Sampling", "Tool", "Transition"),
 )
 _HOME = {
-    "JadeGraph": "engine",
-    "limits_of": "parts",
+    "JadeGraph": "langchain.runnable",
+    "limits_of": "workflow.parts",
     "JadeError": "errors",
-    "RunStore": "store",
-    "evaluate": "evaluation",
+    "RunStore": "runs.store",
+    "evaluate": "scoring.evaluation",
     "ChatModelBackbone": "langchain.backbone",
     "JadeChatModel": "langchain.chat_model",
     "JadeEmbeddings": "langchain.embeddings",

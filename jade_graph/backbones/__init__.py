@@ -45,30 +45,6 @@ def load_backbone(spec: str, **options: Any) -> Backbone:
     return cast("Backbone", factory(rest, **options))
 
 
-def as_backbone(given: Any) -> Backbone:
-    """A backbone out of whatever names one: a `Backbone`, a text for `load_backbone`, or a LangChain chat model.
-
-    Raises `UsageError` NOT_A_BACKBONE, and what loading raises.
-    """
-    if isinstance(given, str):
-        return load_backbone(given)
-    if isinstance(given, Backbone):
-        return given
-    from langchain_core.language_models.chat_models import BaseChatModel
-
-    from jade_graph.langchain.backbone import ChatModelBackbone
-
-    if isinstance(given, BaseChatModel):
-        inner = getattr(given, "backbone", None)  # of our own chat model: the model under it, with its ids
-        return inner if isinstance(inner, Backbone) else ChatModelBackbone(given)
-    raise UsageError(
-        f"{given!r} is no backbone.",
-        code="NOT_A_BACKBONE",
-        known=["a Backbone", "a name for load_backbone", "a LangChain chat model"],
-        hint='"tiny"',
-    )
-
-
 def _split(spec: str) -> tuple[str, str]:
     if spec in BUNDLED:
         if not (BUNDLED[spec] / "config.json").is_file():
@@ -93,4 +69,4 @@ def _accepted(factory: Any) -> set[str]:
     return {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 
-__all__ = ["GROUP", "TINY", "as_backbone", "load_backbone"]
+__all__ = ["GROUP", "TINY", "load_backbone"]

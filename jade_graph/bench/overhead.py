@@ -17,10 +17,9 @@ from typing import Any
 from langgraph.graph import END, START, StateGraph
 from typing_extensions import TypedDict
 
+from jade_graph.langchain.runnable import JadeGraph
 from jade_graph.runs.store import RunStore
-from jade_graph.types import Ask, Completion, Passage, Sampling
-from jade_graph.workflow.context import Event
-from jade_graph.workflow.engine import JadeGraph
+from jade_graph.types import Ask, Completion, Event, Passage, Sampling
 
 _ACTIONS = {
     "PL": "<workflow>QR,R,DS,AG</workflow>",

@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jade_graph.langchain.runnable import JadeGraph
 from jade_graph.microworld import make_questions, make_world
 from jade_graph.microworld.search import WordSearch
 from jade_graph.versions import VersionedBackbone, connect
-from jade_graph.workflow.engine import JadeGraph
 
 if TYPE_CHECKING:
     from jade_graph.registry import Registry

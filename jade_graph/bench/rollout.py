@@ -23,6 +23,7 @@ from jade_graph.backbones import load_backbone
 from jade_graph.backbones.hf import HFBackbone
 from jade_graph.bench.generate import arithmetic, matmul_flops
 from jade_graph.errors import UsageError
+from jade_graph.langchain.runnable import JadeGraph
 from jade_graph.microworld import Difficulty, World, make_questions, make_world
 from jade_graph.microworld.search import WordSearch
 from jade_graph.rollouts.collecting import collect, tally
@@ -31,7 +32,6 @@ from jade_graph.runs.store import RunStore
 from jade_graph.settings.manifest import cores
 from jade_graph.sync import run_sync
 from jade_graph.types import Ask, Completion, Message, Passage, Question, Run, Sampling
-from jade_graph.workflow.engine import JadeGraph
 
 if TYPE_CHECKING:
     from jade_graph.types import Backbone, Retriever

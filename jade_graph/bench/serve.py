@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from jade_graph.errors import BackboneError, UsageError
+from jade_graph.langchain.runnable import JadeGraph
 from jade_graph.runs.store import RunStore
-from jade_graph.workflow.engine import JadeGraph
 
 CLIENTS = (1, 16, 64)
 OVERLOAD = 4.0

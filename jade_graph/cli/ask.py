@@ -30,7 +30,7 @@ def ask(
     record: Annotated[bool, typer.Option(help="Record the run.")] = True,
 ) -> None:
     """Answer a question and show how: plan, sub-questions, passages, answers, tokens, times."""
-    from jade_graph.assembly.opening import open_session
+    from jade_graph.langchain.opening import open_session
 
     for name, value in (("corpus", corpus), ("preset", preset), ("backbone", backbone)):
         cli.put(name, value)
@@ -69,7 +69,7 @@ def _must_read(cli: Cli, question: str) -> None:
 
 def as_json(run: Run) -> dict[str, Any]:
     """A run as JSON, token ids and prompts left out (jade runs show --json has them)."""
-    from jade_graph.cli.console import jsonable
+    from jade_graph.settings.plain import jsonable
 
     return {
         "run_id": run.id,

@@ -27,7 +27,7 @@ def bounds(
     The oracle takes the data set's own decompositions and gold intermediate answers; both sides get the same number of
     passages. Needs no language model.
     """
-    from jade_graph.assembly.opening import open_retriever_for
+    from jade_graph.assembly import open_retriever_for
     from jade_graph.data import load_dataset
     from jade_graph.scoring.oracle import graph_bounds
     from jade_graph.settings.manifest import manifest

@@ -7,16 +7,15 @@ errors go to standard error. Colour and animation appear only on a terminal.
 from __future__ import annotations
 
 import json
-import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, is_dataclass
-from enum import Enum
+from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
+
+from jade_graph.settings.plain import jsonable, text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -84,29 +83,6 @@ def print_json(value: Mapping[Any, Any]) -> None:
     sys.stdout.flush()
 
 
-def jsonable(value: Any) -> Any:
-    """Plain JSON data out of data classes, tuples, sets, paths and numpy scalars."""
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, str | bool | int) or value is None:
-        return value
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
-    if is_dataclass(value) and not isinstance(value, type):
-        return jsonable(asdict(value))
-    if isinstance(value, Mapping):
-        return {str(key): jsonable(item) for key, item in value.items()}
-    if isinstance(value, frozenset | set):
-        return sorted(jsonable(item) for item in value)
-    if isinstance(value, Iterable):
-        return [jsonable(item) for item in value]
-    if hasattr(value, "item"):
-        return jsonable(value.item())
-    if isinstance(value, Path):
-        return str(value)
-    raise TypeError(f"{type(value).__name__} has no JSON form")
-
-
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str = "", right: str = "") -> Table:
     """A table in the house style. Columns named in `right` (separated by blanks) hold numbers.
 
@@ -123,17 +99,6 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str =
     for row in rows:
         out.add_row(*(cell if hasattr(cell, "__rich_console__") else Text(text(cell)) for cell in row))
     return out
-
-
-def text(value: Any) -> str:
-    """A value as a table shows it."""
-    if value is None:
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:.4g}" if abs(value) < 1000 else f"{value:,.0f}"
-    return str(value)
 
 
 def _plain(value: str) -> str:

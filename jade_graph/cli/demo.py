@@ -42,7 +42,7 @@ def demo(
     the end what was learned is registered as a version, judged by the gate, promoted under a running graph and rolled
     back.
     """
-    from jade_graph.assembly.opening import open_backbone
+    from jade_graph.assembly import open_backbone
     from jade_graph.backbones.scripted import ScriptedBackbone
     from jade_graph.microworld.oracle import OraclePolicy
     from jade_graph.microworld.questions import KINDS, make_questions
@@ -90,7 +90,7 @@ def demo(
 
 
 def _index(cli: Cli, world: Any, seed: int) -> Retriever:
-    from jade_graph.assembly.opening import MICROWORLD, open_named
+    from jade_graph.assembly import MICROWORLD, open_named
     from jade_graph.retrieval.corpus import build_corpus
 
     # `microworld` is what the other commands search, and holds the world of seed 0.
@@ -103,7 +103,7 @@ def _index(cli: Cli, world: Any, seed: int) -> Retriever:
 def _answer(
     cli: Cli, preset: str, name: str, backbone: Backbone, retriever: Retriever, questions: Sequence[Question]
 ) -> list[Row]:
-    from jade_graph.assembly.opening import open_session
+    from jade_graph.langchain.opening import open_session
     from jade_graph.scoring.evaluation import evaluate
     from jade_graph.sync import run_sync
 

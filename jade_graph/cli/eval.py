@@ -53,7 +53,7 @@ def eval_(
     F1, EM, recall of supporting passages and of answers in the passages, calls, retrievals, tokens, illegal actions,
     plan shares; 95 % bootstrap intervals.
     """
-    from jade_graph.assembly.opening import open_retriever_for
+    from jade_graph.assembly import open_retriever_for
     from jade_graph.data import load_dataset
     from jade_graph.scoring.evaluation import (
         compare,
@@ -98,7 +98,7 @@ def _evaluate(
     cli: Cli, data: Dataset, retriever: Retriever, preset: str, concurrency: int, record: bool
 ) -> tuple[list[Row], dict[str, Any]]:
     """The rows, and which weights and graph made them."""
-    from jade_graph.assembly.opening import open_session
+    from jade_graph.langchain.opening import open_session
     from jade_graph.scoring.evaluation import evaluate
     from jade_graph.sync import run_sync
 

@@ -178,7 +178,6 @@ def _in_dataset(run: Run, dataset: str, split: str | None) -> Question:
 
 # --- what is said -----------------------------------------------------------------------------------------------------
 def _action(t: Transition) -> dict[str, Any]:
-    from jade_graph.scoring.credit import learns
 
     why_not = "tool" if t.finish_reason == "tool" else t.error or (None if t.agent_trainable else "frozen")
     return {
@@ -189,8 +188,8 @@ def _action(t: Transition) -> dict[str, Any]:
         "role": t.role,
         "action": t.action_text,
         "violation": t.violation,
-        "learns": learns(t),
-        "learns_not": None if learns(t) else why_not or "no tokens",
+        "learns": t.learns,
+        "learns_not": None if t.learns else why_not or "no tokens",
         "terms": dict(t.rewards),
         "reward": t.reward,
         "value": t.value,
@@ -202,11 +201,11 @@ def _action(t: Transition) -> dict[str, Any]:
 
 def _turns(run: Run, scored: Scored) -> list[dict[str, Any]]:
     """What each round did to the predicted answer; empty where no action predicts one."""
-    from jade_graph.scoring.credit import predicted, turns
+    from jade_graph.scoring.credit import turns
 
     if not scored.answers or scored.outcome is None:
         return []
-    texts = {t.round: predicted(t) for t in sorted(run.transitions, key=lambda t: t.seq) if t.seq in scored.answers}
+    texts = {t.round: t.predicted for t in sorted(run.transitions, key=lambda t: t.seq) if t.seq in scored.answers}
     performance = next(iter(scored.outcome.values()))
     return [
         {"round": t.round, "answer": texts.get(t.round), "before": t.before, "after": t.after, "gain": t.gain}

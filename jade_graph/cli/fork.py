@@ -38,8 +38,8 @@ def fork(
     What came before is taken from the record, token for token. Without an edit the model is asked anew, which with
     another seed, temperature or model is another draw. The new run names its parent.
     """
-    from jade_graph.assembly.opening import open_session
     from jade_graph.cli.indexing import indexing
+    from jade_graph.langchain.opening import open_session
     from jade_graph.workflow.replay import first_difference
 
     found = _recorded(cli, run)

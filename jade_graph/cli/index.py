@@ -64,7 +64,7 @@ def index(
 
 
 def _name(path: str) -> str:
-    from jade_graph.assembly.opening import corpus_name
+    from jade_graph.assembly import corpus_name
 
     return corpus_name(Path(path).name or Path(path).resolve().name)
 

@@ -59,7 +59,7 @@ def plans(
     facts: Annotated[int, typer.Option(min=1, help="Facts that the oracle reads at once; 2 chains.")] = 1,
 ) -> None:
     """Force every plan on every kind of question: which plan is right where, and what routing is worth."""
-    from jade_graph.assembly.opening import open_backbone
+    from jade_graph.assembly import open_backbone
     from jade_graph.microworld import parse
     from jade_graph.microworld.search import WordSearch
     from jade_graph.microworld.table import PLANS, plan_table

@@ -34,7 +34,7 @@ def package_graph(
     from dataclasses import asdict, replace
 
     from jade_graph import plugins
-    from jade_graph.assembly.opening import limits_for, open_retriever
+    from jade_graph.assembly import limits_for, open_retriever
     from jade_graph.registry import Registry
     from jade_graph.retrieval.manifest import corpus_folder
     from jade_graph.settings.manifest import manifest

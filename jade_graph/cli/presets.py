@@ -41,7 +41,7 @@ def _trained(preset: Any) -> str:
 
 
 def _plain(preset: Any) -> dict[str, Any]:
-    from jade_graph.cli.console import jsonable
+    from jade_graph.settings.plain import jsonable
 
     return dict(jsonable(preset))
 

@@ -17,9 +17,9 @@ from jade_graph.cli.indexing import indexing
 from jade_graph.cli.taught import warn_untaught
 
 if TYPE_CHECKING:
+    from jade_graph.langchain.runnable import JadeGraph
     from jade_graph.rollouts.collecting import Rollout
     from jade_graph.settings.config import Config
-    from jade_graph.workflow.engine import JadeGraph
 
 app = single()
 
@@ -52,10 +52,11 @@ def rollout(
 
     The same command again goes on where it stopped, however it stopped: runs that ended are not run again.
     """
-    from jade_graph.assembly.opening import corpus_name, open_retriever_for, open_session
+    from jade_graph.assembly import corpus_name, open_retriever_for
     from jade_graph.data import load_dataset
-    from jade_graph.rollouts.collecting import facts_of, tally
-    from jade_graph.rollouts.crew import Workers
+    from jade_graph.langchain.opening import open_session
+    from jade_graph.rollouts import Workers, tally
+    from jade_graph.rollouts.making import facts_of
     from jade_graph.sync import run_sync
 
     for name, value in (
@@ -114,7 +115,8 @@ def rollout(
 @contextmanager
 def _worker(config: Config, corpus: str | None) -> Iterator[JadeGraph]:
     """The command's graph, in a process of its own. `corpus`: the data set's own passages, which are indexed by now."""
-    from jade_graph.assembly.opening import open_named, open_retriever, open_session
+    from jade_graph.assembly import open_named, open_retriever
+    from jade_graph.langchain.opening import open_session
 
     settings = config.settings
     retriever = open_named(settings, corpus) if corpus else open_retriever(settings)

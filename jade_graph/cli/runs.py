@@ -168,7 +168,7 @@ def _none() -> StoreError:
 
 
 def _plain(run: Any) -> dict[str, Any]:
-    from jade_graph.cli.console import jsonable
+    from jade_graph.settings.plain import jsonable
 
     return dict(jsonable(run))
 

@@ -15,9 +15,9 @@ from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jade_graph.langchain.runnable import JadeGraph
 from jade_graph.sync import run_sync
 from jade_graph.versions.backbone import VersionedBackbone, connect
-from jade_graph.workflow.engine import JadeGraph
 
 if TYPE_CHECKING:
     from jade_graph.gate import Policy, Trial

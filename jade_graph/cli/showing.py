@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from jade_graph.cli.console import table, text
+from jade_graph.cli.console import table
 from jade_graph.registry.versions import ModelVersion, Promotion
+from jade_graph.settings.plain import text
 
 if TYPE_CHECKING:
     from jade_graph.gate.diff import FigureDiff, Turned, VersionDiff

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from jade_graph.errors import ConfigError, unknown
+from jade_graph.registry.candidates import RISE
 
 POLICY_FILE = "gate.toml"
 METRICS = ("f1", "em", "f1_style_stripped", "answer_recall", "support_recall")
@@ -51,7 +52,7 @@ class Types:
 @dataclass(frozen=True, slots=True)
 class Illegal:
     most: float = rule(0.05, "most illegal actions per action", low=0, high=1)
-    rise: float = rule(0.02, "most by which they may rise above the champion's", low=0, high=1)
+    rise: float = rule(RISE, "most by which they may rise above the champion's", low=0, high=1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,20 +8,21 @@ agree and name the weights that they are said to be of.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
+from jade_graph.assembly import open_backbone, open_parts, open_retriever_for
+from jade_graph.data import Dataset, load_dataset
 from jade_graph.errors import UsageError
 from jade_graph.gate.policy import Policy
 from jade_graph.registry import ModelVersion, Registry
 from jade_graph.scoring.evaluation import Row, evaluate, evaluation_manifest, load_rows, require_comparable
-from jade_graph.types import Sampling
-
-if TYPE_CHECKING:
-    from jade_graph.data import Dataset
-    from jade_graph.settings.config import Config
-    from jade_graph.types import Backbone, Retriever, Run
+from jade_graph.settings.config import Config
+from jade_graph.sync import run_sync
+from jade_graph.types import Backbone, Retriever, Run, Sampling
+from jade_graph.workflow.engine import Engine
 
 _BLOCKS, _SHORTEST = 4, 8
 
@@ -73,13 +74,6 @@ def measure(
     Raises:
         What fetching and loading a version raise; DataError for the data set.
     """
-    from contextlib import ExitStack
-    from dataclasses import replace
-
-    from jade_graph.assembly.opening import open_backbone, open_retriever_for, open_session
-    from jade_graph.data import load_dataset
-    from jade_graph.sync import run_sync
-
     policy = policy or Policy()
     config = replace(config, settings=replace(config.settings, seed=policy.questions.seed))
     data = data or load_dataset(policy.questions.dataset, limit=limit)
@@ -99,13 +93,15 @@ def measure(
         for version in versions:
             _, folder = registry.fetch(version.number)
             backbone = open_backbone(config.settings, str(folder))
-            session = opened.enter_context(open_session(config, backbone=backbone, retriever=searched, record=record))
-            graphs[version.number] = session.graph
+            opened.callback(run_sync, backbone.aclose())
+            parts = open_parts(config, {"backbone": backbone, "retriever": searched}, record=record)
+            opened.callback(parts.close)
+            graph = graphs[version.number] = Engine(**parts.arguments)
             facts = evaluation_manifest(config, data, searched, limit=limit)
             manifests[version.number] = facts | {
                 "backbone": version.uri,
-                "backbone_version": session.backbone.version,
-                "graph_hash": session.graph.graph_hash,
+                "backbone_version": backbone.version,
+                "graph_hash": graph.graph_hash,
                 "concurrency": policy.questions.concurrency,
             }
         for graph in graphs.values():

@@ -13,19 +13,19 @@ if TYPE_CHECKING:
     from jade_graph.langchain.backbone import ChatModelBackbone
     from jade_graph.langchain.chat_model import JadeChatModel
     from jade_graph.langchain.embeddings import JadeEmbeddings
+    from jade_graph.langchain.outputs import JadeInput, JadeOutput
     from jade_graph.langchain.retriever import JadeRetriever
-    from jade_graph.langchain.runnable import JadeInput, JadeOutput
     from jade_graph.langchain.tool import JadeTool
 
 _HOME = {
     "ChatModelBackbone": "backbone",
     "JadeChatModel": "chat_model",
     "JadeEmbeddings": "embeddings",
-    "JadeInput": "runnable",
-    "JadeOutput": "runnable",
+    "JadeInput": "outputs",
+    "JadeOutput": "outputs",
     "JadeRetriever": "retriever",
     "JadeTool": "tool",
-    "LangChainRetriever": "sources",
+    "LangChainRetriever": "adapting",
 }
 
 __all__ = [

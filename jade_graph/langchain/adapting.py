@@ -1,4 +1,4 @@
-"""LangChain retrievers and documents as what R searches.
+"""What an app hands in as the engine's parts: models, retrievers and documents of LangChain, names, texts.
 
 Invariant: a document keeps its text and metadata. One without an id gets one from what is in it, so the same document
 is the same passage in every search.
@@ -12,10 +12,13 @@ from collections.abc import Iterable
 from typing import Any
 
 from langchain_core.documents import Document
+from langchain_core.language_models.chat_models import BaseChatModel
 from langchain_core.retrievers import BaseRetriever
 
+from jade_graph.backbones import load_backbone
 from jade_graph.errors import RetrievalError, UsageError
-from jade_graph.types import Passage, Retriever
+from jade_graph.langchain.backbone import ChatModelBackbone
+from jade_graph.types import Backbone, Passage, Retriever
 
 
 class LangChainRetriever:
@@ -66,6 +69,26 @@ def passage_of_document(document: Document) -> Passage:
     return Passage(identity(document), document.page_content, title, float(score), own)
 
 
+def as_backbone(given: Any) -> Backbone:
+    """A backbone out of whatever names one: a `Backbone`, a text for `load_backbone`, or a LangChain chat model.
+
+    Raises `UsageError` NOT_A_BACKBONE, and what loading raises.
+    """
+    if isinstance(given, str):
+        return load_backbone(given)
+    if isinstance(given, Backbone):
+        return given
+    if isinstance(given, BaseChatModel):
+        inner = getattr(given, "backbone", None)  # of our own chat model: the model under it, with its ids
+        return inner if isinstance(inner, Backbone) else ChatModelBackbone(given)
+    raise UsageError(
+        f"{given!r} is no backbone.",
+        code="NOT_A_BACKBONE",
+        known=["a Backbone", "a name for load_backbone", "a LangChain chat model"],
+        hint='"tiny"',
+    )
+
+
 def as_retriever(given: Any) -> Retriever | None:
     """A retriever out of whatever an app has: a `Retriever`, a LangChain retriever, or passages, documents or texts.
 
@@ -76,7 +99,7 @@ def as_retriever(given: Any) -> Retriever | None:
     if isinstance(given, BaseRetriever):
         return LangChainRetriever(given)
     if isinstance(given, Iterable) and not isinstance(given, str | bytes):
-        from jade_graph.retrieval.memory import MemoryRetriever
+        from jade_graph.retrieval.memory import MemoryRetriever  # loads numpy and bm25s
 
         return MemoryRetriever([_passage(item) for item in given])
     raise UsageError(

@@ -26,8 +26,8 @@ from langchain_core.utils.function_calling import convert_to_json_schema
 from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import ConfigDict, Field
 
-from jade_graph.backbones import as_backbone
 from jade_graph.errors import UsageError
+from jade_graph.langchain.adapting import as_backbone
 from jade_graph.langchain.filling import Filler
 from jade_graph.langchain.messages import to_backbone
 from jade_graph.sync import iterate_sync, run_sync

@@ -1,99 +1,78 @@
-"""Graphs made from settings or from the registry, in one line, and closed again.
+"""A graph with what it runs on, opened from the settings for as long as a command or a page needs it.
 
-Invariant: a graph closes what it opened itself (model, run store) and nothing that was handed to it.
+Invariant: whatever a `Session` was given or has opened is closed by leaving it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
 
+from jade_graph.assembly import Progress, arguments_of, open_parts
+from jade_graph.langchain.runnable import JadeGraph
+from jade_graph.runs.store import RunStore
+from jade_graph.settings.config import Config
 from jade_graph.sync import run_sync
-
-if TYPE_CHECKING:
-    from jade_graph.settings.config import Config
-    from jade_graph.workflow.engine import JadeGraph
-
-REGISTERED = "models:/jade-backbone@champion"
+from jade_graph.types import Backbone, Preset, Retriever
 
 
-class Openable:
-    """`from_config`, `from_registry` and closing, for `JadeGraph`."""
+@dataclass
+class Session:
+    """A graph with what it runs on; a context manager."""
 
-    _opened: tuple[Callable[[], Any], ...] = ()
+    graph: JadeGraph
+    backbone: Backbone
+    retriever: Retriever | None
+    store: RunStore | None
 
-    if TYPE_CHECKING:
-
-        async def aclose(self) -> None: ...
-
-    @classmethod
-    def from_config(
-        cls,
-        config: Config | str | Path | None = None,
-        *,
-        backbone: Any = None,
-        corpus: Any = None,
-        preset: Any = None,
-        record: bool = True,
-        settings: Mapping[str, Any] | None = None,
-        **arguments: Any,
-    ) -> JadeGraph:
-        """The graph that the settings describe: jade.toml here, the environment, and what is said here on top.
-
-        Args:
-            config: a TOML file, or settings that were loaded; None: as `load_config()` finds them.
-            backbone: a name ("tiny", a folder, "models:/jade-backbone@champion"), a `Backbone`, or a chat model.
-            corpus: the name of a corpus, a `Retriever`, a LangChain retriever, or passages, documents or texts.
-            preset: a name or a `Preset`.
-            record: write runs to the store of the settings.
-            settings: any other setting by its dotted name, e.g. `{"k": 3, "limits.deadline_s": 30}`.
-            arguments: of `JadeGraph`, e.g. checkpointer, approve, backbones, recorder.
-
-        Raises:
-            ConfigError, UsageError, RetrievalError, BackboneError: what is named is not there, with what is.
-        """
-        from jade_graph.assembly.opening import open_graph
-
-        given = {"backbone": backbone, "corpus": corpus, "preset": preset, "record": record}
-        return open_graph(config, settings=settings or {}, arguments=arguments, **given)
-
-    @classmethod
-    def from_registry(cls, model: str = REGISTERED, *, corpus: Any = None, **options: Any) -> JadeGraph:
-        """The graph over a registered version: "models:/NAME@ALIAS" or "models:/NAME/VERSION". `options` as for
-        `from_config`.
-        """
-        return cls.from_config(backbone=model, corpus=corpus, **options)
-
-    def close(self) -> None:
-        """Close what the graph opened: its models and its run store. Closing twice does nothing."""
-        opened, self._opened = self._opened, ()
-        for shut in opened:
-            shut()
-
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Session:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        import asyncio
-
-        await asyncio.to_thread(self.close)
+        run_sync(self.graph.aclose())
+        if self.store is not None:
+            self.store.close()
 
 
-def closing_models(models: list[Any]) -> Callable[[], None]:
-    """Closes backbones that a graph loaded itself."""
+def open_session(
+    config: Config,
+    *,
+    preset: str | Preset | None = None,
+    backbone: Backbone | None = None,
+    retriever: Retriever | None = None,
+    record: bool = True,
+    progress: Progress | None = None,
+    follow: bool = True,
+) -> Session:
+    """The graph that the settings describe.
 
-    def shut() -> None:
-        for model in models:
-            run_sync(model.aclose())
+    Args:
+        preset, backbone, retriever: take these instead of the settings'.
+        record: write runs to the store.
+        progress: called while a missing microworld corpus is built.
+        follow: see `assembly.open_parts`.
+    """
+    parts = {"preset": preset, "backbone": backbone, "retriever": retriever}
+    given = {name: part for name, part in parts.items() if part is not None}
+    opened = open_parts(config, given, record=record, progress=progress, follow=follow)
+    out = opened.arguments
+    try:
+        graph = JadeGraph(**out)
+    except BaseException:
+        opened.close()
+        raise
+    return Session(graph, out["backbone"], out["retriever"], out.get("recorder"))
 
-    return shut
+
+def make_graph(
+    config: Config,
+    preset: Preset,
+    backbone: Backbone,
+    *,
+    retriever: Retriever | None,
+    frozen: Backbone | None = None,
+    store: RunStore | None = None,
+) -> JadeGraph:
+    """A graph over parts that are open already, with the settings' limits, sampling and k."""
+    parts = {**arguments_of(config, preset), "retriever": retriever, "frozen_backbone": frozen, "recorder": store}
+    return JadeGraph(backbone, preset=preset, **parts)

@@ -14,11 +14,11 @@ from langchain_core.retrievers import BaseRetriever
 from pydantic import ConfigDict
 
 from jade_graph.errors import UsageError
-from jade_graph.langchain.runnable import JadeRunnable, document_of, failure_of, passage_of
+from jade_graph.langchain.outputs import document_of, failure_of, passage_of
+from jade_graph.langchain.runnable import JadeGraph
 from jade_graph.retrieval.ranking import interleave
 from jade_graph.sync import run_sync
-from jade_graph.types import Passage, Run
-from jade_graph.workflow.blackboard import path
+from jade_graph.types import Passage, Run, path
 
 
 class JadeRetriever(BaseRetriever):
@@ -41,7 +41,7 @@ class JadeRetriever(BaseRetriever):
 
     def model_post_init(self, context: Any, /) -> None:
         super().model_post_init(context)
-        if not isinstance(self.graph, JadeRunnable):
+        if not isinstance(self.graph, JadeGraph):
             raise TypeError(f"JadeRetriever takes a JadeGraph, not {type(self.graph).__name__}")
         _check_k(self.k)
 

@@ -1,91 +1,250 @@
-"""A graph as a LangChain `Runnable`: what an app composes, streams and traces.
+"""`JadeGraph`, the front door: an engine as a LangChain `Runnable`, which an app composes, streams and traces.
 
-Invariant: the chunks of a stream add up to what `invoke` returns, so a graph keeps its meaning between `|` on both
-sides, under stream and astream_events too. A run that fails is an output with a named error, unless asked to raise.
+Invariant: it *has* an engine and adds nothing to how a question is run; it turns what an app hands in into the engine's
+parts, and closes what it opened itself and nothing else. A run that fails is an output with a named error, unless asked
+to raise.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from typing import TYPE_CHECKING, Any, NotRequired
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from functools import wraps
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
 
 from langchain_core.callbacks import AsyncCallbackManagerForChainRun
-from langchain_core.documents import Document
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.graph import Graph
 from langchain_core.runnables.utils import AddableDict, ConfigurableFieldSpec
-from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command
-from typing_extensions import TypedDict
 
-from jade_graph.errors import JadeError
+from jade_graph import plugins
+from jade_graph.assembly import configured, open_parts
 from jade_graph.langchain import options
+from jade_graph.langchain.adapting import as_backbone, as_retriever
+from jade_graph.langchain.outputs import JadeInput, JadeOutput
+from jade_graph.langchain.streaming import unfold
+from jade_graph.langchain.tool import JadeTool
+from jade_graph.settings.config import Config
 from jade_graph.sync import iterate_sync, run_sync
-from jade_graph.types import Limits, Passage, Run, Transition
+from jade_graph.types import Backbone, Event, Limits, Preset, Recorder, Retriever, Run, Sampling
+from jade_graph.workflow.approval import Approve
+from jade_graph.workflow.engine import Engine
+from jade_graph.workflow.parts import Parts, limits_of, require_roles
 
-if TYPE_CHECKING:
-    from jade_graph.langchain.tool import JadeTool
-    from jade_graph.workflow.context import Event
-    from jade_graph.workflow.engine import JadeGraph
+REGISTERED = "models:/jade-backbone@champion"
+_MOST_VARIANTS = 32
 
-
-class JadeInput(TypedDict):
-    """A question. A plain text will do as well."""
-
-    question: str
-    question_id: NotRequired[str]
-    run_id: NotRequired[str]
-    seed: NotRequired[int]
-    metadata: NotRequired[dict[str, Any]]
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
-class Step(TypedDict):
-    """One action of a role or tool, as it happened. `text` is what the model wrote, `parsed` what was made of it."""
+class _Engines(Generic[R]):
+    """What the engine is made of, to be read."""
 
-    seq: int
-    role: str
-    trace_node: str
-    text: str
-    parsed: Any
-    violation: str | None
-    error: str | None
-    ms: float
-    version: str
+    def __init__(self, read: Callable[[Engine], R]) -> None:
+        self._read = read
 
+    @overload
+    def __get__(self, graph: None, owner: type[JadeGraph]) -> Self: ...
+    @overload
+    def __get__(self, graph: JadeGraph, owner: type[JadeGraph]) -> R: ...
+    def __get__(self, graph: JadeGraph | None, owner: type[JadeGraph]) -> R | Self:
+        return self if graph is None else self._read(graph.engine)
 
-class JadeOutput(TypedDict, total=False):
-    """How a run ended. `status`: "answered", "failed" (see `error`), or "waiting" for a person (see `interrupts`)."""
-
-    run_id: str
-    question: str
-    documents: list[Document]
-    steps: list[Step]
-    answer: str
-    status: str
-    error: str | None
-    error_message: str
-    plan: str
-    usage: dict[str, int]
-    version: str
-    interrupts: list[Any]
+    def __set__(self, graph: JadeGraph, value: R) -> None:
+        raise AttributeError("a graph's parts are handed in when it is made: JadeGraph(..), or variant(..)")
 
 
-class JadeRunnable(Runnable[Any, JadeOutput]):
-    """The Runnable side of `JadeGraph`."""
+def _engines(method: Callable[Concatenate[Engine, P], R]) -> Callable[Concatenate[JadeGraph, P], R]:
+    """A method that the engine has, with its signature and its words."""
 
-    graph: CompiledStateGraph[Any, Any, Any, Any]
-    limits: Limits
+    @wraps(method)
+    def call(self: JadeGraph, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return method(self.engine, *args, **kwargs)
 
-    # --- what the graph brings ----------------------------------------------------------------------------------------
-    if TYPE_CHECKING:
+    return call
 
-        async def arun(self, *args: Any, **kwargs: Any) -> Run: ...
 
-        async def aresume(self, *args: Any, **kwargs: Any) -> Run: ...
+class JadeGraph(Runnable[Any, JadeOutput]):
+    """One method (`preset`) over one backbone and one corpus: a LangChain `Runnable`, with `graph` inside.
 
-        def variant(self, **changes: Any) -> JadeGraph: ...
+    Args:
+        backbone: serves every trainable role. A `Backbone`, a name for `load_backbone`, or a LangChain chat model.
+        backbones: other models for single roles, by code ("PL") or kind ("planner", "executor", "decomposer",
+            "summarizer"). Their actions are greedy (a chat model's its own affair) and do not train.
+        approve: let a person approve plans before they run: "root" the question's own, "all" those of sub-questions
+            too. The graph then interrupts, and needs a checkpointer.
+        preset: a `Preset` or the name of one (entry-point group `jade.presets`).
+        retriever: where R searches: a `Retriever`, a LangChain retriever, or passages, documents or texts; None is
+            right only for plans without R.
+        frozen_backbone: serves the roles that the preset does not train, greedily; the backbone itself by default.
+        limits: bounds of a run; default: `Limits()` with the preset's own on top.
+        sampling: how trainable roles are sampled; default greedy. Its `max_new_tokens` and `seed` are not used: a role
+            has its own, and each action's seed is derived from the run's.
+        k: passages a retrieval brings.
+        action_tokens: upper bound on the tokens of one action, below each role's own.
+        constrained: let the planner write nothing but legal plans (constrained decoding).
+        recorder: where runs are written as they happen, e.g. a `jade_graph.RunStore`.
+        checkpointer: a LangGraph checkpointer for `graph`.
+
+    Raises:
+        UsageError: an unknown preset, role or plan. GraphError: parts that do not fit together.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone | Any,
+        *,
+        preset: str | Preset = "jade",
+        retriever: Retriever | Any = None,
+        frozen_backbone: Backbone | Any = None,
+        backbones: Mapping[str, Backbone | Any] | None = None,
+        limits: Limits | None = None,
+        sampling: Sampling | None = None,
+        k: int = 5,
+        constrained: bool = False,
+        action_tokens: int | None = None,
+        recorder: Recorder | None = None,
+        checkpointer: Any = None,
+        approve: Approve | None = None,
+    ) -> None:
+        method: Preset = plugins.load("jade.presets", preset) if isinstance(preset, str) else preset
+        if backbones:  # before any of them is loaded
+            require_roles(backbones, Parts(method, limits or limits_of(method)))
+        self._given: dict[str, Any] = {
+            "preset": method,
+            "retriever": as_retriever(retriever),
+            "frozen_backbone": None if frozen_backbone is None else as_backbone(frozen_backbone),
+            "backbones": {role: as_backbone(model) for role, model in (backbones or {}).items()},
+            "limits": limits,
+            "sampling": sampling,
+            "k": k,
+            "constrained": constrained,
+            "action_tokens": action_tokens,
+            "recorder": recorder,
+            "checkpointer": checkpointer,
+            "approve": approve,
+        }
+        self.engine = Engine(as_backbone(backbone), **self._given)
+        self.name = method.name
+        self._variants: dict[str, JadeGraph] = {}
+        self._opened: Callable[[], None] | None = None
+
+    @classmethod
+    def from_config(
+        cls,
+        config: Config | str | Path | None = None,
+        *,
+        backbone: Any = None,
+        corpus: Any = None,
+        preset: Any = None,
+        record: bool = True,
+        settings: Mapping[str, Any] | None = None,
+        **arguments: Any,
+    ) -> JadeGraph:
+        """The graph that the settings describe: jade.toml here, the environment, and what is said here on top.
+
+        Args:
+            config: a TOML file, or settings that were loaded; None: as `load_config()` finds them.
+            backbone: a name ("tiny", a folder, "models:/jade-backbone@champion"), a `Backbone`, or a chat model.
+            corpus: the name of a corpus, a `Retriever`, a LangChain retriever, or passages, documents or texts.
+            preset: a name or a `Preset`.
+            record: write runs to the store of the settings.
+            settings: any other setting by its dotted name, e.g. `{"k": 3, "limits.deadline_s": 30}`.
+            arguments: of `JadeGraph`, e.g. checkpointer, approve, backbones, recorder.
+
+        Raises:
+            ConfigError, UsageError, RetrievalError, BackboneError: what is named is not there, with what is.
+        """
+        said = {"backbone": backbone, "corpus": corpus, "preset": preset}
+        named = {key: value for key, value in said.items() if isinstance(value, str)}
+        parts = {"backbone": backbone, "retriever": corpus, "preset": preset}
+        given = {key: value for key, value in parts.items() if value is not None and not isinstance(value, str)}
+        opened = open_parts(configured(config, {**(settings or {}), **named}), {**arguments, **given}, record=record)
+        try:
+            graph = cls(**opened.arguments)
+        except BaseException:
+            opened.close()
+            raise
+        graph._opened = opened.close
+        return graph
+
+    @classmethod
+    def from_registry(cls, model: str = REGISTERED, *, corpus: Any = None, **options: Any) -> JadeGraph:
+        """The graph over a registered version: "models:/NAME@ALIAS" or "models:/NAME/VERSION". `options` as for
+        `from_config`.
+        """
+        return cls.from_config(backbone=model, corpus=corpus, **options)
+
+    # --- the engine's own ---------------------------------------------------------------------------------------------
+    arun = _engines(Engine.arun)
+    aresume = _engines(Engine.aresume)
+    run = _engines(Engine.run)
+    arun_many = _engines(Engine.arun_many)
+    afork = _engines(Engine.afork)
+    fork = _engines(Engine.fork)
+    check = _engines(Engine.check)
+    aclose = _engines(Engine.aclose)
+
+    graph = _Engines(lambda engine: engine.graph)
+    preset = _Engines(lambda engine: engine.preset)
+    backbone = _Engines(lambda engine: engine.backbone)
+    frozen_backbone = _Engines(lambda engine: engine.frozen_backbone)
+    backbones = _Engines(lambda engine: engine.backbones)
+    versions = _Engines(lambda engine: engine.versions)
+    retriever = _Engines(lambda engine: engine.retriever)
+    recorder = _Engines(lambda engine: engine.recorder)
+    limits = _Engines(lambda engine: engine.limits)
+    k = _Engines(lambda engine: engine.k)
+    roles = _Engines(lambda engine: engine.roles)
+    grammar = _Engines(lambda engine: engine.grammar)
+    graph_hash = _Engines(lambda engine: engine.graph_hash)
+    approve = _Engines(lambda engine: engine.approve)
+
+    def variant(self, **changes: Any) -> JadeGraph:
+        """A graph like this one with other arguments (preset, k, ..) over the same models; made once for each."""
+        changes = {name: value for name, value in changes.items() if self._given.get(name, ...) != value}
+        if changes.get("preset") == self.preset.name:
+            del changes["preset"]
+        if not changes:
+            return self
+        key = repr(sorted(changes.items()))
+        if key not in self._variants:
+            while len(self._variants) >= _MOST_VARIANTS:
+                self._variants.pop(next(iter(self._variants)))
+            self._variants[key] = JadeGraph(self.backbone, **{**self._given, **changes})
+        return self._variants[key]
+
+    def __repr__(self) -> str:
+        corpus = self.retriever.corpus_id if self.retriever else None
+        others = f", backbones={self.versions!r}" if self.backbones else ""
+        return (
+            f"JadeGraph({self.backbone.version!r}, preset={self.preset.name!r}, corpus={corpus!r}, k={self.k}{others})"
+        )
+
+    def close(self) -> None:
+        """Close what the graph opened: its models and its run store. Closing twice does nothing."""
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            opened()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        await asyncio.to_thread(self.close)
 
     # --- schemas ------------------------------------------------------------------------------------------------------
     @property
@@ -186,51 +345,31 @@ class JadeRunnable(Runnable[Any, JadeOutput]):
         """Many questions at once: their model calls are batched together. `max_concurrency` of the config bounds it."""
         return run_sync(self.abatch(inputs, config, return_exceptions=return_exceptions, **kwargs))
 
-    async def _chunks(
-        self, given: Any, config: RunnableConfig, keywords: dict[str, Any]
-    ) -> AsyncGenerator[AddableDict]:
+    def _chunks(self, given: Any, config: RunnableConfig, keywords: dict[str, Any]) -> AsyncGenerator[AddableDict]:
         """The run as chunks; leaving early cancels it."""
         call = options.understand(given, config, keywords)
         graph = self.variant(**call.changes)
-        events: asyncio.Queue[Event | None] = asyncio.Queue()
-        watch = events.put_nowait
-        if isinstance(given, Command):
-            work = graph.aresume(given, config, on_event=watch)
-        else:
+
+        def begin(watch: Callable[[Event], None]) -> Coroutine[Any, Any, Run]:
+            if isinstance(given, Command):
+                return graph.aresume(given, config, on_event=watch)
             bounds = call.bounds(graph.limits)
-            work = graph.arun(call.question, **call.run, limits=bounds, config=config, on_event=watch)
-        task = asyncio.ensure_future(work)
-        task.add_done_callback(lambda _: events.put_nowait(None))
-        story = _Story()
-        try:
-            while (event := await events.get()) is not None:
-                for chunk in story.told(event):
-                    yield chunk
-            run = await task
-        finally:
-            if not task.done():
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
-        for chunk in story.ended(run):
-            yield chunk
-        if call.raise_on_failure and run.status == "failed":
-            raise failure_of(run)
+            return graph.arun(call.question, **call.run, limits=bounds, config=config, on_event=watch)
+
+        return unfold(begin, raise_on_failure=call.raise_on_failure)
 
     # --- as other things ----------------------------------------------------------------------------------------------
     def as_tool(  # type: ignore[override]  # ours has no schema to choose: the argument is a question
         self, *, name: str = "search_and_answer", description: str | None = None, **kwargs: Any
     ) -> JadeTool:
         """The graph as a tool for an agent (`langchain.agents.create_agent`). `kwargs` are fields of `JadeTool`."""
-        from jade_graph.langchain.tool import JadeTool
-
         told: dict[str, Any] = {"description": description} if description else {}
         return JadeTool(graph=self, name=name, **told, **kwargs)
 
-    def __copy__(self) -> JadeRunnable:
+    def __copy__(self) -> JadeGraph:
         return self
 
-    def __deepcopy__(self, memo: Any) -> JadeRunnable:
+    def __deepcopy__(self, memo: Any) -> JadeGraph:
         """A graph holds a model and its worker: a copy of what refers to it refers to the same one."""
         return self
 
@@ -241,107 +380,4 @@ class JadeRunnable(Runnable[Any, JadeOutput]):
         )
 
 
-def failure_of(run: Run) -> JadeError:
-    """The error of a failed run, for those who want one raised."""
-    code = run.error or "INTERNAL"
-    return JadeError(run.error_message.removeprefix(f"[{code}] ") or "the run failed.", code=code)
-
-
-class _Story:
-    """Turns the events of one run into chunks that add up to its output."""
-
-    def __init__(self) -> None:
-        self._begun = False
-        self._seen: set[str] = set()
-        self._waiting: tuple[Any, ...] = ()
-        self._told: set[int] = set()
-
-    def told(self, event: Event) -> Iterator[AddableDict]:
-        if event.transition is not None:
-            yield from self._begin(event.run_id)
-            yield from self._step(event.transition)
-        self._waiting = event.waiting or self._waiting
-
-    def _begin(self, run_id: str) -> Iterator[AddableDict]:
-        if not self._begun:
-            self._begun = True
-            yield AddableDict(run_id=run_id, documents=[], steps=[])
-
-    def _step(self, t: Transition) -> Iterator[AddableDict]:
-        self._told.add(t.seq)
-        yield AddableDict(steps=[step_of(t)])
-        found = (t.parsed or {}).get("documents", ()) if t.role == "R" and t.error is None else ()
-        fresh = [d for d in found if d["id"] not in self._seen]
-        self._seen.update(d["id"] for d in fresh)
-        if fresh:
-            yield AddableDict(documents=[document_of(passage_of(d)) for d in fresh])
-
-    def ended(self, run: Run) -> Iterator[AddableDict]:
-        yield from self._begin(run.id)
-        if run.status == "running":
-            yield AddableDict(question=run.question, status="waiting", interrupts=list(self._waiting))
-            return
-        yield AddableDict(question=run.question, **_end(run))
-
-
-def output_of(run: Run) -> JadeOutput:
-    """A finished run as the Runnable's output: what `invoke` returns for it, also for one read back from a store."""
-    story = _Story()
-    out = AddableDict()
-    for part in (story._begin(run.id), *(story._step(t) for t in run.transitions), story.ended(run)):
-        for chunk in part:
-            out = out + chunk
-    return out  # type: ignore[return-value]
-
-
-def _end(run: Run) -> dict[str, Any]:
-    c = run.counters
-    spent = {"calls": c.calls, "retrievals": c.retrievals, "rounds": c.rounds}
-    return {
-        "answer": run.answer,
-        "status": run.status,
-        "error": run.error,
-        "error_message": run.error_message,
-        "plan": run.plan,
-        "usage": {**spent, "input_tokens": c.prompt_tokens, "output_tokens": c.action_tokens, "total_tokens": c.tokens},
-        "version": run.backbone_version,
-    }
-
-
-def step_of(t: Transition) -> Step:
-    return {
-        "seq": t.seq,
-        "role": t.role,
-        "trace_node": t.trace_node,
-        "text": t.action_text,
-        "parsed": t.parsed,
-        "violation": t.violation,
-        "error": t.error,
-        "ms": round(t.latency_ms, 3),
-        "version": t.backbone_version,
-    }
-
-
-def passage_of(record: dict[str, Any]) -> Passage:
-    """A passage as a transition records it."""
-    return Passage(
-        record["id"], record.get("text", ""), record.get("title", ""), record["score"], record.get("metadata") or {}
-    )
-
-
-def document_of(passage: Passage) -> Document:
-    """A LangChain document: the passage's own metadata, with title and score beside it."""
-    own = {"title": passage.title, "score": passage.score} if passage.title else {"score": passage.score}
-    return Document(id=passage.id, page_content=passage.text, metadata={**own, **passage.metadata})
-
-
-__all__ = [
-    "JadeInput",
-    "JadeOutput",
-    "JadeRunnable",
-    "Step",
-    "document_of",
-    "failure_of",
-    "output_of",
-    "step_of",
-]
+__all__ = ["REGISTERED", "JadeGraph"]

@@ -15,8 +15,8 @@ from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph.state import CompiledStateGraph
 
+from jade_graph.langchain.runnable import JadeGraph
 from jade_graph.workflow.checkpoint import secured
-from jade_graph.workflow.engine import JadeGraph
 
 _lock = threading.Lock()
 _graph: JadeGraph | None = None

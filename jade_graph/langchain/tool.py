@@ -9,12 +9,13 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from langchain_core.callbacks import AsyncCallbackManagerForToolRun, CallbackManagerForToolRun
-from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.tools import BaseTool, ToolException
 from pydantic import BaseModel, ConfigDict, Field
 
-from jade_graph.langchain.runnable import JadeOutput, JadeRunnable
+from jade_graph.langchain.outputs import JadeOutput
 from jade_graph.sync import run_sync
+from jade_graph.workflow.engine import Engine
 
 DESCRIPTION = (
     "Answers a question from the indexed documents: it plans, searches in several steps where that is needed, and "
@@ -49,7 +50,7 @@ class JadeTool(BaseTool):
 
     def model_post_init(self, context: Any, /) -> None:
         super().model_post_init(context)
-        if not isinstance(self.graph, JadeRunnable):
+        if not (isinstance(self.graph, Runnable) and isinstance(getattr(self.graph, "engine", None), Engine)):
             raise TypeError(f"JadeTool takes a JadeGraph, not {type(self.graph).__name__}: graph.as_tool()")
 
     async def _arun(

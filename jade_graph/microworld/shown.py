@@ -50,13 +50,11 @@ def demonstrations(
     """
     from jade_graph.backbones.scripted import ScriptedBackbone
     from jade_graph.sync import run_sync
-    from jade_graph.workflow.engine import JadeGraph
+    from jade_graph.workflow.engine import Engine
 
     policy = Straying(OraclePolicy(world, questions), straying, seed)
     right = policy.righted
-    graph = JadeGraph(
-        ScriptedBackbone(policy, profile=profile), preset=preset, retriever=WordSearch(world.passages), k=k
-    )
+    graph = Engine(ScriptedBackbone(policy, profile=profile), preset=preset, retriever=WordSearch(world.passages), k=k)
 
     async def run() -> dict[str, list[Shown]]:
         found: dict[str, list[Shown]] = {}

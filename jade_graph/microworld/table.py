@@ -16,7 +16,7 @@ from jade_graph.microworld.questions import KINDS
 from jade_graph.microworld.world import World
 from jade_graph.scoring.evaluation import evaluate
 from jade_graph.types import Backbone, Preset, Question, Retriever
-from jade_graph.workflow.engine import JadeGraph
+from jade_graph.workflow.engine import Engine
 
 PLANS = ("AG", "R,AG", "R,DS,AG", "QR,AG", "QR,R,AG", "QR,R,DS,AG", "QDS", "QDP")
 
@@ -115,7 +115,7 @@ async def plan_table(
             progress(plan)
         root, _, parts = plan.partition("/")
         preset = replace(jade, name="jade-parts", plan=root, sub_plan=parts) if parts else jade
-        rows = await evaluate(JadeGraph(served, preset=preset, retriever=retriever), questions, plan=root)
+        rows = await evaluate(Engine(served, preset=preset, retriever=retriever), questions, plan=root)
         cells[plan] = {}
         for kind in kinds:
             of_kind = [r for r in rows if r.type == kind]

@@ -15,6 +15,8 @@ from jade_graph.backbones.folders import BUNDLED
 from jade_graph.errors import BackboneError, RegistryError, UsageError
 
 STATE = "improve.json"
+RISE = 0.02
+"""The most by which illegal actions (per action) may rise above the start's: the gate's default too."""
 _FIGURES = ("score", "f1", "em", "calls", "retrievals", "tokens", "illegal_rate", "failed_rate", "routing_bits")
 
 
@@ -90,9 +92,7 @@ def best_of(evaluations: Mapping[int, Mapping[str, Any]]) -> int | None:
     Args:
         evaluations: figures by iteration; 0 is the start. Those without a score are left out; None where none has one.
     """
-    from jade_graph.gate.policy import Illegal  # the gate knows the registry
-
-    most = evaluations.get(0, {}).get("illegal_rate", 0.0) + Illegal().rise
+    most = evaluations.get(0, {}).get("illegal_rate", 0.0) + RISE
 
     def worth(i: int) -> tuple[float, float, float, int]:
         e = evaluations[i]

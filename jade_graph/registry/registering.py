@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 from jade_graph.backbones.codec import read_json
 from jade_graph.backbones.folders import content_version, count_parameters
-from jade_graph.cli.console import jsonable
 from jade_graph.errors import RegistryError
 from jade_graph.registry import adapters, checking
 from jade_graph.registry import bundle as bundles
@@ -23,6 +22,7 @@ from jade_graph.registry.card import card
 from jade_graph.registry.promotions import who
 from jade_graph.registry.versions import CHALLENGER, CHAMPION, ModelVersion
 from jade_graph.settings.manifest import flattened, manifest
+from jade_graph.settings.plain import jsonable
 
 if TYPE_CHECKING:
     from jade_graph.registry.candidates import Source

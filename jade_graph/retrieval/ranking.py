@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jade_graph.types import Passage, Run
-from jade_graph.workflow.blackboard import path
+from jade_graph.types import Passage, Run, path
 
 
 def interleave(ranked: Sequence[Sequence[Passage]], k: int) -> list[Passage]:

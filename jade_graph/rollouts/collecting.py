@@ -12,38 +12,18 @@ import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import asdict, dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 from jade_graph.errors import BackboneError, StoreError, UsageError
+from jade_graph.rollouts.crew import Workers, crewed
+from jade_graph.rollouts.making import facts_of, made, require_alike
 from jade_graph.rollouts.replicas import Planned, planned
+from jade_graph.runs import store_read
+from jade_graph.runs.store import RunStore
 from jade_graph.scoring.metrics import token_f1
-from jade_graph.settings.manifest import differences, manifest
-from jade_graph.types import Question, Run
-from jade_graph.workflow.many import windowed
-
-if TYPE_CHECKING:
-    from jade_graph.rollouts.crew import Due, Workers
-    from jade_graph.runs.store import RunStore
-    from jade_graph.workflow.engine import JadeGraph
-
-# What must be as it was when a rollout goes on.
-FACTS = (
-    "preset",
-    "seed",
-    "sampling",
-    "explore",
-    "runs_per_plan",
-    "limits",
-    "backbone_version",
-    "frozen_backbone_version",
-    "backbones",
-    "graph_hash",
-    "corpus_id",
-)
-SAMPLING: Mapping[str, float] = {"temperature": 1.0, "top_p": 1.0}
-"""A rollout samples from the policy itself, not from a sharpened or cut one."""
+from jade_graph.settings.manifest import manifest
+from jade_graph.types import Question, Run, Runner
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +52,7 @@ class Rollout:
 
 
 async def collect(
-    graph: JadeGraph,
+    graph: Runner,
     questions: Sequence[Question],
     *,
     rollout_id: str,
@@ -140,7 +120,7 @@ async def collect(
 
 
 async def tally(
-    graph: JadeGraph,
+    graph: Runner,
     questions: Sequence[Question],
     *,
     rollout_id: str,
@@ -212,32 +192,8 @@ def f1_of(run: Run) -> float | None:
     return token_f1(run.answer, golds) if isinstance(golds, list | tuple) else None
 
 
-def facts_of(
-    graph: JadeGraph,
-    *,
-    seed: int = 0,
-    sampling: Mapping[str, Any] | None = None,
-    explore: float = 0.0,
-    runs_per_plan: int = 1,
-) -> dict[str, Any]:
-    """What a rollout of this graph must be gone on with: `FACTS` and their values, as JSON can hold them."""
-    return {
-        "preset": graph.preset.name,
-        "seed": seed,
-        "sampling": {**SAMPLING, **(sampling or {})},
-        "explore": float(explore),
-        "runs_per_plan": runs_per_plan,
-        "limits": asdict(graph.limits),
-        "backbone_version": graph.backbone.version,
-        "frozen_backbone_version": graph.frozen_backbone.version,
-        **({"backbones": graph.versions} if graph.versions else {}),
-        "graph_hash": graph.graph_hash,
-        "corpus_id": graph.retriever.corpus_id if graph.retriever else "",
-    }
-
-
 async def recorded(
-    graph: JadeGraph,
+    graph: Runner,
     runs: Sequence[Planned],
     rollout_id: str,
     *,
@@ -256,7 +212,7 @@ async def recorded(
     if concurrency < 1:
         raise UsageError(f"concurrency is {concurrency}.", code="BAD_CONCURRENCY", hint="concurrency=64")
     # Whatever a run would refuse is refused before the rollout has begun in the store.
-    graph._checked(None, sampling)
+    graph.check(None, sampling)
     if not 0.0 <= explore <= 1.0:
         raise UsageError(f"explore is {explore!r}, no probability.", code="BAD_EXPLORE", hint="explore=0.3")
     facts = facts_of(graph, seed=seed, sampling=sampling, explore=explore, runs_per_plan=runs_per_plan)
@@ -264,7 +220,6 @@ async def recorded(
     attempts: dict[str, int] = {}
     if book is not None:
         _begin(book, rollout_id, facts, runs)
-        from jade_graph.runs import store_read
 
         asked = {each.run_id: each for each in runs}
         attempts = store_read.attempts(book.engine, rollout_id)
@@ -284,8 +239,6 @@ async def recorded(
     if workers is None or workers.count == 1 or not due:
         fresh = made(graph, due, rollout_id, options, concurrency)
     else:
-        from jade_graph.rollouts.crew import crewed
-
         fresh = crewed(workers, due, rollout_id, facts, options, concurrency)
     async with aclosing(fresh) as ended:
         async for run in ended:
@@ -293,35 +246,7 @@ async def recorded(
             yield run, True
 
 
-def made(
-    graph: JadeGraph, due: Sequence[Due], rollout_id: str, options: Mapping[str, Any], concurrency: int
-) -> AsyncGenerator[Run, None]:
-    """Runs of this process as they end, at most `concurrency` under way at once."""
-    return windowed((partial(_run, graph, each, rollout_id, attempt, options) for each, attempt in due), concurrency)
-
-
-async def _run(graph: JadeGraph, each: Planned, rollout_id: str, attempt: int, options: Mapping[str, Any]) -> Run:
-    about = {
-        "rollout": rollout_id,
-        "replica": each.replica,
-        "draw": each.draw,
-        "type": each.question.type,
-        "answers": list(each.question.answers),
-    }
-    return await graph.arun(
-        each.question,
-        seed=each.seed,
-        plan_seed=each.plan_seed,
-        run_id=each.run_id,
-        attempt=attempt,
-        metadata=about,
-        **options,
-    )
-
-
-def _store(graph: JadeGraph, store: RunStore | None) -> RunStore | None:
-    from jade_graph.runs.store import RunStore
-
+def _store(graph: Runner, store: RunStore | None) -> RunStore | None:
     if store is None:
         return graph.recorder if isinstance(graph.recorder, RunStore) else None
     if graph.recorder is not store:
@@ -335,26 +260,9 @@ def _store(graph: JadeGraph, store: RunStore | None) -> RunStore | None:
 
 def _begin(book: RunStore, rollout_id: str, facts: Mapping[str, Any], runs: Sequence[Planned]) -> None:
     """Begin the rollout in the store, or check that it goes on as it began."""
-    from jade_graph.runs import store_read
 
-    _require_alike(rollout_id, store_read.begin_rollout(book.engine, rollout_id, manifest(**facts)), facts)
+    require_alike(rollout_id, store_read.begin_rollout(book.engine, rollout_id, manifest(**facts)), facts)
     store_read.add_runs(book.engine, rollout_id, [each.run_id for each in runs])
-
-
-def require_facts(rollout_id: str, facts: Mapping[str, Any], graph: JadeGraph) -> None:
-    """Refuse a graph that is not the rollout's: `UsageError` ROLLOUT_CHANGED."""
-    drawn = {name: facts[name] for name in ("seed", "sampling", "explore", "runs_per_plan")}
-    _require_alike(rollout_id, facts, facts_of(graph, **drawn))
-
-
-def _require_alike(rollout_id: str, began: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
-    if unlike := differences(began, facts, FACTS):
-        told = "; ".join(f"{name} was {one!r} and is {other!r}" for name, (one, other) in unlike.items())
-        raise UsageError(
-            f"the rollout {rollout_id!r} cannot go on, it began with something else: {told}.",
-            code="ROLLOUT_CHANGED",
-            hint="a rollout of another id (jade rollout .. --id NAME), or the settings that it began with",
-        )
 
 
 def _require_question(rollout_id: str, each: Planned, run: Run) -> None:

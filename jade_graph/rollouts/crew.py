@@ -11,19 +11,13 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jade_graph.errors import UsageError
+from jade_graph.rollouts.making import Due, made, require_facts
 from jade_graph.rollouts.processes import Processes, Tell
-from jade_graph.rollouts.replicas import Planned
 from jade_graph.sync import run_sync
-from jade_graph.types import Run
-
-if TYPE_CHECKING:
-    from jade_graph.workflow.engine import JadeGraph
-
-Due = tuple[Planned, int]
-"""A run that is to be made, and its attempt."""
+from jade_graph.types import Run, Runner
 
 LISTEN_S = 0.5
 
@@ -39,7 +33,7 @@ class Workers:
     """
 
     count: int
-    graph: Callable[[], AbstractContextManager[JadeGraph]]
+    graph: Callable[[], AbstractContextManager[Runner]]
 
     def __post_init__(self) -> None:
         """Raises `UsageError` BAD_WORKERS."""
@@ -81,7 +75,7 @@ def _shared(due: Sequence[Due], count: int) -> list[list[Due]]:
 
 
 def _work(
-    make: Callable[[], AbstractContextManager[JadeGraph]],
+    make: Callable[[], AbstractContextManager[Runner]],
     share: Sequence[Due],
     rollout_id: str,
     facts: Mapping[str, Any],
@@ -90,7 +84,6 @@ def _work(
     tell: Tell,
 ) -> None:
     """The runs of one process."""
-    from jade_graph.rollouts.collecting import made, require_facts
 
     async def everything() -> None:
         async for run in made(graph, share, rollout_id, options, concurrency):

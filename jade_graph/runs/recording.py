@@ -19,9 +19,9 @@ from typing import Any, TypeVar
 from jade_graph.errors import JadeError, StoreError, UsageError
 from jade_graph.runs.foreign import Action, ForeignActor, code_of, late
 from jade_graph.sync import run_sync
-from jade_graph.types import Backbone, Limits, Question, Run, Sampling, Status, TraceNode
+from jade_graph.types import Backbone, Event, Limits, Question, Recorder, Run, Sampling, Status, TraceNode
 from jade_graph.workflow.actor import Served
-from jade_graph.workflow.context import Event, Recorder, RunContext, as_question, flushed, knows_ids, require_json
+from jade_graph.workflow.context import RunContext, as_question, flushed, knows_ids, require_json
 
 T = TypeVar("T")
 

@@ -9,30 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from jade_graph.errors import UsageError, unknown
+from jade_graph.scoring.rewards import Scored
 from jade_graph.types import Run, Transition
-
-if TYPE_CHECKING:
-    from jade_graph.scoring.rewards import Scored
 
 MODES = ("broadcast", "terminal_gae", "turn_delta", "split", "turn", "return_to_go", "final")
 TURN_MODES = ("turn", "return_to_go", "final")
 """Of workflows that predict an answer turn by turn (M-ASK, arXiv 2601.04703)."""
 
 Terms = dict[str, float]
-
-
-def learns(t: Transition) -> bool:
-    """Whether the learner may train on this row: of a trainable role, with tokens of its own, and without an error."""
-    return t.agent_trainable and bool(t.action_token_ids) and t.error is None
-
-
-def predicted(t: Transition) -> str | None:
-    """The answer that this action predicted, where its role says so: "answer" in what was read from it."""
-    answer = t.parsed.get("answer") if isinstance(t.parsed, Mapping) and t.error is None else None
-    return answer if isinstance(answer, str) else None
 
 
 def assign(
@@ -82,7 +68,7 @@ def assign(
     for name, value in (("gamma", gamma), ("lam", lam)):
         if not 0.0 <= value <= 1.0:
             raise _wrong(f"{name} is {value!r}, not between 0 and 1.")
-    order = sorted((i for i, t in enumerate(run.transitions) if learns(t)), key=lambda i: run.transitions[i].seq)
+    order = sorted((i for i, t in enumerate(run.transitions) if t.learns), key=lambda i: run.transitions[i].seq)
     v = _baseline(values, len(order))
     rows = [
         replace(t, rewards={}, reward=None, value=None, advantage=None, return_=None)  # what an earlier credit left
@@ -143,7 +129,7 @@ def turn_deltas(run: Run, performance: float, turn_scores: Mapping[int, float] |
     """
     rounds = sorted({t.round for t in run.transitions})
     if turn_scores is None:
-        turn_scores = {max((t.round for t in run.transitions if learns(t)), default=0): performance}
+        turn_scores = {max((t.round for t in run.transitions if t.learns), default=0): performance}
     elif strange := sorted(set(turn_scores) - set(rounds)):
         raise _wrong(f"run {run.id!r} has no round {strange[0]!r}.", known=[str(r) for r in rounds])
     before, deltas = 0.0, dict[int, float]()
@@ -176,7 +162,7 @@ def turns(run: Run, performance: float, answers: Mapping[int, float]) -> tuple[T
         answers: the score of every predicted answer, by `seq`. Where nothing was predicted the run's own answer counts
             as that of its last learning action.
     """
-    answers = answers or {max((t.seq for t in run.transitions if learns(t)), default=-1): performance}
+    answers = answers or {max((t.seq for t in run.transitions if t.learns), default=-1): performance}
     out: list[Turn] = []
     score = 0.0
     ordered = sorted(run.transitions, key=lambda t: t.seq)

@@ -10,21 +10,18 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from jade_graph import plugins
+from jade_graph.data import Dataset
 from jade_graph.errors import DataError, UsageError
 from jade_graph.retrieval.ranking import retrieved_passages
-from jade_graph.scoring.credit import predicted
 from jade_graph.scoring.metrics import answer_recall, exact_match, support_recall, token_f1
 from jade_graph.scoring.stats import mean_ci, paired_ci
-from jade_graph.settings.manifest import MATTERS, require_alike
-from jade_graph.types import Question, Run
-
-if TYPE_CHECKING:
-    from jade_graph.data import Dataset
-    from jade_graph.settings.config import Config
-    from jade_graph.types import Retriever
-    from jade_graph.workflow.engine import JadeGraph
+from jade_graph.settings.config import Config
+from jade_graph.settings.manifest import MATTERS, manifest, require_alike
+from jade_graph.types import Question, Retriever, Run, Runner
+from jade_graph.workflow.parts import limits_of
 
 FIGURES = (
     "f1",
@@ -97,12 +94,12 @@ def score(run: Run, question: Question, k: int) -> Row:
         illegal_rate=run.illegal_actions / max(run.counters.calls, 1),
         failed_rate=float(run.status == "failed"),
         prompt_tokens=run.counters.prompt_tokens,
-        first_f1=next((token_f1(text, golds) for t in run.transitions if (text := predicted(t)) is not None), None),
+        first_f1=next((token_f1(text, golds) for t in run.transitions if (text := t.predicted) is not None), None),
     )
 
 
 async def evaluate(
-    graph: JadeGraph,
+    graph: Runner,
     questions: Sequence[Question],
     *,
     seed: int = 0,
@@ -203,10 +200,6 @@ def evaluation_manifest(
         preset: instead of the settings'.
         limit: as given by the user; None where all questions were asked.
     """
-    from jade_graph import plugins
-    from jade_graph.assembly.opening import limits_for
-    from jade_graph.settings.manifest import manifest
-
     s = config.settings
     method = preset or s.preset
     return manifest(
@@ -224,7 +217,7 @@ def evaluation_manifest(
         seed=s.seed,
         sampling=asdict(s.sampling),
         constrained=s.constrained,
-        limits=asdict(limits_for(config, plugins.load("jade.presets", method))),
+        limits=asdict(limits_of(plugins.load("jade.presets", method), **config.chosen("limits"))),
         limits_set=config.chosen("limits"),
     )
 

@@ -16,7 +16,7 @@ from jade_graph.errors import DataError
 from jade_graph.retrieval.ranking import retrieved_passages
 from jade_graph.scoring.bounds import RECALL_AT, retrieval_figures
 from jade_graph.types import Ask, Limits, Passage, Question, Retriever, Run
-from jade_graph.workflow.engine import JadeGraph
+from jade_graph.workflow.engine import Engine
 from jade_graph.workflow.plans import workflow
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ async def graph_bounds(
     limits = Limits(rounds=_WIDTH + 2, depth=1, sub_questions=_WIDTH, tokens=10**9, deadline_s=600,
                     decomposition_width=_WIDTH)  # fmt: skip
     depth = max(*RECALL_AT, budget)
-    graph = JadeGraph(
+    graph = Engine(
         ScriptedBackbone(DecompositionOracle(dataset.questions), max_context=10**9),
         preset=preset, retriever=retriever, limits=limits, k=depth,
     )  # fmt: skip

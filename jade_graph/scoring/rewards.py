@@ -14,7 +14,6 @@ from typing import Any, Literal, get_args
 
 from jade_graph import plugins
 from jade_graph.errors import PluginError, UsageError
-from jade_graph.scoring.credit import learns, predicted
 from jade_graph.scoring.metrics import exact_match, is_yes_no, token_f1
 from jade_graph.types import Preset, Question, Run, Transition
 from jade_graph.workflow.approval import REPLACED
@@ -179,7 +178,7 @@ def _outcome(
 
 def _predicted(run: Run, question: Question, spec: RewardSpec, own: Mapping[str, RunReward]) -> dict[int, float]:
     """The score that the run would have had with each predicted answer as its own."""
-    texts = {t.seq: text for t in run.transitions if (text := predicted(t)) is not None}
+    texts = {t.seq: text for t in run.transitions if (text := t.predicted) is not None}
     reward = own[spec.outcome] if spec.outcome in own else plugins.load(GROUP, spec.outcome)
     by_text = {
         text: _value(spec.outcome, reward, replace(run, answer=text), question)
@@ -204,7 +203,7 @@ def _costs(run: Run, spec: RewardSpec) -> dict[str, float]:
 def _local(t: Transition, spec: RewardSpec) -> Mapping[str, float]:
     """The penalty of an illegal action, for the offender alone: nobody learns from a frozen role's."""
     penalty = spec.penalty(t.role)
-    return {FORMAT: penalty} if t.violation is not None and penalty and learns(t) else {}
+    return {FORMAT: penalty} if t.violation is not None and penalty and t.learns else {}
 
 
 def _value(name: str, reward: RunReward, run: Run, question: Question) -> float | None:

@@ -16,9 +16,9 @@ from typing import Any, Protocol
 
 from jade_graph import plugins
 from jade_graph.errors import JadeError
+from jade_graph.langchain.runnable import JadeGraph
 from jade_graph.serve.problems import RequestError
 from jade_graph.types import Backbone, Preset
-from jade_graph.workflow.engine import JadeGraph
 
 logger = logging.getLogger("jade_graph.serve")
 

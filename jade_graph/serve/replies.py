@@ -10,9 +10,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jade_graph.cli.console import jsonable
-from jade_graph.types import Run, TraceNode, Transition
-from jade_graph.workflow.context import Event
+from jade_graph.settings.plain import jsonable
+from jade_graph.types import Event, Run, TraceNode, Transition
 
 PREFIX = "chatcmpl-"
 

@@ -23,8 +23,7 @@ from jade_graph.serve.problems import RequestError, RunFailed
 from jade_graph.serve.requests import LimitsBody
 from jade_graph.settings.fields import Settings
 from jade_graph.settings.manifest import version
-from jade_graph.types import Run
-from jade_graph.workflow.context import Event
+from jade_graph.types import Event, Run
 
 if TYPE_CHECKING:
     from jade_graph.runs.store import RunStore

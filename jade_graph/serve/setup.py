@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from jade_graph.assembly.opening import Progress, make_graph, open_backbone, open_session
+from jade_graph.assembly import Progress, open_backbone
+from jade_graph.langchain.opening import make_graph, open_session
+from jade_graph.langchain.runnable import JadeGraph
 from jade_graph.serve.graphs import Graphs, Version, offered
 from jade_graph.serve.service import Service
 from jade_graph.settings.config import Config
@@ -19,7 +21,6 @@ from jade_graph.settings.fields import Settings
 from jade_graph.sync import run_sync
 from jade_graph.telemetry import spans as telemetry
 from jade_graph.types import Backbone, Preset
-from jade_graph.workflow.engine import JadeGraph
 
 if TYPE_CHECKING:
     from jade_graph.registry import Registry

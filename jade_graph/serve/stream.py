@@ -18,8 +18,7 @@ from jade_graph.serve import replies
 from jade_graph.serve.answers import event
 from jade_graph.serve.problems import RequestError, body_of, status_of
 from jade_graph.serve.service import Job, Service
-from jade_graph.types import Run
-from jade_graph.workflow.context import Event
+from jade_graph.types import Event, Run
 
 T = TypeVar("T")
 QUIET_S = 15.0

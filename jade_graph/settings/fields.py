@@ -1,6 +1,6 @@
 """What can be set: one field each, with its default, one-line meaning and alternatives.
 
-Invariant: nothing here reads a file or the environment; `jade_graph.settings.config` does, and checks what it finds by these.
+Invariant: nothing here reads a file or the environment; `settings.config` does, and checks what it finds by these.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from jade_graph.types import Run, Transition
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
 
-    from jade_graph.workflow.engine import JadeGraph
+    from jade_graph.langchain.runnable import JadeGraph
 
 SCOPE = "jade_graph"
 CONTENT = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"

@@ -5,19 +5,18 @@ loaded and passed its smoke questions serves no run. Importing this package load
 """
 
 from jade_graph.versions.backbone import VersionedBackbone, connect
-from jade_graph.versions.pool import Lease, Leasing, Pool
+from jade_graph.versions.pool import Pool, VersionLease
 from jade_graph.versions.reloader import Alarm, Reloader, ReloadStatus
 from jade_graph.versions.smoke import Smoke
 from jade_graph.versions.source import VersionSource
 
 __all__ = [
     "Alarm",
-    "Lease",
-    "Leasing",
     "Pool",
     "ReloadStatus",
     "Reloader",
     "Smoke",
+    "VersionLease",
     "VersionSource",
     "VersionedBackbone",
     "connect",

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from jade_graph.errors import BackboneError
 from jade_graph.types import Ask, Backbone, Completion, Message, Sampling
-from jade_graph.versions.pool import Lease, Pool
+from jade_graph.versions.pool import Pool, VersionLease
 from jade_graph.versions.reloader import POLL_S, Loader, Reloader, ReloadStatus
 from jade_graph.versions.smoke import Check, GraphCheck, Smoke
 from jade_graph.versions.source import VersionSource
@@ -79,7 +79,7 @@ class VersionedBackbone:
         """Which version serves, which is coming, and what is wrong."""
         return self._reloader.status()
 
-    def lease(self, *, seconds: float = math.inf, version: str = "") -> Lease:
+    def lease(self, *, seconds: float = math.inf, version: str = "") -> VersionLease:
         """Hold one version: see `Pool.lease`."""
         return self._pool.lease(seconds=seconds, version=version)
 

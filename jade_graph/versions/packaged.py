@@ -24,22 +24,22 @@ from jade_graph.versions.package import BACKBONE, CORPUS, GRAPH, Recipe
 
 if TYPE_CHECKING:
     from jade_graph.types import Retriever, Run
-    from jade_graph.workflow.engine import JadeGraph
+    from jade_graph.workflow.engine import Engine
 
 
 class Answering:
     """Builds the graph that `package_graph` stored, and asks it."""
 
-    graph: JadeGraph | None = None
+    graph: Engine | None = None
 
     def load_context(self, context: Any) -> None:
         """Build the graph from the model's artifacts. Raises `JadeError` for parts that do not fit together."""
         from jade_graph.backbones import load_backbone
-        from jade_graph.workflow.engine import JadeGraph
+        from jade_graph.workflow.engine import Engine
 
         files = {name: Path(path) for name, path in context.artifacts.items()}
         recipe = Recipe.read(files[GRAPH])
-        self.graph = JadeGraph(
+        self.graph = Engine(
             load_backbone(str(files[BACKBONE]) if BACKBONE in files else recipe.backbone),
             retriever=self._retriever(recipe, files.get(CORPUS)),
             **recipe.options(),

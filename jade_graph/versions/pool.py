@@ -10,9 +10,8 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
 
 from jade_graph.errors import BackboneError
 from jade_graph.types import Backbone
@@ -22,7 +21,7 @@ _GRACE_S = 5.0  # after a run's deadline: its last request is withdrawn by then,
 
 
 @dataclass(slots=True, eq=False)
-class Lease:
+class VersionLease:
     """One user's hold on one version: `backbone` stays open and the same until `release`.
 
     `until` (monotonic seconds) is for users that may never come back, such as a run that waits for a person: after it
@@ -48,24 +47,11 @@ class Lease:
         self._pool.renew(self, seconds)
 
 
-@runtime_checkable
-class Leasing(Protocol):
-    """A backbone whose weights may be swapped: a run leases one version and uses `lease.backbone` to its end."""
-
-    def lease(self, *, seconds: float = math.inf, version: str = "") -> Lease:
-        """Hold the active version, or the one with this `Backbone.version`. Raises `BackboneError` VERSION_GONE."""
-        ...
-
-    def follow(self, graph: Mapping[str, Any]) -> None:
-        """A graph with these keyword arguments of `JadeGraph` serves runs from now on: begin to follow the alias."""
-        ...
-
-
 @dataclass(slots=True)
 class _Held:
     number: int
     backbone: Backbone
-    leases: set[Lease] = field(default_factory=set)
+    leases: set[VersionLease] = field(default_factory=set)
 
 
 class Pool:
@@ -105,7 +91,7 @@ class Pool:
         with self._lock:
             return {number: len(held.leases) for number, held in sorted(self._held.items())}
 
-    def lease(self, *, seconds: float = math.inf, version: str = "") -> Lease:
+    def lease(self, *, seconds: float = math.inf, version: str = "") -> VersionLease:
         """Hold the active version, or the one that calls itself `version`.
 
         Args:
@@ -123,7 +109,7 @@ class Pool:
                 if not others:
                     raise self._gone(version)
                 held = others[0]
-            lease = Lease(held.number, held.backbone, time.monotonic() + seconds + _GRACE_S, self)
+            lease = VersionLease(held.number, held.backbone, time.monotonic() + seconds + _GRACE_S, self)
             held.leases.add(lease)
             return lease
 
@@ -135,8 +121,8 @@ class Pool:
             hint="ask the question again, or jade rollback and then resume",
         )
 
-    def renew(self, lease: Lease, seconds: float) -> None:
-        """See `Lease.renew`."""
+    def renew(self, lease: VersionLease, seconds: float) -> None:
+        """See `VersionLease.renew`."""
         with self._lock:
             held = self._held.get(lease.number)
             if lease.released:
@@ -148,8 +134,8 @@ class Pool:
                 lease.backbone = held.backbone
             lease.until = time.monotonic() + seconds + _GRACE_S
 
-    def release(self, lease: Lease) -> None:
-        """See `Lease.release`."""
+    def release(self, lease: VersionLease) -> None:
+        """See `VersionLease.release`."""
         with self._lock:
             lease.released = True
             held = self._held.get(lease.number)

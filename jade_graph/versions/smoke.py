@@ -104,12 +104,12 @@ class GraphCheck:
         import asyncio
 
         from jade_graph.versions.apart import run_apart
-        from jade_graph.workflow.engine import JadeGraph
+        from jade_graph.workflow.engine import Engine
         from jade_graph.workflow.parts import limits_of
 
         questions, retriever = _asked(self.smoke, backbone, self.graph.get("retriever"))
         options = {**self.graph, "retriever": retriever}
-        graph = JadeGraph(backbone, **options)
+        graph = Engine(backbone, **options)
         limits = replace(options.get("limits") or limits_of(graph.preset), deadline_s=self.smoke.seconds)
 
         async def ask() -> list[Run]:

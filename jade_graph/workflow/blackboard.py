@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from jade_graph.types import Counters, Order, Status, TraceNode
+from jade_graph.types import Counters, Order, Status, TraceNode, path
 from jade_graph.workflow.references import resolve_references
 
 ROOT = "0"
@@ -128,11 +128,6 @@ def fail(node: TraceNode, error: str, plan: str) -> dict[str, TraceNode]:
 
 
 # --- order ------------------------------------------------------------------------------------------------------------
-def path(node_id: str) -> tuple[int, ...]:
-    """ "0.2.1" -> (0, 2, 1): sorts a trace as a person reads it."""
-    return tuple(map(int, node_id.split(".")))
-
-
 def _in_order(nodes: Sequence[TraceNode]) -> tuple[TraceNode, ...]:
     return tuple(sorted(nodes, key=lambda n: path(n.id)))
 

@@ -13,14 +13,26 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from jade_graph.errors import StoreError, UsageError
-from jade_graph.types import Ask, Backbone, Completion, Counters, Limits, Question, Run, Sampling, TraceNode, Transition
-from jade_graph.versions.pool import Lease, Leasing
-
-if TYPE_CHECKING:
-    from jade_graph.workflow.replay import Replay
+from jade_graph.types import (
+    Ask,
+    Backbone,
+    Completion,
+    Counters,
+    Event,
+    Lease,
+    Leasing,
+    Limits,
+    Question,
+    Recorder,
+    Run,
+    Sampling,
+    TraceNode,
+    Transition,
+)
+from jade_graph.workflow.replay import Replay
 
 logger = logging.getLogger("jade_graph")
 
@@ -33,36 +45,6 @@ class LimitError(Exception):
 
 class DeadlineError(Exception):
     """The run's own deadline passed: told apart from a time-out that a library raises."""
-
-
-class Recorder(Protocol):
-    """Where runs are written as they happen. Called from the event loop: must return at once."""
-
-    def run_started(self, run: Run) -> None: ...
-    def transition(self, transition: Transition) -> None: ...
-    def trace_nodes(self, run_id: str, attempt: int, nodes: Mapping[str, TraceNode]) -> None: ...
-    def run_finished(self, run: Run) -> None: ...
-    def run_resumed(self, run: Run, before: int) -> None:
-        """The run goes on as a new attempt: what the last attempt did before action `before` belongs to it too."""
-        ...
-
-    async def flushed(self, run_id: str) -> None:
-        """Return when everything of this run so far is durable. Raises `StoreError` when it is not."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """Something that happened in a run, for whoever watches it live: a transition, changed trace nodes, the end, or
-    that it is `waiting` for a person (what it asks).
-    """
-
-    kind: str
-    run_id: str
-    transition: Transition | None = None
-    nodes: Mapping[str, TraceNode] = field(default_factory=dict)
-    run: Run | None = None
-    waiting: tuple[Any, ...] = ()
 
 
 @dataclass(slots=True)

@@ -1,69 +1,65 @@
-"""JadeGraph: a preset, a backbone and a corpus put together as one runnable graph.
+"""The engine: a preset, a backbone and a corpus put together as one graph that runs questions.
 
-Invariant: everything wrong with the parts is found here, when the graph is built, with the known names listed. A run
-always ends: `arun` returns a `Run` with an answer or a named error and raises only for wrong arguments.
+Invariant: everything wrong with the parts is found here, when they are put together, with the known names listed. A run
+always ends: `arun` returns a `Run` with an answer or a named error and raises only for wrong arguments. What it is made
+of is handed in: it knows no settings, no store, no registry and no LangChain `Runnable`.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing
+from functools import partial
 from typing import Any
 
-from langchain_core.runnables import RunnableConfig
-from langchain_core.runnables.config import ensure_config
+from langchain_core.runnables.config import RunnableConfig, ensure_config
 from langgraph.errors import GraphBubbleUp
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command
 
 from jade_graph import plugins
-from jade_graph.backbones import as_backbone
 from jade_graph.errors import GraphError, UsageError, unknown
-from jade_graph.langchain.adapting import as_retriever
-from jade_graph.langchain.opening import Openable
-from jade_graph.langchain.runnable import JadeRunnable
+from jade_graph.sync import run_sync
 from jade_graph.types import (
     Backbone,
-    Counters,
+    Event,
+    Leasing,
     Limits,
     Preset,
     Question,
+    Recorder,
     Retriever,
     Role,
     Run,
     Sampling,
 )
-from jade_graph.versions.pool import Leasing
-from jade_graph.workflow import approval, blackboard
+from jade_graph.workflow import approval
 from jade_graph.workflow.actor import Actor, Served
-from jade_graph.workflow.context import Event, Recorder, RunContext, as_question, flushed, knows_ids, require_json
+from jade_graph.workflow.context import RunContext, as_question, flushed, knows_ids
+from jade_graph.workflow.contexts import Contexts
 from jade_graph.workflow.graph import Workflow, compile_graph
-from jade_graph.workflow.many import ManyRuns
+from jade_graph.workflow.many import windowed
 from jade_graph.workflow.parts import Parts, limits_of, role_backbones
-from jade_graph.workflow.replay import Forkable, Replay
+from jade_graph.workflow.replay import Replay, forked
 from jade_graph.workflow.supersteps import march, unwatched
-
-_MOST_CONTEXTS = 4096
-_MOST_VARIANTS = 32
 
 logger = logging.getLogger("jade_graph")
 
 
-class JadeGraph(JadeRunnable, ManyRuns, Openable, Forkable):
-    """One method (`preset`) over one backbone and one corpus: a LangChain `Runnable`, with `graph` inside.
+class Engine:
+    """One method (`preset`) over one backbone and one corpus; `graph` is the compiled LangGraph inside.
 
     Args:
-        backbone: serves every trainable role. A `Backbone`, a name for `load_backbone`, or a LangChain chat model.
+        backbone: serves every trainable role.
         backbones: other models for single roles, by code ("PL") or kind ("planner", "executor", "decomposer",
             "summarizer"). Their actions are greedy (a chat model's its own affair) and do not train.
         approve: let a person approve plans before they run: "root" the question's own, "all" those of sub-questions
             too. The graph then interrupts, and needs a checkpointer.
         preset: a `Preset` or the name of one (entry-point group `jade.presets`).
-        retriever: where R searches: a `Retriever`, a LangChain retriever, or passages, documents or texts; None is
-            right only for plans without R.
+        retriever: where R searches; None is right only for plans without R.
         frozen_backbone: serves the roles that the preset does not train, greedily; the backbone itself by default.
         limits: bounds of a run; default: `Limits()` with the preset's own on top.
         sampling: how trainable roles are sampled; default greedy. Its `max_new_tokens` and `seed` are not used: a role
@@ -71,7 +67,7 @@ class JadeGraph(JadeRunnable, ManyRuns, Openable, Forkable):
         k: passages a retrieval brings.
         action_tokens: upper bound on the tokens of one action, below each role's own.
         constrained: let the planner write nothing but legal plans (constrained decoding).
-        recorder: where runs are written as they happen, e.g. a `jade_graph.runs.store.RunStore`.
+        recorder: where runs are written as they happen.
         checkpointer: a LangGraph checkpointer for `graph`.
 
     Raises:
@@ -80,12 +76,12 @@ class JadeGraph(JadeRunnable, ManyRuns, Openable, Forkable):
 
     def __init__(
         self,
-        backbone: Backbone | Any,
+        backbone: Backbone,
         *,
         preset: str | Preset = "jade",
-        retriever: Retriever | Any = None,
-        frozen_backbone: Backbone | Any = None,
-        backbones: Mapping[str, Backbone | Any] | None = None,
+        retriever: Retriever | None = None,
+        frozen_backbone: Backbone | None = None,
+        backbones: Mapping[str, Backbone] | None = None,
         limits: Limits | None = None,
         sampling: Sampling | None = None,
         k: int = 5,
@@ -95,10 +91,10 @@ class JadeGraph(JadeRunnable, ManyRuns, Openable, Forkable):
         checkpointer: Any = None,
         approve: approval.Approve | None = None,
     ) -> None:
-        self.preset = plugins.load("jade.presets", preset) if isinstance(preset, str) else preset
-        self.backbone = as_backbone(backbone)
-        self.frozen_backbone = as_backbone(frozen_backbone) if frozen_backbone is not None else self.backbone
-        self.retriever = as_retriever(retriever)
+        self.preset: Preset = plugins.load("jade.presets", preset) if isinstance(preset, str) else preset
+        self.backbone = backbone
+        self.frozen_backbone = backbone if frozen_backbone is None else frozen_backbone
+        self.retriever = retriever
         self.recorder = recorder
         self.limits = limits or limits_of(self.preset)
         self.k = k
@@ -110,20 +106,20 @@ class JadeGraph(JadeRunnable, ManyRuns, Openable, Forkable):
         self.graph_hash = parts.hash(k, constrained, action_tokens)
         self.backbones = role_backbones(backbones or {}, parts)
         self.approve = approval.checked(approve, checkpointer)
-        self._contexts: dict[str, RunContext] = {}
-        self._variants: dict[str, JadeGraph] = {}
-        self.name = self.preset.name
-        self._given = {
-            **{"retriever": self.retriever, "frozen_backbone": self.frozen_backbone, "backbones": self.backbones},
-            **{"k": k, "limits": limits, "sampling": sampling, "constrained": constrained},
-            **{"recorder": recorder, "checkpointer": checkpointer, "approve": approve, "preset": self.preset},
-            "action_tokens": action_tokens,
-        }
+        self.contexts = Contexts(
+            preset=self.preset.name,
+            graph_hash=self.graph_hash,
+            corpus_id=retriever.corpus_id if retriever else "",
+            limits=self.limits,
+            recorder=recorder,
+            backbones=(backbone, self.frozen_backbone, *self.backbones.values()),
+            others=self.backbones,
+        )
         actor = Actor(
-            trainable=Served(self.backbone, knows_ids(self.backbone)),
+            trainable=Served(backbone, knows_ids(backbone)),
             frozen=Served(self.frozen_backbone, False),
             trainable_roles=self.preset.trainable,
-            retriever=self.retriever,
+            retriever=retriever,
             k=k,
             sampling=sampling or Sampling(temperature=0.0),
             constrained=constrained,
@@ -146,8 +142,8 @@ class JadeGraph(JadeRunnable, ManyRuns, Openable, Forkable):
             plan=parts.plan,
             sub_plan=parts.sub_plan,
             actor=actor,
-            context=self._context,
-            close=self._close,
+            context=self.contexts.of,
+            close=self.contexts.close,
             approve=self.approve,
             loop=parts.loop,
         )
@@ -212,10 +208,10 @@ class JadeGraph(JadeRunnable, ManyRuns, Openable, Forkable):
         asked = as_question(question)
         if not asked.question.strip():
             raise UsageError("the question is empty.", code="EMPTY_QUESTION", hint='jade ask "Who wrote Dune?"')
-        plan, overrides = self._checked(plan, sampling)
+        plan, overrides = self.check(plan, sampling)
         if not 0.0 <= explore <= 1.0:
             raise UsageError(f"explore is {explore!r}, no probability.", code="BAD_EXPLORE", hint="explore=0.3")
-        ctx = await self._waiting(config) or self._open(asked, seed, run_id, attempt, limits, metadata)
+        ctx = await self._waiting(config) or self.contexts.open(asked, seed, run_id, attempt, limits, metadata)
         ctx.on_event, ctx.sampling, ctx.root_plan, ctx.replay = on_event, overrides, plan, replay
         ctx.explore, ctx.plan_seed = explore, plan_seed
         state = {"question": asked.question, "question_id": asked.id, "run_id": ctx.run.id, "seed": seed}
@@ -234,17 +230,131 @@ class JadeGraph(JadeRunnable, ManyRuns, Openable, Forkable):
             raise UsageError(
                 f"no run waits on the thread {thread!r}.", code="NOTHING_WAITS", hint="ask a question on it first"
             )
-        ctx = self._context(snapshot.values)
+        ctx = self.contexts.of(snapshot.values)
         ctx.on_event = on_event
         return await self._drive(ctx, said if isinstance(said, Command) else Command(resume=said), config)
 
+    def run(self, /, question: str | Question, **options: Any) -> Run:
+        """`arun` for code without an event loop (or inside one: it then runs on a thread of its own)."""
+        return run_sync(self.arun(question, **options))
+
+    async def arun_many(
+        self,
+        /,
+        questions: Iterable[str | Question],
+        *,
+        concurrency: int = 64,
+        seed: int = 0,
+        **options: Any,
+    ) -> AsyncIterator[Run]:
+        """Answer many questions, at most `concurrency` at once; yields runs as they end.
+
+        A question that cannot be asked (it is empty) is a failed run like any other; wrong options raise `UsageError`.
+        """
+        if concurrency < 1:
+            raise UsageError(f"concurrency is {concurrency}.", code="BAD_CONCURRENCY", hint="concurrency=64")
+        self.check(options.get("plan"), options.get("sampling"))
+        calls = (partial(self._arun_any, item, seed, options) for item in questions)
+        async with aclosing(windowed(calls, concurrency)) as runs:
+            async for run in runs:
+                yield run
+
+    async def _arun_any(self, question: str | Question, seed: int, options: Mapping[str, Any]) -> Run:
+        try:
+            return await self.arun(question, seed=seed, **options)
+        except UsageError as error:
+            if error.error_code != "EMPTY_QUESTION":
+                raise
+            asked = as_question(question)
+            run = Run(
+                uuid.uuid4().hex, asked.question, asked.id, self.preset.name, seed, "failed", error=error.error_code
+            )
+            run.error_message, run.started_at = str(error), time.time()
+            return run
+
+    async def afork(
+        self,
+        /,
+        run: Run,
+        *,
+        at: int | str,
+        plan: str | None = None,
+        query: str | None = None,
+        documents: Sequence[int] | None = None,
+        answer: str | None = None,
+        questions: Sequence[str] | None = None,
+        text: str | None = None,
+        seed: int | None = None,
+        run_id: str | None = None,
+        on_event: Callable[[Event], None] | None = None,
+        **options: Any,
+    ) -> Run:
+        """Run on from an action of a recorded run, as a new run that names its parent and the edit in its metadata.
+
+        Args:
+            at: the action: its `seq`, or "QUESTION:ROLE" as in "0.2:QR" (the first of that role there).
+            plan, query, documents, answer, questions: what a planner, a rewriter, a selector (or a search: places of
+                documents, from 0), an answerer or a decomposer does instead. One of them, or none: the model is asked
+                anew, which with another seed or model is another draw.
+            text: instead of these: what the role writes, exactly; it may be illegal.
+            seed: of the actions from here on; default: the parent's.
+            options: further arguments of `arun`, e.g. `sampling`.
+
+        Raises:
+            UsageError: FORK_PRESET, FORK_AT, FORK_EDIT. Later failures end the run, as ever.
+        """
+        edit = {"plan": plan, "query": query, "documents": documents, "answer": answer, "questions": questions}
+        planner = None if self._flow.planner is None else self._flow.planner.code
+        fork = forked(run, at, {**edit, "text": text}, preset=self.preset.name, grammar=self.grammar, planner=planner)
+        return await self.arun(
+            fork.question,
+            seed=run.seed if seed is None else seed,
+            run_id=run_id,
+            plan=fork.plan,
+            on_event=on_event,
+            metadata={**fork.metadata, **options.pop("metadata", {})},
+            replay=fork.replay,
+            **options,
+        )
+
+    def fork(self, /, run: Run, **options: Any) -> Run:
+        """`afork` for code without an event loop."""
+        return run_sync(self.afork(run, **options))
+
+    def check(
+        self, plan: str | None = None, sampling: Mapping[str, Any] | None = None
+    ) -> tuple[str | None, dict[str, float]]:
+        """The plan in canonical form and the sampling's overrides. Raises `UsageError` where `arun` would."""
+        overrides = dict(sampling or {})
+        for name in overrides:
+            if name not in ("temperature", "top_p"):
+                raise unknown("sampling field", name, ("temperature", "top_p"), code="BAD_SAMPLING")
+        if plan is not None and self._flow.loop is not None:
+            raise UsageError(
+                f"the plan {plan!r} cannot be taken: {self.preset.name!r} is a loop and has no plans.",
+                code="PLAN_ILLEGAL",
+                hint="leave the plan out",
+            )
+        return None if plan is None else str(self.grammar.require(plan)), overrides
+
+    async def aclose(self) -> None:
+        """Close the backbones. The recorder and the retriever belong to the caller."""
+        for backbone in {id(b): b for b in self.contexts.backbones}.values():
+            await backbone.aclose()
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """What every role of another model runs on, by role. The rest run on `backbone.version`."""
+        return self.contexts.versions
+
+    # --- driving the graph --------------------------------------------------------------------------------------------
     async def _waiting(self, config: RunnableConfig | None) -> RunContext | None:
         """The run to go on with, where a graph around this one is resumed after an interrupt within it."""
         inherited = ensure_config(config)
         if not inherited["configurable"].get("__pregel_resuming"):
             return None
         snapshot = await self.graph.aget_state(inherited)
-        return self._context(snapshot.values) if snapshot.next else None
+        return self.contexts.of(snapshot.values) if snapshot.next else None
 
     async def _drive(self, ctx: RunContext, given: Any, config: RunnableConfig | None) -> Run:
         config = {**(config or {}), "recursion_limit": self._steps(ctx.limits)}
@@ -265,137 +375,17 @@ class JadeGraph(JadeRunnable, ManyRuns, Openable, Forkable):
             raise
         except Exception as error:
             logger.exception("run %s failed", ctx.run.id)
-            self._abort(ctx, error)
+            self.contexts.abort(ctx, error)
         except BaseException as error:  # cancelled: recorded, and on its way
-            self._abort(ctx, error)
+            self.contexts.abort(ctx, error)
             raise
         await flushed(self.recorder, ctx.run)
         return ctx.run
-
-    def _checked(self, plan: str | None, sampling: Mapping[str, Any] | None) -> tuple[str | None, dict[str, float]]:
-        overrides = dict(sampling or {})
-        for name in overrides:
-            if name not in ("temperature", "top_p"):
-                raise unknown("sampling field", name, ("temperature", "top_p"), code="BAD_SAMPLING")
-        if plan is not None and self._flow.loop is not None:
-            raise UsageError(
-                f"the plan {plan!r} cannot be taken: {self.preset.name!r} is a loop and has no plans.",
-                code="PLAN_ILLEGAL",
-                hint="leave the plan out",
-            )
-        return None if plan is None else str(self.grammar.require(plan)), overrides
-
-    def variant(self, **changes: Any) -> JadeGraph:
-        """A graph like this one with other arguments (preset, k, ..) over the same models; made once for each."""
-        changes = {name: value for name, value in changes.items() if self._given.get(name, ...) != value}
-        if changes.get("preset") == self.preset.name:
-            del changes["preset"]
-        if not changes:
-            return self
-        key = repr(sorted(changes.items()))
-        if key not in self._variants:
-            while len(self._variants) >= _MOST_VARIANTS:
-                self._variants.pop(next(iter(self._variants)))
-            self._variants[key] = JadeGraph(self.backbone, **{**self._given, **changes})
-        return self._variants[key]
-
-    def __repr__(self) -> str:
-        corpus = self.retriever.corpus_id if self.retriever else None
-        others = f", backbones={self.versions!r}" if self.backbones else ""
-        return (
-            f"JadeGraph({self.backbone.version!r}, preset={self.preset.name!r}, corpus={corpus!r}, k={self.k}{others})"
-        )
-
-    async def aclose(self) -> None:
-        """Close the backbones. The recorder and the retriever belong to the caller."""
-        for backbone in {id(b): b for b in (self.backbone, self.frozen_backbone, *self.backbones.values())}.values():
-            await backbone.aclose()
-
-    @property
-    def versions(self) -> dict[str, str]:
-        """What every role of another model runs on, by role. The rest run on `backbone.version`."""
-        return {role: backbone.version for role, backbone in sorted(self.backbones.items())}
 
     def _steps(self, limits: Limits) -> int:
         """More graph steps than a run within its limits can take: a round is its plan, its planner and two selects."""
         longest = max((len(plan.steps) for plan in self.grammar.plans), default=len(self.roles) + len(self._flow.tools))
         return 20 + (longest + 4) * (limits.rounds + limits.sub_questions + 2)
 
-    # --- contexts -----------------------------------------------------------------------------------------------------
-    def _open(
-        self,
-        asked: Question,
-        seed: int,
-        run_id: str | None,
-        attempt: int = 0,
-        limits: Limits | None = None,
-        metadata: Mapping[str, Any] | None = None,
-        versions: Sequence[str] = (),
-    ) -> RunContext:
-        run = Run(
-            id=run_id or uuid.uuid4().hex,
-            question=asked.question,
-            question_id=asked.id,
-            preset=self.preset.name,
-            seed=seed,
-            attempt=attempt,
-            graph_hash=self.graph_hash,
-            corpus_id=self.retriever.corpus_id if self.retriever else "",
-            started_at=time.time(),
-            metadata={
-                **{k: v for k, v in (("type", asked.type), ("answers", list(asked.answers))) if v},
-                **({"backbones": self.versions} if self.backbones else {}),
-                **(metadata or {}),
-            },
-        )
-        if run.id in self._contexts:
-            raise UsageError(f"run {run.id!r} is running already.", code="RUN_EXISTS", hint="leave run_id out")
-        require_json(run.metadata)
-        ctx = RunContext(run, limits or self.limits, self.recorder)
-        ctx.hold(self.backbone, self.frozen_backbone, *self.backbones.values(), versions=versions)
-        run.backbone_version = ctx.leased(self.backbone).version
-        while len(self._contexts) >= _MOST_CONTEXTS:  # left behind by graphs driven directly and never finished
-            self._contexts.pop(next(iter(self._contexts))).let_go()
-        self._contexts[run.id] = ctx
-        ctx.open()
-        return ctx
 
-    def _context(self, state: Mapping[str, Any]) -> RunContext:
-        """The context of the run that this state belongs to.
-
-        The graph may be driven without `arun` (as a LangGraph subgraph, or resumed from a checkpoint in another
-        process): the context is then made anew from what the state holds, on the version that the run began with.
-        Raises `BackboneError` VERSION_GONE where that is not in memory; the checkpoint stays as it is.
-        """
-        known = self._contexts.get(state.get("run_id") or "")
-        if known is not None:
-            return known
-        text = state.get("question") or state.get("root") or ""
-        asked = Question(id=state.get("question_id") or "", question=text)
-        counters: Counters = state.get("counters") or Counters()
-        seq = int(state.get("seq") or 0)
-        attempt = int(state.get("attempt") or 0) + (1 if seq else 0)
-        versions = state.get("versions") or ()
-        ctx = self._open(asked, state.get("seed") or 0, state.get("run_id") or None, attempt, versions=versions)
-        ctx.counters, ctx.next_seq, ctx.next_round = counters, seq, counters.rounds + counters.sub_questions
-        ctx.trace.update(state.get("trace") or {})
-        if seq and ctx.recorder is not None:
-            ctx.recorder.run_resumed(ctx.run, seq)
-        return ctx
-
-    def _close(self, ctx: RunContext) -> None:
-        ctx.run.trace = tuple(ctx.trace[key] for key in sorted(ctx.trace, key=blackboard.path))
-        self._contexts.pop(ctx.run.id, None)
-        ctx.close()
-
-    def _abort(self, ctx: RunContext, error: BaseException) -> None:
-        """A cancelled run, or a bug: recorded as failed before the exception goes on its way."""
-        if ctx.run.status != "running":
-            return
-        cancelled = isinstance(error, asyncio.CancelledError | KeyboardInterrupt)
-        ctx.run.status, ctx.run.error = "failed", "CANCELLED" if cancelled else "INTERNAL"
-        ctx.run.error_message = "" if cancelled else f"{type(error).__name__}: {error}"
-        self._close(ctx)
-
-
-__all__ = ["JadeGraph"]
+__all__ = ["Engine"]

@@ -20,7 +20,8 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command, Overwrite, Send, interrupt
 
-from jade_graph.types import Counters, Effect, Plan, Preset, Role, Status, Tool, TraceNode, View
+from jade_graph.types import END as LOOP_END
+from jade_graph.types import Counters, Effect, Loop, Plan, Preset, Role, Status, Tool, TraceNode, View
 from jade_graph.workflow import approval, blackboard, loops
 from jade_graph.workflow.actor import Actor, Where
 from jade_graph.workflow.checkpoint import secured
@@ -47,7 +48,7 @@ class Workflow:
     context: Callable[[Mapping[str, Any]], RunContext]
     close: Callable[[RunContext], None]
     approve: approval.Approve | None = None
-    loop: loops.Loop | None = None
+    loop: Loop | None = None
 
     @property
     def executors(self) -> Mapping[str, str]:
@@ -179,14 +180,14 @@ class Workflow:
             return self._commit(ctx, blackboard.fail(branch["target"], "NO_ANSWER", ",".join(steps)))
         return self._send(ctx, steps[position], {**branch, "memory": memory, "plan": steps, "step": position + 1})
 
-    def _around(self, ctx: RunContext, loop: loops.Loop, code: str, branch: Branch) -> Command[str]:
+    def _around(self, ctx: RunContext, loop: Loop, code: str, branch: Branch) -> Command[str]:
         """Let the loop say who acts next: in this turn, in a new one while rounds are left, or nobody."""
         target, step = branch["target"], loops.step(loop, code, self._view(ctx, branch))
         if step.message:
             ctx.die(step.error, step.message)
         if step.error:
             return self._commit(ctx, blackboard.fail(target, step.error, loop.name))
-        if step.after == loops.END:
+        if step.after == LOOP_END:
             return self._commit(ctx, blackboard.solve(target, step.answer, loop.name))
         if step.turn:
             ctx.spend(rounds=1)

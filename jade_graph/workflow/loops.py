@@ -9,52 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 from jade_graph.errors import GraphError
-from jade_graph.types import Role, Tool, View
-
-END = "end"
-"""Stands for the end of the loop in its edges, and is what `Loop.after` returns there."""
-
-Edge = tuple[str, str]
-
-
-@runtime_checkable
-class Loop(Protocol):
-    """A workflow as a turn loop over a state: the working memory that its parts read and write.
-
-    The memory is a mapping of plain values (texts, numbers, tuples, `Passage`s), so that a checkpoint holds it; what
-    its keys mean is agreed between the loop and its parts. Methods are pure, and given equal views decide alike.
-    """
-
-    @property
-    def name(self) -> str:
-        """Recorded as the plan of everything that is done in the loop."""
-        ...
-
-    @property
-    def parts(self) -> tuple[str | Role | Tool, ...]:
-        """Who takes part, the first to act first: codes of installed parts (`jade.roles`), or the parts themselves."""
-        ...
-
-    @property
-    def edges(self) -> tuple[Edge, ...]:
-        """(code, code) for whoever may follow within a turn, and (code, END)."""
-        ...
-
-    @property
-    def turns(self) -> tuple[Edge, ...]:
-        """(code, code) for whoever may follow in a new turn, which costs one of `limits.rounds`."""
-        ...
-
-    def after(self, code: str, view: View) -> str:
-        """Who acts after this part: a code that an edge leads to, or END. `view.memory` has what the part wrote."""
-        ...
-
-    def answer(self, view: View) -> str:
-        """What to answer if the loop ends now; empty: nothing yet. Asked at END and where no rounds are left."""
-        ...
+from jade_graph.types import END, Loop, Role, Tool, View
 
 
 def code_of(part: str | Role | Tool) -> str:

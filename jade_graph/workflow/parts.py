@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields, is_dataclass, replace
 from typing import Any
 
 from jade_graph import plugins
-from jade_graph.backbones import as_backbone
 from jade_graph.errors import GraphError, unknown
-from jade_graph.types import SCHEMA_VERSION, Backbone, Limits, Plan, Preset, Role, Tool
+from jade_graph.types import SCHEMA_VERSION, Backbone, Limits, Loop, Plan, Preset, Role, Tool
 from jade_graph.workflow import loops
-from jade_graph.workflow.loops import Loop
 from jade_graph.workflow.plans import PlanGrammar
 
 PLANNER, SUMMARIZER = "PL", "AS"
@@ -61,7 +59,7 @@ class Parts:
             raise GraphError(
                 f"the preset {self.preset.name!r} names a {type(loop).__name__} as its loop.",
                 code="GRAPH_LOOP",
-                hint="see jade_graph.workflow.loops.Loop",
+                hint="see jade_graph.types.Loop",
             )
         if self.preset.plan or self.preset.sub_plan:
             raise GraphError(
@@ -156,6 +154,14 @@ class Parts:
         for code in sorted(named - known):
             raise unknown("role", code, known, code="UNKNOWN_ROLE")
 
+    @property
+    def kinds(self) -> dict[str, list[str]]:
+        """The codes of the roles of every kind."""
+        out: dict[str, list[str]] = {kind: [] for kind in ("planner", "executor", "decomposer", "summarizer")}
+        for code, role in self.roles.items():
+            out[role.kind].append(code)
+        return out
+
     def hash(self, k: int, constrained: bool, action_tokens: int | None) -> str:
         """Names what the graph does: preset, roles with their options, plans, k."""
         parts: dict[str, Role | Tool] = {**self.roles, **self.tools}
@@ -173,18 +179,19 @@ class Parts:
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def role_backbones(given: Mapping[str, Any], parts: Parts) -> dict[str, Backbone]:
-    """Role code to backbone: kinds spelled out, a code beats its kind. Raises `UsageError` UNKNOWN_ROLE."""
-    kinds: dict[str, list[str]] = {}
-    for code, role in parts.roles.items():
-        kinds.setdefault(role.kind, []).append(code)
-    known = {*plugins.names("jade.roles"), "planner", "executor", "decomposer", "summarizer"} - set(parts.tools)
+def require_roles(given: Iterable[str], parts: Parts) -> None:
+    """Raise `UsageError` UNKNOWN_ROLE for what is neither a role's code nor a kind of roles."""
+    known = {*plugins.names("jade.roles"), *parts.kinds} - set(parts.tools)
     for name in given:
         if name not in known:
             raise unknown("role", name, known, code="UNKNOWN_ROLE")
-    loaded = {name: as_backbone(model) for name, model in given.items()}
-    spelled = {code: model for name, model in loaded.items() for code in kinds.get(name, ())}
-    return spelled | {name: model for name, model in loaded.items() if name in parts.roles}
+
+
+def role_backbones(given: Mapping[str, Backbone], parts: Parts) -> dict[str, Backbone]:
+    """Role code to backbone: kinds spelled out, a code beats its kind. Raises `UsageError` UNKNOWN_ROLE."""
+    require_roles(given, parts)
+    spelled = {code: model for name, model in given.items() for code in parts.kinds.get(name, ())}
+    return spelled | {name: model for name, model in given.items() if name in parts.roles}
 
 
 def _described(part: Role | Tool | Loop) -> str:

@@ -9,18 +9,13 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jade_graph.errors import JadeError, UsageError
-from jade_graph.sync import run_sync
 from jade_graph.types import Completion, Message, Passage, Question, Run, Transition
-from jade_graph.workflow.plans import workflow
-
-if TYPE_CHECKING:
-    from jade_graph.workflow.context import Event
-    from jade_graph.workflow.plans import PlanGrammar
+from jade_graph.workflow.plans import PlanGrammar, workflow
 
 
 class ReplayError(JadeError):
@@ -126,84 +121,58 @@ def passages_of(t: Transition) -> tuple[Passage, ...] | None:
     )
 
 
-class Forkable:
-    """The part of `JadeGraph` that forks recorded runs."""
+@dataclass(frozen=True, slots=True)
+class Fork:
+    """A recorded run taken up again: what `arun` is given for it."""
 
-    async def afork(
-        self: Any,
-        run: Run,
-        *,
-        at: int | str,
-        plan: str | None = None,
-        query: str | None = None,
-        documents: Sequence[int] | None = None,
-        answer: str | None = None,
-        questions: Sequence[str] | None = None,
-        text: str | None = None,
-        seed: int | None = None,
-        run_id: str | None = None,
-        on_event: Callable[[Event], None] | None = None,
-        **options: Any,
-    ) -> Run:
-        """Run on from an action of a recorded run, as a new run that names its parent and the edit in its metadata.
+    question: Question
+    plan: str | None
+    metadata: Mapping[str, Any]
+    replay: Replay
 
-        Args:
-            at: the action: its `seq`, or "QUESTION:ROLE" as in "0.2:QR" (the first of that role there).
-            plan, query, documents, answer, questions: what a planner, a rewriter, a selector (or a search: places of
-                documents, from 0), an answerer or a decomposer does instead. One of them, or none: the model is asked
-                anew, which with another seed or model is another draw.
-            text: instead of these: what the role writes, exactly; it may be illegal.
-            seed: of the actions from here on; default: the parent's.
-            options: further arguments of `arun`, e.g. `sampling`.
 
-        Raises:
-            UsageError: FORK_PRESET, FORK_AT, FORK_EDIT. Later failures end the run, as ever.
-        """
-        if run.preset != self.preset.name:
-            raise UsageError(
-                f"run {run.id!r} is of {run.preset!r}, and this graph is of {self.preset.name!r}.",
-                code="FORK_PRESET",
-                hint=f"JadeGraph(.., preset={run.preset!r})",
-            )
-        where = action_at(run, at)
-        given = {"plan": plan, "query": query, "documents": documents, "answer": answer, "questions": questions}
-        edit = edit_of(where, {**given, "text": text}, self.grammar)
-        golds = run.metadata.get("answers")
-        told = {
-            **({"answers": golds} if golds else {}),
-            "parent": run.id,
-            "fork": {
-                "at": where.seq,
-                "role": where.role,
-                "trace_node": where.trace_node,
-                "edit": None if edit is None else edit.told(),
-            },
-        }
-        forced = None
-        planned = (
-            any(t.trace_node == "0" and t.role == self._flow.planner.code for t in run.transitions)
-            if (self._flow.planner is not None)
-            else True
+def forked(
+    run: Run,
+    at: int | str,
+    edit: Mapping[str, Any],
+    *,
+    preset: str,
+    grammar: PlanGrammar,
+    planner: str | None,
+) -> Fork:
+    """What a fork of this run is asked: see `Engine.afork`.
+
+    Args:
+        edit: what is done instead, as `edit_of` takes it.
+        preset, grammar, planner: of the graph that is to carry it out; planner is its role's code.
+
+    Raises:
+        UsageError: FORK_PRESET, FORK_AT, FORK_EDIT.
+    """
+    if run.preset != preset:
+        raise UsageError(
+            f"run {run.id!r} is of {run.preset!r}, and this graph is of {preset!r}.",
+            code="FORK_PRESET",
+            hint=f"JadeGraph(.., preset={run.preset!r})",
         )
-        if not planned and run.trace:  # the parent's plan was given, not written
-            forced = run.trace[0].plan or None
-        asked = Question(run.question_id, run.question, tuple(golds or ()), str(run.metadata.get("type") or ""))
-        forked: Run = await self.arun(
-            asked,
-            seed=run.seed if seed is None else seed,
-            run_id=run_id,
-            plan=forced,
-            on_event=on_event,
-            metadata={**told, **options.pop("metadata", {})},
-            replay=Replay(run, where, edit),
-            **options,
-        )
-        return forked
-
-    def fork(self: Any, run: Run, **options: Any) -> Run:
-        """`afork` for code without an event loop."""
-        forked: Run = run_sync(self.afork(run, **options))
-        return forked
+    where = action_at(run, at)
+    instead = edit_of(where, edit, grammar)
+    golds = run.metadata.get("answers")
+    told = {
+        **({"answers": golds} if golds else {}),
+        "parent": run.id,
+        "fork": {
+            "at": where.seq,
+            "role": where.role,
+            "trace_node": where.trace_node,
+            "edit": None if instead is None else instead.told(),
+        },
+    }
+    planned = planner is None or any(t.trace_node == "0" and t.role == planner for t in run.transitions)
+    # The parent's plan was given, not written.
+    forced = run.trace[0].plan or None if not planned and run.trace else None
+    asked = Question(run.question_id, run.question, tuple(golds or ()), str(run.metadata.get("type") or ""))
+    return Fork(asked, forced, told, Replay(run, where, instead))
 
 
 def action_at(run: Run, at: int | str) -> Transition:
@@ -288,4 +257,4 @@ def first_difference(a: Run, b: Run) -> tuple[Transition | None, Transition | No
     return None, min(rest, key=lambda t: t.seq, default=None)
 
 
-__all__ = ["Again", "Edit", "Forkable", "Replay", "ReplayError", "action_at", "edit_of", "first_difference"]
+__all__ = ["Again", "Edit", "Fork", "Replay", "ReplayError", "action_at", "edit_of", "first_difference", "forked"]

@@ -11,9 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from jade_graph.types import Effect, Message, Parsed, Passage, RoleKind, View
+from jade_graph.types import END, Edge, Effect, Message, Parsed, Passage, RoleKind, View
 from jade_graph.workflow import tags
-from jade_graph.workflow.loops import END, Edge
 from jade_nodes.answering import raw_answer
 from jade_nodes.prompting import compact_documents, numbered_documents, one_line, quote, system_and_user
 

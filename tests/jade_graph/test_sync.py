@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from jade_graph.errors import UsageError
+from jade_graph.langchain.runnable import JadeGraph
 from jade_graph.sync import iterate_sync, run_sync
-from jade_graph.workflow.engine import JadeGraph
 
 
 async def loop_id() -> int:

@@ -43,11 +43,11 @@ def export(tmp_path_factory) -> Path:
     import asyncio
 
     from jade_graph.backbones.hf import HFBackbone
+    from jade_graph.langchain.runnable import JadeGraph
     from jade_graph.rollouts.collecting import collect
     from jade_graph.runs.export import export_runs
     from jade_graph.settings.manifest import manifest
     from jade_graph.types import Sampling
-    from jade_graph.workflow.engine import JadeGraph
 
     world = make_world("train", 3)
     questions = make_questions(world, 7)[:3]

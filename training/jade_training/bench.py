@@ -24,7 +24,7 @@ from jade_graph.microworld.search import WordSearch
 from jade_graph.rollouts.collecting import collect
 from jade_graph.scoring.rewards import RewardSpec, Scored, score_run
 from jade_graph.sync import run_sync
-from jade_graph.workflow.engine import JadeGraph
+from jade_graph.workflow.engine import Engine
 from jade_training.learner.ppo import PPOConfig
 from jade_training.learner.rows import Row, rows_of
 from jade_training.learner.trainer import PPOTrainer
@@ -137,7 +137,7 @@ async def _recorded(name: str, count: int) -> tuple[Any, list[Run], Mapping[str,
             raise UsageError(f"{name!r} is no model in this process.", code="BENCH_MODEL", known=["tiny", "a folder"])
         world = make_world("test", 0, Difficulty(scale=0.1))
         questions = make_questions(world, count, seed=0)
-        graph = JadeGraph(backbone, preset="jade", retriever=WordSearch(world.passages))
+        graph = Engine(backbone, preset="jade", retriever=WordSearch(world.passages))
         runs = await collect(graph, questions, rollout_id="bench")
     finally:
         await backbone.aclose()

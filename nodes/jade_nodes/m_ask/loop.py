@@ -9,8 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from jade_graph.types import View
-from jade_graph.workflow.loops import END, Edge
+from jade_graph.types import END, Edge, View
 from jade_nodes.m_ask.knowledge import Knowledge
 
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jade_graph.cli.console import Output, jsonable, print_json, table, text
+from jade_graph.cli.console import Output, print_json, table
+from jade_graph.settings.plain import jsonable, text
 
 plain = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

@@ -81,14 +81,14 @@ def test_a_data_set_without_passages_needs_a_corpus(jade: Any, command: str) -> 
 
 
 def test_microworld_questions_without_passages_are_asked_over_microworld(monkeypatch: pytest.MonkeyPatch) -> None:
-    from jade_graph.assembly import opening as assembly
+    from jade_graph.assembly import corpora
     from jade_graph.data import Dataset
     from jade_graph.settings.config import load_config
     from jade_graph.types import Question
 
-    monkeypatch.setattr(assembly, "open_retriever", lambda settings, progress: settings.corpus)
+    monkeypatch.setattr(corpora, "open_retriever", lambda settings, progress: settings.corpus)
     data = Dataset("microworld:test?n=1", [Question("1", "?")])
-    assert assembly.open_retriever_for(load_config(), data) == "microworld"
+    assert corpora.open_retriever_for(load_config(), data) == "microworld"
 
 
 def test_split_and_format_name_what_is_read(jade: Any) -> None:

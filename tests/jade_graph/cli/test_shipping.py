@@ -12,13 +12,13 @@ import pytest
 
 from jade_graph.backbones import load_backbone
 from jade_graph.cli.shipping import MODEL, ship
+from jade_graph.langchain.runnable import JadeGraph
 from jade_graph.microworld import make_questions, make_world
 from jade_graph.microworld.search import WordSearch
 from jade_graph.microworld.world import Difficulty
 from jade_graph.registry import Registry
 from jade_graph.scoring.evaluation import Row, evaluate
 from jade_graph.settings.manifest import manifest
-from jade_graph.workflow.engine import JadeGraph
 
 pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")
 

@@ -11,12 +11,11 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 
 from jade_graph import JadeGraph, RunStore
-from jade_graph.backbones import as_backbone
 from jade_graph.errors import BackboneError, GraphError
 from jade_graph.langchain import ChatModelBackbone, JadeChatModel
+from jade_graph.langchain.adapting import as_backbone
 from jade_graph.rollouts.collecting import facts_of
 from jade_graph.runs.recording import act, record_run
-from jade_graph.scoring.credit import learns
 from jade_graph.types import Message, Sampling
 
 
@@ -53,10 +52,10 @@ async def test_one_role_is_hosted_and_the_rest_stay_local(scripted: Any, passage
     assert planner.backbone_version == "hosted-1"
     assert (planner.prompt_token_ids, planner.action_token_ids, planner.old_logprobs) == ((), (), ())
     assert not planner.agent_trainable
-    assert not learns(planner)
+    assert not planner.learns
     assert planner.sampling["temperature"] is None
     assert [m.role for m in planner.prompt_messages] == ["system", "user"]
-    assert (rewriter.backbone_version, learns(rewriter)) == ("scripted", True)
+    assert (rewriter.backbone_version, rewriter.learns) == ("scripted", True)
     assert run.backbone_version == "scripted"
     assert run.metadata["backbones"] == {"PL": "hosted-1"}
     ((messages, _),) = hosted.asked
@@ -106,7 +105,7 @@ def test_the_whole_graph_can_be_hosted(passages: Any) -> None:
     graph = JadeGraph(FakeListChatModel(responses=replies), retriever=passages)
     run = graph.run("Who?")
     assert run.answer == "Ann Lee"
-    assert not any(learns(t) for t in run.transitions)
+    assert not any(t.learns for t in run.transitions)
     assert not any(t.agent_trainable for t in run.transitions)
 
 

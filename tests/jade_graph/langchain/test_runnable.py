@@ -19,7 +19,7 @@ from langchain_core.runnables.utils import aadd, add
 
 from jade_graph import JadeGraph, Limits, Passage, Question, RunStore
 from jade_graph.errors import JadeError, UsageError
-from jade_graph.langchain.runnable import output_of
+from jade_graph.langchain.outputs import output_of
 
 
 @pytest.fixture
@@ -219,9 +219,9 @@ async def test_leaving_a_stream_early_cancels_the_run(scripted: Any, passages: A
     graph = JadeGraph(scripted({"latency_s": 0.05}), retriever=passages)
     stream = graph.astream("Who?")
     await anext(stream)
-    (ctx,) = graph._contexts.values()
+    (ctx,) = graph.engine.contexts.running.values()
     await stream.aclose()
-    assert not graph._contexts
+    assert not graph.engine.contexts.running
     assert (ctx.run.status, ctx.run.error) == ("failed", "CANCELLED")
 
 

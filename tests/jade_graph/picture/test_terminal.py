@@ -7,9 +7,9 @@ from typing import Any
 
 from rich.console import Console
 
+from jade_graph.langchain.runnable import JadeGraph
 from jade_graph.picture.terminal import run_svg, run_tree
 from jade_graph.types import Limits, Run
-from jade_graph.workflow.engine import JadeGraph
 
 
 def shown(run: Run, **options: Any) -> str:

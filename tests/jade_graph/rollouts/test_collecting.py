@@ -19,12 +19,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jade_graph.errors import BackboneError, DataError, JadeError, StoreError, UsageError
+from jade_graph.langchain.runnable import JadeGraph
 from jade_graph.rollouts.collecting import collect, f1_of, tally
 from jade_graph.rollouts.replicas import planned, run_id_of, seed_of
 from jade_graph.runs.export import export_store, read_export
 from jade_graph.runs.store import RunFilter, RunStore
 from jade_graph.types import Limits, Question, Run
-from jade_graph.workflow.engine import JadeGraph
 
 QUESTIONS = [Question(f"q{i}", f"Who made film {i}?", ("Ann Lee",), type="bridge") for i in range(3)]
 
@@ -230,7 +230,7 @@ async def test_weights_that_change_within_a_rollout_end_it(made: Any, store: Run
         return "<answer>Ann Lee</answer>"
 
     changing = made(AG=answer)
-    graph.backbone = changing.backbone
+    graph.engine.backbone = changing.backbone
     with pytest.raises(BackboneError, match=r"ROLLOUT_VERSION.*'scripted' to 'newer'"):
         await collect(changing, QUESTIONS, rollout_id="r", concurrency=1)
     # The run of two versions is recorded, and not taken for one of this rollout's.
@@ -313,7 +313,7 @@ def test_planned_runs_are_ordered_by_question_and_replica() -> None:
 CHILD = textwrap.dedent("""
     import asyncio, sys, time
     from jade_graph.backbones.scripted import ScriptedBackbone
-    from jade_graph.workflow.engine import JadeGraph
+    from jade_graph.langchain.runnable import JadeGraph
     from jade_graph.rollouts.collecting import collect
     from jade_graph.runs.store import RunStore
     from jade_graph.types import Question

@@ -16,13 +16,13 @@ import pytest
 
 from jade_graph.backbones.scripted import ScriptedBackbone
 from jade_graph.errors import UsageError
+from jade_graph.langchain.runnable import JadeGraph
 from jade_graph.rollouts.collecting import collect, tally
 from jade_graph.rollouts.crew import Workers, _shared
 from jade_graph.rollouts.processes import ProcessError
 from jade_graph.rollouts.replicas import planned
 from jade_graph.runs.store import RunStore
 from jade_graph.types import Ask, Question, Run
-from jade_graph.workflow.engine import JadeGraph
 
 QUESTIONS = [Question(f"q{i}", f"Who made film {i}?", ("Ann",)) for i in range(5)]
 

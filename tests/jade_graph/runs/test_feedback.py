@@ -9,13 +9,13 @@ import pytest
 
 from jade_graph import plugins
 from jade_graph.errors import StoreError, UsageError
+from jade_graph.langchain.runnable import JadeGraph
 from jade_graph.runs import feedback
 from jade_graph.runs.export import export_store, read_export
 from jade_graph.runs.feedback import Feedback
 from jade_graph.runs.store import RunStore
 from jade_graph.scoring.rewards import RewardSpec, score_run
 from jade_graph.types import Question, Run
-from jade_graph.workflow.engine import JadeGraph
 
 
 @pytest.fixture

@@ -20,10 +20,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jade_graph.errors import StoreError
+from jade_graph.langchain.runnable import JadeGraph
 from jade_graph.runs import tables
 from jade_graph.runs.store import RunFilter, RunStore
 from jade_graph.types import Limits, Message, Question, Run, Transition
-from jade_graph.workflow.engine import JadeGraph
 
 
 def _transition(
@@ -242,7 +242,7 @@ def test_kill_9_loses_at_most_the_batch_in_flight(tmp_path: Path) -> None:
     code = textwrap.dedent("""
         import asyncio, sys
         from jade_graph.backbones.scripted import ScriptedBackbone
-        from jade_graph.workflow.engine import JadeGraph
+        from jade_graph.langchain.runnable import JadeGraph
         from jade_graph.runs.store import RunStore
 
         store = RunStore(sys.argv[1])

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from jade_graph import JadeGraph, RunStore
 from jade_graph.errors import UsageError
-from jade_graph.scoring.credit import MODES, assign, gae, learns, turn_deltas
+from jade_graph.scoring.credit import MODES, assign, gae, turn_deltas
 from jade_graph.scoring.rewards import RewardSpec, Scored, score_run
 from jade_graph.types import Question, Run, Transition
 
@@ -60,18 +60,18 @@ def cases(draw: st.DrawFn) -> tuple[Run, Scored, list[float]]:
     rounds = sorted(draw(st.lists(st.integers(1, 4), min_size=1, max_size=9)))
     run = run_of(*(action(i, r, **draw(st.sampled_from(KINDS))) for i, r in enumerate(rounds)))
     outcome = {"f1": draw(NUMBER), "turn_cost": draw(NUMBER)}
-    rows = [t for t in run.transitions if learns(t)]
+    rows = [t for t in run.transitions if t.learns]
     local = {t.seq: -1.0 for t in rows if draw(st.booleans())}
     return run, scored_of(run, outcome, local), [draw(NUMBER) for _ in rows]
 
 
 def of(rows: tuple[Transition, ...], name: str) -> list[Any]:
     """A column of the learning rows."""
-    return [getattr(t, name) for t in rows if learns(t)]
+    return [getattr(t, name) for t in rows if t.learns]
 
 
 def own(scored: Scored, run: Run) -> list[float]:
-    return [sum(terms.values()) for t, terms in zip(run.transitions, scored.actions, strict=True) if learns(t)]
+    return [sum(terms.values()) for t, terms in zip(run.transitions, scored.actions, strict=True) if t.learns]
 
 
 # --- what always holds ------------------------------------------------------------------------------------------------
@@ -83,9 +83,9 @@ def test_every_learning_row_and_no_other_has_credit_and_its_terms_add_up(mode, c
     rows = assign(run, scored, mode=mode, gamma=gamma, lam=lam, values=values, inherit_penalties=inherit)
     assert run == before
     assert len(rows) == len(run.transitions)
-    last = max((t.seq for t in rows if learns(t)), default=None)
+    last = max((t.seq for t in rows if t.learns), default=None)
     for t, recorded in zip(rows, run.transitions, strict=True):
-        if learns(t):
+        if t.learns:
             assert t.reward == pytest.approx(sum(t.rewards.values()))
             assert all(math.isfinite(x) for x in (t.reward, t.advantage, t.return_))
             assert t.done == (t.seq == last)
@@ -178,7 +178,7 @@ def test_in_terminal_gae_a_penalty_reaches_its_own_row_alone_unless_inherited(ca
     inherited = assign(run, scored, **options, inherit_penalties=True)
     assert of(inherited, "advantage") == pytest.approx(gae(of(rows, "reward"), values, gamma, lam))
     for t in (*clean, *inherited):
-        if learns(t):
+        if t.learns:
             assert t.return_ == pytest.approx(t.advantage + t.value)
 
 
@@ -206,7 +206,7 @@ def test_split_divides_the_outcome(case):
     run, scored, values = case
     rows = assign(run, scored, mode="split")
     for name, value in scored.outcome.items():
-        shares = [t.rewards[name] for t in rows if learns(t)]
+        shares = [t.rewards[name] for t in rows if t.learns]
         assert shares == pytest.approx([value / max(len(values), 1)] * len(values))
         assert sum(shares) == pytest.approx(value if values else 0.0)
     assert sum(of(rows, "reward")) == pytest.approx(scored.total if values else 0.0)
@@ -222,7 +222,7 @@ def test_turn_deltas_telescope(case, known):
     if values:
         assert sum(default.values()) == pytest.approx(scored.outcome["f1"])
     for given_, expected in ((scores, deltas), (None, default)):
-        rows = [t for t in assign(run, scored, mode="turn_delta", turn_scores=given_) if learns(t)]
+        rows = [t for t in assign(run, scored, mode="turn_delta", turn_scores=given_) if t.learns]
         by_round = defaultdict(set)
         for t in rows:
             by_round[t.round].add(t.rewards["f1"])

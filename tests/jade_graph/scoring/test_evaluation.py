@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from jade_graph.errors import DataError, UsageError
+from jade_graph.langchain.runnable import JadeGraph
 from jade_graph.retrieval.ranking import retrieved_passages
 from jade_graph.scoring.evaluation import (
     compare,
@@ -20,7 +21,6 @@ from jade_graph.scoring.evaluation import (
     summarize,
 )
 from jade_graph.types import Limits, Passage, Question
-from jade_graph.workflow.engine import JadeGraph
 
 QUESTIONS = [
     Question("a", "Who made X?", ("Ann Lee",), "1hop", supporting=("p0", "p9")),

@@ -19,6 +19,7 @@ import uvicorn
 
 from jade_graph import plugins
 from jade_graph.backbones.scripted import ScriptedBackbone
+from jade_graph.langchain.runnable import JadeGraph
 from jade_graph.runs.store import RunStore
 from jade_graph.serve.app import create_app
 from jade_graph.serve.graphs import Graphs
@@ -26,7 +27,6 @@ from jade_graph.serve.keys import read_keys
 from jade_graph.serve.server import listen, url_of
 from jade_graph.serve.service import Service
 from jade_graph.settings.fields import ServeSettings, Settings
-from jade_graph.workflow.engine import JadeGraph
 
 PRESETS = ("jade", "vanilla-rag")
 

@@ -101,7 +101,7 @@ async def test_limits_can_be_lowered_and_not_raised(serving, scripted, chat):
 async def test_the_servers_own_deadline_is_a_gateway_timeout(serving, scripted, chat, store):
     async with serving(scripted({"latency_s": 5.0})) as client:
         graph = client.service.graphs.main
-        graph.limits = replace(graph.limits, deadline_s=0.1)
+        graph.engine.limits = replace(graph.limits, deadline_s=0.1)
         slow = await client.post("/v1/chat/completions", json=chat())
         assert (slow.status_code, code(slow)) == (504, "LIMIT_DEADLINE")
         assert slow.headers["x-should-retry"] == "false"

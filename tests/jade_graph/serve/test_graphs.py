@@ -9,9 +9,9 @@ import pytest
 
 from jade_graph import plugins
 from jade_graph.errors import UsageError
+from jade_graph.langchain.runnable import JadeGraph
 from jade_graph.serve.graphs import Graphs, offered
 from jade_graph.serve.problems import RequestError
-from jade_graph.workflow.engine import JadeGraph
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import sys
 from jade_graph import plugins
 from jade_graph.backbones.scripted import ScriptedBackbone
 from jade_graph.settings.fields import ServeSettings, Settings
-from jade_graph.workflow.engine import JadeGraph
+from jade_graph.langchain.runnable import JadeGraph
 from jade_graph.serve.app import create_app
 from jade_graph.serve.graphs import Graphs
 from jade_graph.serve.server import listen, serve

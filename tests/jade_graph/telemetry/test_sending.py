@@ -12,10 +12,10 @@ from opentelemetry.sdk.trace.export import SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from jade_graph.cli import main
+from jade_graph.langchain.runnable import JadeGraph
 from jade_graph.registry.place import Place
 from jade_graph.runs.store import RunStore
 from jade_graph.telemetry.sending import SendError, to_mlflow, to_otlp
-from jade_graph.workflow.engine import JadeGraph
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 from jade_graph.errors import BackboneError
+from jade_graph.langchain.runnable import JadeGraph
 from jade_graph.telemetry import spans as telemetry
-from jade_graph.workflow.engine import JadeGraph
 
 QUESTION = "who wrote the annals?"
 
@@ -110,7 +110,7 @@ async def test_a_run_stands_below_the_span_of_its_caller(exporter, provider, scr
 
 def test_nobody_configured_nothing_imported():
     script = (
-        "import sys; from jade_graph import telemetry as t; assert t.tracing() is None; assert not t.configure();"
+        "import sys; from jade_graph.telemetry import spans as t; assert t.tracing() is None; assert not t.configure();"
         "print([m for m in sys.modules if m.startswith('opentelemetry')])"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

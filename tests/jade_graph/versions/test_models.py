@@ -18,12 +18,12 @@ import pytest
 
 from jade_graph.backbones import TINY, load_backbone
 from jade_graph.errors import BackboneError
+from jade_graph.langchain.runnable import JadeGraph
 from jade_graph.microworld import make_questions, make_world
 from jade_graph.microworld.search import WordSearch
 from jade_graph.registry import Registry
 from jade_graph.types import Run
 from jade_graph.versions import Smoke, VersionedBackbone
-from jade_graph.workflow.engine import JadeGraph
 
 from .conftest import until
 

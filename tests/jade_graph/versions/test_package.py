@@ -18,11 +18,11 @@ import pytest
 from jade_graph.backbones import TINY, load_backbone
 from jade_graph.cli.app import run as cli
 from jade_graph.errors import UsageError
+from jade_graph.langchain.runnable import JadeGraph
 from jade_graph.microworld import make_questions, make_world
 from jade_graph.registry import Registry
 from jade_graph.retrieval.memory import MemoryRetriever
 from jade_graph.versions.package import Packaged, Recipe, package_graph
-from jade_graph.workflow.engine import JadeGraph
 
 # What MLflow itself warns of while it is imported and used: none of it is ours to change.
 pytestmark = [

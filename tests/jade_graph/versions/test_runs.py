@@ -13,11 +13,11 @@ from langgraph.checkpoint.memory import InMemorySaver
 
 from jade_graph.backbones.scripted import ScriptedBackbone
 from jade_graph.errors import BackboneError
+from jade_graph.langchain.runnable import JadeGraph
 from jade_graph.retrieval.memory import MemoryRetriever
 from jade_graph.runs.recording import act, record_run
 from jade_graph.types import Passage, Question, Run
 from jade_graph.versions import Smoke, VersionedBackbone
-from jade_graph.workflow.engine import JadeGraph
 
 from .conftest import House, Source, until
 
@@ -257,7 +257,7 @@ async def test_a_run_that_outstays_two_promotions_fails_by_name(
     await until(lambda: graph.backbone.version == "v2")
     source.champion = 3
     await until(lambda: graph.backbone.status().waiting == 3)
-    (lease,) = graph._contexts["R"].leases.values()
+    (lease,) = graph.engine.contexts.running["R"].leases.values()
     lease.until = 0.0  # past its deadline: its place goes to the version that waits
     await until(lambda: graph.backbone.version == "v3")
     out = await graph.graph.ainvoke(None, config)

@@ -7,10 +7,10 @@ from typing import Any
 
 from langgraph.checkpoint.memory import InMemorySaver
 
+from jade_graph.langchain.runnable import JadeGraph
 from jade_graph.runs.store import RunStore
 from jade_graph.types import Counters, Plan, Question, Status, TraceNode
 from jade_graph.workflow.checkpoint import safe_serializer
-from jade_graph.workflow.engine import JadeGraph
 
 
 def decomposing(scripted: Any) -> Any:

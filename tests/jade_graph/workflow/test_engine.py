@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from jade_graph import plugins
 from jade_graph.backbones.scripted import ScriptedBackbone
 from jade_graph.errors import BackboneError, GraphError, RetrievalError, UsageError
+from jade_graph.langchain.runnable import JadeGraph
 from jade_graph.testing.roles import outputs
 from jade_graph.types import (
     Ask,
@@ -28,7 +29,6 @@ from jade_graph.types import (
     Status,
     View,
 )
-from jade_graph.workflow.engine import JadeGraph
 from jade_graph.workflow.parts import limits_of
 from jade_graph.workflow.plans import PlanGrammar, jade_rule
 
@@ -304,7 +304,7 @@ def test_cancelling_a_run_is_recorded(scripted: Any, passages: Any) -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert not graph._contexts
+        assert not graph.engine.contexts.running
 
     asyncio.run(main())
     assert [(r.status, r.error) for r in ended] == [("failed", "CANCELLED")]
@@ -503,7 +503,7 @@ async def test_the_compiled_graph_runs_on_its_own(scripted: Any, passages: Any) 
     graph = JadeGraph(scripted(), retriever=passages)
     out = await graph.graph.ainvoke({"question": "Q?"})
     assert (out["answer"], out["status"], out["error"]) == ("Ann Lee", "answered", None)
-    assert not graph._contexts
+    assert not graph.engine.contexts.running
 
 
 async def test_run_inside_a_running_loop(scripted: Any, passages: Any) -> None:

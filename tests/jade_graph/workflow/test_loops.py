@@ -10,11 +10,10 @@ import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 
 from jade_graph.errors import GraphError, UsageError
+from jade_graph.langchain.runnable import JadeGraph
 from jade_graph.runs.store import RunStore
-from jade_graph.types import Effect, Limits, Message, Parsed, Preset, View
+from jade_graph.types import END, Effect, Limits, Message, Parsed, Preset, View
 from jade_graph.workflow import loops
-from jade_graph.workflow.engine import JadeGraph
-from jade_graph.workflow.loops import END
 
 
 @dataclass(frozen=True)

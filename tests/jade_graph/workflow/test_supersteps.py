@@ -16,9 +16,9 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.pregel import Pregel
 
 from jade_graph.backbones.scripted import ScriptedBackbone
+from jade_graph.langchain.runnable import JadeGraph
 from jade_graph.types import Ask, Limits, Run
 from jade_graph.workflow import supersteps
-from jade_graph.workflow.engine import JadeGraph
 
 THROUGH_LANGGRAPH = {"max_concurrency": 64}
 PLANS = ("QDS", "QDP", "R,AG", "QR,R,DS,AG", "AG", "R,DS,AG", "no plan at all")

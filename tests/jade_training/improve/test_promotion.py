@@ -12,12 +12,12 @@ import pytest
 
 from jade_graph.backbones import TINY, load_backbone
 from jade_graph.backbones.scripted import ScriptedBackbone
+from jade_graph.langchain.runnable import JadeGraph
 from jade_graph.microworld import make_questions, make_world
 from jade_graph.microworld.search import WordSearch
 from jade_graph.microworld.world import Difficulty
 from jade_graph.types import Run
 from jade_graph.versions import VersionedBackbone
-from jade_graph.workflow.engine import JadeGraph
 from jade_training.improve.loop import Data, Improver
 from jade_training.improve.settings import ImproveSettings
 from jade_training.learner.ppo import PPOConfig

@@ -172,11 +172,11 @@ async def _ceiling(test: str, preset: str) -> float | None:
     from jade_graph.microworld import OraclePolicy, parse
     from jade_graph.microworld.search import WordSearch
     from jade_graph.scoring.evaluation import evaluate
-    from jade_graph.workflow.engine import JadeGraph
+    from jade_graph.workflow.engine import Engine
 
     world, questions, _ = parse(test.removeprefix("microworld:"))
     oracle = ScriptedBackbone(OraclePolicy(world, questions), version="microworld-oracle")
-    rows = await evaluate(JadeGraph(oracle, preset=preset, retriever=WordSearch(world.passages)), questions)
+    rows = await evaluate(Engine(oracle, preset=preset, retriever=WordSearch(world.passages)), questions)
     return sum(r.f1 or 0.0 for r in rows) / len(rows)
 
 

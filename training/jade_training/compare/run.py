@@ -20,7 +20,7 @@ from jade_graph.errors import ConfigError
 from jade_graph.scoring.evaluation import Row, evaluate, load_rows, plan_shares, save_rows
 from jade_graph.settings.manifest import manifest
 from jade_graph.types import Preset, Sampling
-from jade_graph.workflow.engine import JadeGraph
+from jade_graph.workflow.engine import Engine
 from jade_training.compare.arms import Arm
 from jade_training.improve.holding import microworld_replay
 from jade_training.improve.loop import Data, Improver, Progress, evaluation_figures, write_whole
@@ -193,7 +193,7 @@ class Comparison:
         self.tell(f"{name}: on the test world", None)
         backbone = HFBackbone.load(model, dtype="float32")
         frozen = HFBackbone.load(self.start, dtype="float32") if preset.trainable is not None else None
-        graph = JadeGraph(
+        graph = Engine(
             backbone,
             preset=preset,
             retriever=self.test.retriever,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jade_graph.assembly.opening import open_retriever_for
+from jade_graph.assembly import open_retriever_for
 from jade_graph.backbones import folders
 from jade_graph.data import load_dataset
 from jade_graph.errors import UsageError
@@ -17,7 +17,7 @@ from jade_graph.microworld.search import WordSearch
 from jade_training.improve.loop import Data
 
 if TYPE_CHECKING:
-    from jade_graph.assembly.opening import Progress
+    from jade_graph.assembly import Progress
     from jade_graph.settings.config import Config
 
 MICROWORLD = "microworld:"

@@ -29,7 +29,7 @@ from jade_graph.scoring.evaluation import Row, evaluate, save_rows, summarize
 from jade_graph.scoring.rewards import GROUP, RewardSpec, RunReward, Scored, score_run
 from jade_graph.settings.manifest import manifest
 from jade_graph.types import Preset, Question, Retriever, Run, Sampling
-from jade_graph.workflow.engine import JadeGraph
+from jade_graph.workflow.engine import Engine
 from jade_training.improve.figures import performance, rollout_figures, routing_bits
 from jade_training.improve.settings import ImproveSettings, writes_plans
 from jade_training.improve.watchdog import Thresholds, Verdict, judge
@@ -260,8 +260,8 @@ class Improver:
         store: RunStore | None,
         *,
         greedy: bool = False,
-    ) -> JadeGraph:
-        return JadeGraph(
+    ) -> Engine:
+        return Engine(
             backbone,
             preset=self.preset,
             retriever=retriever,
@@ -271,7 +271,7 @@ class Improver:
             recorder=store,
         )
 
-    def _manifest(self, i: int, graph: JadeGraph) -> dict[str, Any]:
+    def _manifest(self, i: int, graph: Engine) -> dict[str, Any]:
         corpus = graph.retriever.corpus_id if graph.retriever else None
         version = graph.backbone.version
         return manifest(

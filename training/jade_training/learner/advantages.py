@@ -74,7 +74,7 @@ def estimate(
 
 
 def gae(rewards: Sequence[float], values: Sequence[float], gamma: float, lam: float) -> Array:
-    """Generalised advantages of one episode that ended: see `jade_graph.scoring.credit.gae` (Schulman et al. 2016, eq. 16)."""
+    """Generalised advantages of one episode that ended: see `scoring.credit.gae` (Schulman et al. 2016, eq. 16)."""
     return np.array(credit.gae(rewards, values, gamma, lam))
 
 
@@ -91,7 +91,7 @@ def from_values(
     for run in runs:
         if run.id not in wanted:
             continue
-        order = sorted(t.seq for t in run.transitions if credit.learns(t))
+        order = sorted(t.seq for t in run.transitions if t.learns)
         credited = credit.assign(
             run,
             scored[run.id],

@@ -71,7 +71,7 @@ class PPOConfig:
         plan_noise: share of the prompt's tokens that are replaced by others', drawn anew at each pass, so that the
             planner cannot know the luck of single questions by heart (word dropout: Iyyer et al. 2015).
         credit: which reward each action of a run is given: a mode of `jade_graph.scoring.credit`. Without values (all
-            estimators but "gae") only the turn modes tell actions apart, turn by turn: `jade_training.learner.turnwise`.
+            estimators but "gae") only the turn modes tell actions apart, turn by turn: `learner.turnwise`.
         inherit_penalties: whether earlier actions of a run share the format penalties of later ones ("gae" only).
         gamma, lam: discount and GAE's lambda [1, 1]: 1, 1 is the Monte-Carlo return minus the value.
         whitening: advantages to mean 0 and std 1 "per_role" (a role with small advantages learns as fast as others),

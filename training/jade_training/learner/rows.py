@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from jade_graph.errors import DataError
-from jade_graph.scoring.credit import learns
 from jade_graph.types import Run, Transition
 
 if TYPE_CHECKING:
@@ -107,7 +106,7 @@ def rows_of(
         drew = next((t.seq for t in run.transitions if t.role == PLANNER), None)
         draw = str(run.metadata.get("draw", run.id))
         for t, own in zip(run.transitions, score.actions, strict=True):
-            if learns(t) and (roles is None or t.role in roles):
+            if t.learns and (roles is None or t.role in roles):
                 _check(t, version)
                 caused = _caused(t, run, score) if t.role == PLANNER else 0.0
                 found.append(_row(t, outcome, own, caused, plan=run.plan or "", draw=draw, plans=t.seq == drew))

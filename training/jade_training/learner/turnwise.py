@@ -1,6 +1,6 @@
 """Advantages of actions that are credited one by one, turn by turn: M-ASK's rewards, with other runs as the baseline.
 
-Invariant: an action's reward is what `jade_graph.scoring.credit.assign` says of it, and its baseline is made of other runs
+Invariant: an action's reward is what `scoring.credit.assign` says of it, and its baseline is made of other runs
 alone, so the policy gradient of that reward stays unbiased.
 """
 

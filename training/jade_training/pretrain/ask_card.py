@@ -59,7 +59,7 @@ async def measure(backbone: Any, settings: Settings, progress: Callable[[str], N
     from jade_graph.microworld.search import WordSearch
     from jade_graph.scoring.evaluation import evaluate
     from jade_graph.types import Sampling
-    from jade_graph.workflow.engine import JadeGraph
+    from jade_graph.workflow.engine import Engine
 
     world = make_world(settings.split, settings.seed, settings.difficulty)
     questions = make_questions(world, settings.n, seed=settings.seed)
@@ -72,7 +72,7 @@ async def measure(backbone: Any, settings: Settings, progress: Callable[[str], N
         preset, how = name.split(", ")
         served = oracle if how == "oracle" else backbone
         sampling = Sampling(temperature=0.6 if how.startswith("sampled") else 0.0)
-        graph = JadeGraph(served, preset=preset, retriever=retriever, sampling=sampling)
+        graph = Engine(served, preset=preset, retriever=retriever, sampling=sampling)
         rows = await evaluate(graph, questions)
         tokens = sum(r.prompt_tokens for r in rows) / len(rows)
         arms[name] = {**arm_figures(rows), "prompt_tokens": None if how == "oracle" else tokens}

@@ -19,7 +19,7 @@ from jade_graph.microworld.table import PLANS, PlanTable, plan_table
 from jade_graph.microworld.world import Difficulty, make_world
 from jade_graph.scoring.evaluation import Row, evaluate, plan_shares
 from jade_graph.types import Backbone, Sampling
-from jade_graph.workflow.engine import JadeGraph
+from jade_graph.workflow.engine import Engine
 
 PARTS = ("QDS/R,DS,AG", "QDP/R,DS,AG")
 """Decompositions whose parts select: a model that reads single passages well wants those."""
@@ -61,7 +61,7 @@ async def measure(
     ):
         if progress is not None:
             progress(name)
-        graph = JadeGraph(served, preset=preset, retriever=retriever, sampling=sampling)
+        graph = Engine(served, preset=preset, retriever=retriever, sampling=sampling)
         arms[name] = arm_figures(await evaluate(graph, questions))
     table: PlanTable = await plan_table(
         world, questions, retriever, backbone=backbone, plans=(*PLANS, *PARTS), progress=progress

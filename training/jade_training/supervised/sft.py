@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jade_graph.errors import DataError
-from jade_graph.scoring.credit import learns
 
 if TYPE_CHECKING:
     from jade_graph.scoring.rewards import Scored
@@ -40,7 +39,7 @@ def examples_of(
         if score is None or score.outcome is None or math.fsum(score.outcome.values()) < minimum:
             continue
         for t in run.transitions:
-            if learns(t) and t.valid and not t.truncated and (roles is None or t.role in roles):
+            if t.learns and t.valid and not t.truncated and (roles is None or t.role in roles):
                 found[tuple(t.prompt_token_ids), tuple(t.action_token_ids)] = None
     return list(found)
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jade_graph.scoring.credit import TURN_MODES, assign, learns, predicted, turn_shares, turns
+from jade_graph.scoring.credit import TURN_MODES, assign, turn_shares, turns
 from jade_graph.scoring.rewards import RewardSpec, Scored, score_run
 from jade_graph.types import Question, Run, Transition
 
@@ -85,10 +85,10 @@ def test_costs_fall_on_the_last_action_and_an_unscored_run_predicts_nothing() ->
 
 
 def test_who_predicts_is_read_from_the_record() -> None:
-    assert predicted(action(0, 1, "KA", "Ann")) == "Ann"
-    assert predicted(action(0, 1, "KS")) is None
-    assert predicted(action(0, 1, "KA", "Ann", error="LIMIT_TOKENS")) is None
-    assert predicted(action(0, 1, "AG", parsed="Ann")) is None
+    assert action(0, 1, "KA", "Ann").predicted == "Ann"
+    assert action(0, 1, "KS").predicted is None
+    assert action(0, 1, "KA", "Ann", error="LIMIT_TOKENS").predicted is None
+    assert action(0, 1, "AG", parsed="Ann").predicted is None
 
 
 # --- telescoping ------------------------------------------------------------------------------------------------------
@@ -99,7 +99,7 @@ SCORES = st.lists(st.floats(0, 1, allow_nan=False), min_size=2, max_size=6)
 def test_the_gains_telescope(scores: list[float]) -> None:
     rows = trace(*(str(s) for s in scores))
     run = run_of(*rows, answer=str(scores[-1]))
-    answers = {t.seq: float(text) for t in rows if (text := predicted(t)) is not None}
+    answers = {t.seq: float(text) for t in rows if (text := t.predicted) is not None}
     found = turns(run, scores[-1], answers)
     assert math.fsum(t.gain for t in found) == pytest.approx(scores[-1])
     assert math.fsum(t.gain for t in found[1:]) == pytest.approx(scores[-1] - scores[1])  # M(a_T) - M(a_0)
@@ -125,7 +125,7 @@ def test_turn_credit_is_blind_to_a_hop_that_changes_no_answer() -> None:
     """2-hop: the first hop finds the bridge, the answer stays wrong; the second turns it right."""
     run = run_of(*trace("unknown", "unknown", "unknown", "Ann Lee"), answer="Ann Lee")
     scored = score_run(run, ASKED, RewardSpec())
-    first = [t.seq for t in run.transitions if t.round == 2 and learns(t) and t.role != "KA"]
+    first = [t.seq for t in run.transitions if t.round == 2 and t.learns and t.role != "KA"]
     by_mode = {m: assign(run, scored, mode=m) for m in TURN_MODES}
     assert [by_mode["turn"][i].reward for i in first] == [0.0] * 3
     assert [by_mode["return_to_go"][i].reward for i in first] == [1.0] * 3

@@ -1,0 +1,60 @@
+"""Which model the settings name, opened with the options that its kind takes.
+
+Invariant: a model is opened by its name alone; what is registered is taken at the version that its alias points at,
+and follows the alias only where asked to.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from jade_graph.backbones import load_backbone
+from jade_graph.settings.fields import Settings
+from jade_graph.types import Backbone
+
+
+def open_backbone(settings: Settings, spec: str | None = None, *, follow: bool = False) -> Backbone:
+    """The model that the settings name, with the options that its kind takes.
+
+    Args:
+        follow: let a registered one follow its alias once a graph is built on it.
+    """
+    name = spec or settings.backbone
+    options: dict[str, Any] = {}
+    if not _scheme(name) or _scheme(name) in ("hf", "models"):
+        auto = {"device": settings.device, "dtype": settings.dtype}
+        options = {key: None if value == "auto" else value for key, value in auto.items()}
+        options["max_batch"] = settings.batch_size
+        if _scheme(name) == "models":
+            options |= _registered(settings, follow)
+    elif _scheme(name) == "openai" and settings.api_key:
+        options = {"api_key": settings.api_key}
+    return load_backbone(name, **options)
+
+
+def _registered(settings: Settings, follow: bool) -> dict[str, Any]:
+    """What a registered backbone needs to know beside the model's own options."""
+    from jade_graph.versions import Smoke
+
+    about = settings.reload
+    smoke = Smoke(legal=about.legal, f1=about.f1)
+    if about.smoke is not None and follow:
+        from jade_graph.data import load_dataset
+        from jade_graph.retrieval.memory import MemoryRetriever
+
+        asked = load_dataset(about.smoke)
+        passages = MemoryRetriever(asked.passages) if asked.passages else None
+        smoke = Smoke(tuple(asked.questions), passages, about.legal, about.f1)
+    return {
+        "registry": settings.registry.url,
+        "data_dir": settings.data_path,
+        "follow": follow,
+        "poll_s": about.poll_s,
+        "smoke": smoke,
+    }
+
+
+def _scheme(spec: str) -> str:
+    match = re.match(r"([A-Za-z][\w+.-]+):", spec)
+    return match[1] if match else ""
