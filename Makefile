@@ -20,7 +20,7 @@ export TOKENIZERS_PARALLELISM ?= false
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := setup
-.PHONY: help setup demo test test-all test-langchain check bench bench-ppo docs docs-serve constraints clean
+.PHONY: help setup demo test test-all test-langchain check bench bench-ppo docs docs-serve architecture constraints clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -90,6 +90,9 @@ docs-serve: $(DOCS)  ## serve the site while writing it
 constraints: $(STAMP)  ## write the versions in .venv to constraints.txt
 	@{ sed -n '/^#/p' constraints.txt; $(PIP) freeze --exclude-editable | sed 's/^\(torch==[^+]*\)+.*/\1/'; } > constraints.new
 	@mv constraints.new constraints.txt
+
+architecture: $(STAMP)  ## draw the pictures of the rooms anew, from the imports; list circles and imports upwards
+	@$(BIN)/python tools/house.py --write
 
 clean:  ## remove what was built (not .venv, not .jade)
 	@rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 import sys
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 
@@ -164,7 +165,7 @@ def test_every_room_is_described_and_in_the_readmes_tree(package):
     readme = (ROOT / "README.md").read_text("utf-8")
     for name in (name for names in house.floors(package) for name in names):
         place = f"{name}/" if (house.PACKAGES[package] / name).is_dir() else f"{name}.py"
-        assert re.search(rf"^\| [^|]*`{re.escape(place)}`", ARCHITECTURE, re.MULTILINE), f"no row for {place}"
+        assert re.search(rf"^\|[^|\n]*\| `{re.escape(place)}` \|", ARCHITECTURE, re.MULTILINE), f"no row for {place}"
         assert re.search(rf"^[ │├└─]*{re.escape(place)} ", readme, re.MULTILINE), f"the README's tree lacks {place}"
 
 
@@ -191,7 +192,7 @@ def test_the_walks_go_one_way(title, ends, down):
     height = {f"{p}.{name}": (p, i) for p in FLOORED for i, names in enumerate(house.floors(p)) for name in names}
     floors = [height[".".join(step.split(".")[:2])] for step in steps]
     assert floors == sorted(floors, reverse=down), "the way goes up and down again"
-    for one, other in zip(steps, steps[1:], strict=False):
+    for one, other in pairwise(steps):
         by, of = (one, other) if down else (other, one)
         assert (by, of) in known, f"{by} does not import {of}"
 

@@ -30,7 +30,7 @@ def ask(
     record: Annotated[bool, typer.Option(help="Record the run.")] = True,
 ) -> None:
     """Answer a question and show how: plan, sub-questions, passages, answers, tokens, times."""
-    from jade_graph.langchain.opening import open_session
+    from jade_graph.langchain.session import open_session
 
     for name, value in (("corpus", corpus), ("preset", preset), ("backbone", backbone)):
         cli.put(name, value)

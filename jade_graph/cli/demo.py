@@ -103,7 +103,7 @@ def _index(cli: Cli, world: Any, seed: int) -> Retriever:
 def _answer(
     cli: Cli, preset: str, name: str, backbone: Backbone, retriever: Retriever, questions: Sequence[Question]
 ) -> list[Row]:
-    from jade_graph.langchain.opening import open_session
+    from jade_graph.langchain.session import open_session
     from jade_graph.scoring.evaluation import evaluate
     from jade_graph.sync import run_sync
 

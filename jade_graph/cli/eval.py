@@ -98,7 +98,7 @@ def _evaluate(
     cli: Cli, data: Dataset, retriever: Retriever, preset: str, concurrency: int, record: bool
 ) -> tuple[list[Row], dict[str, Any]]:
     """The rows, and which weights and graph made them."""
-    from jade_graph.langchain.opening import open_session
+    from jade_graph.langchain.session import open_session
     from jade_graph.scoring.evaluation import evaluate
     from jade_graph.sync import run_sync
 

@@ -39,7 +39,7 @@ def fork(
     another seed, temperature or model is another draw. The new run names its parent.
     """
     from jade_graph.cli.indexing import indexing
-    from jade_graph.langchain.opening import open_session
+    from jade_graph.langchain.session import open_session
     from jade_graph.workflow.replay import first_difference
 
     found = _recorded(cli, run)

@@ -54,7 +54,7 @@ def rollout(
     """
     from jade_graph.assembly import corpus_name, open_retriever_for
     from jade_graph.data import load_dataset
-    from jade_graph.langchain.opening import open_session
+    from jade_graph.langchain.session import open_session
     from jade_graph.rollouts import Workers, tally
     from jade_graph.rollouts.making import facts_of
     from jade_graph.sync import run_sync
@@ -116,7 +116,7 @@ def rollout(
 def _worker(config: Config, corpus: str | None) -> Iterator[JadeGraph]:
     """The command's graph, in a process of its own. `corpus`: the data set's own passages, which are indexed by now."""
     from jade_graph.assembly import open_named, open_retriever
-    from jade_graph.langchain.opening import open_session
+    from jade_graph.langchain.session import open_session
 
     settings = config.settings
     retriever = open_named(settings, corpus) if corpus else open_retriever(settings)

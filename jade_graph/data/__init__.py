@@ -1,4 +1,7 @@
-"""Data sets of questions and passages: `load_dataset`."""
+"""Data sets of questions and passages: `load_dataset`.
+
+Invariant: what a file does not say is left empty, and a record that cannot be read is an error with its line.
+"""
 
 from jade_graph.data.dataset import Dataset, PassagePool
 from jade_graph.data.loading import FORMATS, detect_format, load_dataset

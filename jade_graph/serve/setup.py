@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from jade_graph.assembly import Progress, open_backbone
-from jade_graph.langchain.opening import make_graph, open_session
 from jade_graph.langchain.runnable import JadeGraph
+from jade_graph.langchain.session import make_graph, open_session
 from jade_graph.serve.graphs import Graphs, Version, offered
 from jade_graph.serve.service import Service
 from jade_graph.settings.config import Config

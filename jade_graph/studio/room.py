@@ -16,7 +16,7 @@ from jade_graph.backbones.folders import BUNDLED
 from jade_graph.errors import JadeError, UsageError
 
 if TYPE_CHECKING:
-    from jade_graph.langchain.opening import Session
+    from jade_graph.langchain.session import Session
     from jade_graph.settings.config import Config
     from jade_graph.types import Run
 
@@ -124,7 +124,7 @@ class Room:
         return run_id
 
     def _open(self, key: tuple[str, ...], job: Job) -> Session:
-        from jade_graph.langchain.opening import open_session
+        from jade_graph.langchain.session import open_session
 
         def progress(phase: str, done: int, total: int) -> None:
             job.note = f"making the corpus: {phase} {done}/{total}"

@@ -13,7 +13,10 @@ SOURCES = [p for folder in ("jade_graph", "nodes", "training") for p in sorted((
 # The modules that write the `error` of a run or of a trace node.
 RUN_ERRORS = [
     ROOT / "jade_graph" / f"{name}.py"
-    for name in ("actor", "blackboard", "context", "engine", "graph", "loops", "recording")
+    for name in (
+        *(f"workflow/{name}" for name in ("actor", "blackboard", "context", "contexts", "engine", "graph", "loops")),
+        "runs/recording",
+    )
 ]
 
 

@@ -54,7 +54,7 @@ def test_arms_learn_in_processes_of_their_own(
     async def refused(self: Any) -> None:
         raise AssertionError("learning was left to the process that reports")
 
-    monkeypatch.setattr("jade_training.improve.loop.Improver.run", refused)
+    monkeypatch.setattr("jade_training.improve.improver.Improver.run", refused)
     out = tmp_path / "compared"
     few = [*ARGUMENTS, "--questions", "2", "--arms", "start;static R,AG;joint", "--out", str(out)]
     told = call([*few, "--jobs", "2"], capsys)

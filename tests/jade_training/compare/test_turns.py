@@ -12,7 +12,7 @@ from jade_graph.backbones.folders import BUNDLED
 from jade_graph.microworld import parse
 from jade_graph.microworld.search import WordSearch
 from jade_training.compare.arms import turn_arms
-from jade_training.improve.loop import Data, Improver
+from jade_training.improve.improver import Data, Improver
 from jade_training.improve.settings import ImproveSettings
 
 

@@ -18,7 +18,7 @@ from jade_graph.microworld.search import WordSearch
 from jade_graph.microworld.world import Difficulty
 from jade_graph.types import Run
 from jade_graph.versions import VersionedBackbone
-from jade_training.improve.loop import Data, Improver
+from jade_training.improve.improver import Data, Improver
 from jade_training.improve.settings import ImproveSettings
 from jade_training.learner.ppo import PPOConfig
 

@@ -15,7 +15,7 @@ from jade_graph.errors import UsageError
 from jade_graph.registry import Registry
 from jade_graph.registry.place import Place
 from jade_graph.settings.fields import Settings
-from jade_training.improve.loop import Improved
+from jade_training.improve.improver import Improved
 from jade_training.improve.registering import register_best, start_of
 from jade_training.improve.tracking import tracked
 

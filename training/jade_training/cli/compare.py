@@ -15,7 +15,7 @@ from jade_graph.cli.command import Cli, command, single
 from jade_graph.errors import UsageError
 
 if TYPE_CHECKING:
-    from jade_training.improve.loop import Progress
+    from jade_training.improve.improver import Progress
 
 app = single()
 
@@ -66,7 +66,7 @@ def compare(
     from jade_graph.settings.config import load_config
     from jade_graph.settings.manifest import manifest
     from jade_graph.sync import run_sync
-    from jade_training.cli.outputs import COMPARE, taken
+    from jade_training.cli.workfolder import COMPARE, taken
     from jade_training.compare import jobs as runs
     from jade_training.compare import plots, report, turns
     from jade_training.compare.arms import all_arms, chosen, fixed_graph, suites

@@ -18,7 +18,7 @@ from jade_graph.microworld import make_questions, make_world
 from jade_graph.microworld.search import WordSearch
 from jade_graph.sync import run_sync
 from jade_training.improve.holding import microworld_replay
-from jade_training.improve.loop import Data, Improver, Progress
+from jade_training.improve.improver import Data, Improver, Progress
 from jade_training.improve.settings import ImproveSettings
 
 ITERATIONS = 16

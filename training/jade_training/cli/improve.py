@@ -15,7 +15,7 @@ from jade_graph.cli.indexing import indexing
 from jade_graph.cli.taught import warn_untaught
 
 if TYPE_CHECKING:
-    from jade_training.improve.loop import Improved, Progress
+    from jade_training.improve.improver import Improved, Progress
 
 app = single()
 ELSEWHERE = {"seed": "--seed", "updates": "--iterations", "credit": "--credit"}
@@ -77,11 +77,11 @@ def improve(
     from jade_graph.errors import UsageError
     from jade_graph.registry.place import Place
     from jade_graph.sync import run_sync
-    from jade_training.cli.outputs import IMPROVE, taken
     from jade_training.cli.overrides import overridden
+    from jade_training.cli.workfolder import IMPROVE, taken
     from jade_training.improve.holding import microworld_replay
+    from jade_training.improve.improver import Improver
     from jade_training.improve.inputs import MICROWORLD, data_of, require_answers, require_apart
-    from jade_training.improve.loop import Improver
     from jade_training.improve.registering import register_best, start_of
     from jade_training.improve.settings import PPO, ImproveSettings
     from jade_training.improve.tracking import tracked

@@ -20,8 +20,8 @@ from jade_graph.settings.config import Config
 from jade_graph.settings.manifest import cores, memory_gib
 from jade_training.compare.arms import Arm, suites
 from jade_training.compare.run import CompareSettings, Comparison, Price, result_name
+from jade_training.improve.improver import STATE, Progress
 from jade_training.improve.inputs import data_of
-from jade_training.improve.loop import STATE, Progress
 from jade_training.learner.logits import FEW_THREADS
 
 PROGRESS_S = 1.0

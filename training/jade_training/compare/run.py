@@ -23,7 +23,7 @@ from jade_graph.types import Preset, Sampling
 from jade_graph.workflow.engine import Engine
 from jade_training.compare.arms import Arm
 from jade_training.improve.holding import microworld_replay
-from jade_training.improve.loop import Data, Improver, Progress, evaluation_figures, write_whole
+from jade_training.improve.improver import Data, Improver, Progress, evaluation_figures, write_whole
 from jade_training.improve.settings import ImproveSettings
 
 GROWS = ("seeds", "costs", "call_costs", "sweep_seeds", "once")

@@ -14,7 +14,7 @@ from jade_graph.backbones import folders
 from jade_graph.data import load_dataset
 from jade_graph.errors import UsageError
 from jade_graph.microworld.search import WordSearch
-from jade_training.improve.loop import Data
+from jade_training.improve.improver import Data
 
 if TYPE_CHECKING:
     from jade_graph.assembly import Progress

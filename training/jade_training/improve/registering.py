@@ -15,7 +15,7 @@ from jade_training.improve.inputs import folder_of
 if TYPE_CHECKING:
     from jade_graph.registry import ModelVersion
     from jade_graph.settings.fields import Settings
-    from jade_training.improve.loop import Improved
+    from jade_training.improve.improver import Improved
 
 SCHEME = "models:"
 

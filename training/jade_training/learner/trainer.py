@@ -23,8 +23,8 @@ from jade_graph.errors import ConfigError, DataError
 from jade_training.learner import saving as state
 from jade_training.learner.adapters import trainable
 from jade_training.learner.advantages import estimate
+from jade_training.learner.allocator import handed_back
 from jade_training.learner.logits import Pair, Reader, chunks, few_threads, random_state_kept, without_dropout
-from jade_training.learner.memory import handed_back
 from jade_training.learner.meter import Writer, describe
 from jade_training.learner.objective import Objective
 from jade_training.learner.planwise import Comparison, comparisons

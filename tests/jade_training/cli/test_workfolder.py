@@ -8,7 +8,7 @@ import pytest
 
 from jade_graph.cli import main
 from jade_graph.errors import UsageError
-from jade_training.cli.outputs import COMPARE, IMPROVE, taken
+from jade_training.cli.workfolder import COMPARE, IMPROVE, taken
 
 
 @pytest.mark.parametrize("fresh", [False, True])

@@ -22,8 +22,8 @@ from jade_graph.microworld.search import WordSearch
 from jade_graph.microworld.world import Difficulty
 from jade_graph.runs.store import RunStore
 from jade_graph.types import Question, Run
+from jade_training.improve.improver import Data, Improver
 from jade_training.improve.inputs import require_answers, require_apart
-from jade_training.improve.loop import Data, Improver
 from jade_training.improve.settings import ImproveSettings
 from jade_training.learner.ppo import Lora, PPOConfig
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from jade_training.learner.memory import handed_back
+from jade_training.learner.allocator import handed_back
 
 
 def resident() -> int:
