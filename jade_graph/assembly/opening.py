@@ -113,6 +113,7 @@ def arguments_of(config: Config, preset: Preset) -> dict[str, Any]:
         "action_tokens": s.sampling.max_new_tokens,
         "k": s.k,
         "constrained": s.constrained,
+        "durability": s.durability,
     }
 
 

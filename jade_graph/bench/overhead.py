@@ -11,10 +11,13 @@ import statistics
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, StateGraph
+from langgraph.types import Durability
 from typing_extensions import TypedDict
 
 from jade_graph.langchain.runnable import JadeGraph
@@ -74,8 +77,12 @@ class _FixedPassages:
 
 
 def run(*, quick: bool = False) -> dict[str, float]:
-    """CPU milliseconds, and the counts behind them: `record_ms_per_action`, `graph_ms_per_step` (runs that nobody
-    watches), `watched_ms_per_step` (the same through LangGraph), `bare_langgraph_ms_per_step` (nodes that do nothing).
+    """CPU milliseconds, and the counts behind them.
+
+    `record_ms_per_action`, `graph_ms_per_step` (runs that nobody watches), `watched_ms_per_step` (the same through
+    LangGraph), `sync_ms_per_step`, `async_ms_per_step`, `exit_ms_per_step` (the same with a checkpointer in memory, by
+    durability), `bare_langgraph_ms_per_step` (nodes that do nothing), `timed_langgraph_ms_per_step` (the same with
+    LangGraph's node timeouts).
     """
     return asyncio.run(_measure(rounds=3 if quick else 9, runs=40 if quick else 150))
 
@@ -83,7 +90,11 @@ def run(*, quick: bool = False) -> dict[str, float]:
 async def _measure(rounds: int, runs: int) -> dict[str, float]:
     plain = JadeGraph(_Instant(), retriever=_FixedPassages())
     steps, actions = await _count(plain)
-    bare = _bare(steps)
+    bare, timed = _bare(steps), _bare(steps, timeout=60.0)
+    kept = {
+        mode: JadeGraph(_Instant(), retriever=_FixedPassages(), checkpointer=InMemorySaver(), durability=mode)
+        for mode in get_args(Durability)
+    }
     with tempfile.TemporaryDirectory() as folder, RunStore(Path(folder) / "runs.db") as store:
         recorded = JadeGraph(_Instant(), retriever=_FixedPassages(), recorder=store)
 
@@ -91,15 +102,17 @@ async def _measure(rounds: int, runs: int) -> dict[str, float]:
             async for _ in graph.arun_many([_QUESTION] * runs, concurrency=16, **options):
                 pass
 
-        async def theirs() -> None:
+        async def theirs(graph: Any) -> None:
             for _ in range(runs):
-                await bare.ainvoke({"x": 0})
+                await graph.ainvoke({"x": 0})
 
         ways: dict[str, Callable[[], Awaitable[None]]] = {
             "plain": lambda: ours(plain),
             "recorded": lambda: ours(recorded),
             "watched": lambda: ours(plain, config={"max_concurrency": 64}),  # the way through LangGraph
-            "bare": theirs,
+            **{mode: partial(ours, graph) for mode, graph in kept.items()},
+            "bare": lambda: theirs(bare),
+            "timed": lambda: theirs(timed),
         }
         cpu: dict[str, list[float]] = {name: [] for name in ways}
         for way in ways.values():  # warm up
@@ -115,9 +128,12 @@ async def _measure(rounds: int, runs: int) -> dict[str, float]:
         "record_ms_per_action": round(statistics.median(recording) / actions, 4),
         "graph_ms_per_step": round(middle["plain"] / steps, 4),
         "watched_ms_per_step": round(middle["watched"] / steps, 4),
+        **{f"{mode}_ms_per_step": round(middle[mode] / steps, 4) for mode in kept},
         "bare_langgraph_ms_per_step": round(middle["bare"] / steps, 4),
+        "timed_langgraph_ms_per_step": round(middle["timed"] / steps, 4),
         "graph_over_bare": round(middle["plain"] / middle["bare"], 3),
         "watched_over_bare": round(middle["watched"] / middle["bare"], 3),
+        "timed_over_bare": round(middle["timed"] / middle["bare"], 3),
         "steps_per_run": steps,
         "actions_per_run": actions,
         "rounds": rounds,
@@ -142,8 +158,8 @@ class _Bare(TypedDict):
     x: int
 
 
-def _bare(nodes: int) -> Any:
-    """LangGraph alone: a chain of nodes that do nothing."""
+def _bare(nodes: int, timeout: float | None = None) -> Any:
+    """LangGraph alone: a chain of nodes that do nothing, within so many seconds where told."""
     graph = StateGraph(_Bare)
 
     async def nothing(state: _Bare) -> dict[str, Any]:
@@ -152,7 +168,7 @@ def _bare(nodes: int) -> Any:
 
     names = [f"n{i}" for i in range(nodes)]
     for name in names:
-        graph.add_node(name, nothing)
+        graph.add_node(name, nothing, timeout=timeout)
     for before, after in zip([START, *names], [*names, END], strict=True):
         graph.add_edge(before, after)
     return graph.compile()

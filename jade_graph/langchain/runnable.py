@@ -19,7 +19,7 @@ from langchain_core.callbacks import AsyncCallbackManagerForChainRun
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.graph import Graph
 from langchain_core.runnables.utils import AddableDict, ConfigurableFieldSpec
-from langgraph.types import Command
+from langgraph.types import Command, Durability, RetryPolicy
 
 from jade_graph import plugins
 from jade_graph.assembly import configured, open_parts
@@ -90,6 +90,9 @@ class JadeGraph(Runnable[Any, JadeOutput]):
         constrained: let the planner write nothing but legal plans (constrained decoding).
         recorder: where runs are written as they happen, e.g. a `jade_graph.RunStore`.
         checkpointer: a LangGraph checkpointer for `graph`.
+        retry_policy: when a search that failed is tried again; default: two more times, within the run's deadline.
+        durability: when a run with a checkpointer is written: "async" (LangGraph's default: while the next step goes
+            on), "sync" (before it), or "exit" (when the run ends or waits: cheapest, and lost if the process dies).
 
     Raises:
         UsageError: an unknown preset, role or plan. GraphError: parts that do not fit together.
@@ -111,6 +114,8 @@ class JadeGraph(Runnable[Any, JadeOutput]):
         recorder: Recorder | None = None,
         checkpointer: Any = None,
         approve: Approve | None = None,
+        retry_policy: RetryPolicy | None = None,
+        durability: Durability | None = None,
     ) -> None:
         method: Preset = plugins.load("jade.presets", preset) if isinstance(preset, str) else preset
         if backbones:  # before any of them is loaded
@@ -128,6 +133,8 @@ class JadeGraph(Runnable[Any, JadeOutput]):
             "recorder": recorder,
             "checkpointer": checkpointer,
             "approve": approve,
+            "retry_policy": retry_policy,
+            "durability": durability,
         }
         self.engine = Engine(as_backbone(backbone), **self._given)
         self.name = method.name

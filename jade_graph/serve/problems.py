@@ -38,6 +38,7 @@ _STATUS: Mapping[str, int] = {
     "CONTEXT_OVERFLOW": 400,
     "LIMIT_TOKENS": 422,
     "LIMIT_ROUNDS": 422,
+    "LIMIT_STEPS": 422,
     "LIMIT_RETRIEVALS": 422,
     "LIMIT_DEADLINE": 504,
 }

@@ -91,6 +91,11 @@ class Settings:
     device: str = setting("auto", "auto, cpu, cuda, cuda:1, mps")
     batch_size: int = setting(64, "most requests that one batch generates for", at_least=1)
     constrained: bool = setting(False, "let the planner write nothing but legal plans")
+    durability: str = setting(
+        "async",
+        "when a run with a checkpointer is written: beside the next step, before it, or at the run's end",
+        choices=("async", "sync", "exit"),
+    )
     api_key: str | None = setting(None, "bearer token sent to an openai: backbone; secret")
     sampling: SamplingSettings = SamplingSettings()
     limits: Limits = field(default_factory=Limits)

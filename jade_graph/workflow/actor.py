@@ -6,13 +6,14 @@ whose ids and log-probabilities are those of the backbone's completion. What end
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from jade_graph.errors import BackboneError, JadeError, RetrievalError
+from langgraph.types import RetryPolicy
+
+from jade_graph.errors import BackboneError, JadeError
 from jade_graph.types import (
     Ask,
     Backbone,
@@ -29,12 +30,11 @@ from jade_graph.types import (
     Transition,
     View,
 )
-from jade_graph.workflow.context import DeadlineError, LimitError, RunContext, generate, in_time, knows_ids
+from jade_graph.workflow.context import Begun, DeadlineError, LimitError, RunContext, generate, in_time, knows_ids
 from jade_graph.workflow.plans import workflow
 from jade_graph.workflow.reading import checked, fit, jsonable, read
 from jade_graph.workflow.replay import Again, Edit, ReplayError
-
-RETRIEVAL_TRIES = 3
+from jade_graph.workflow.retrying import RETRY, another
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,10 @@ class Where:
     round: int
     step: int
     plan: str
+
+    @property
+    def place(self) -> tuple[str, int, int]:
+        return self.target.id, self.round, self.step
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,7 @@ class Actor:
     constrained: bool
     action_tokens: int | None = None
     others: Mapping[str, Served] = field(default_factory=dict)
+    retry: RetryPolicy = RETRY
 
     def served(self, role: str) -> Served:
         if role in self.others:
@@ -201,32 +206,41 @@ class Actor:
         return (*backbone.encode_text(workflow(draw.choice(view.plans))), backbone.eos_token_id), told
 
     # --- a tool -------------------------------------------------------------------------------------------------------
-    async def use(self, ctx: RunContext, tool: Tool, view: View, where: Where) -> Effect | None:
-        """The effect of a tool; a retrieval is retried, then ends the run. Beyond the limit it brings nothing."""
-        seq, began = ctx.take_seq(), ctx.elapsed_ms()
+    async def use(self, ctx: RunContext, tool: Tool, view: View, where: Where, attempt: int = 1) -> Effect | None:
+        """The effect of a tool; None: it failed, and ends the run. Beyond the limit a search brings nothing.
+
+        Raises what the tool raised where the retry policy tries it again: nothing is recorded yet.
+        """
+        begun = ctx.begun.pop(where.place, None)
         effect: Effect | None = Effect(memory={"documents": ()})
         error: str | None = None
-        before = ctx.counters
         drawn: Mapping[str, Any] = {}
-        if ctx.counters.retrievals >= ctx.limits.retrievals:
+        if begun is None and ctx.counters.retrievals >= ctx.limits.retrievals:
             error = "LIMIT_RETRIEVALS"
+            begun = Begun(ctx.take_seq(), ctx.elapsed_ms(), ctx.counters)
         else:
-            before = ctx.spend(retrievals=1)
+            first = begun is None
+            begun = begun or Begun(ctx.take_seq(), ctx.elapsed_ms(), ctx.spend(retrievals=1))
             try:
-                again = ctx.replay.take(where.target.id, tool.code) if ctx.replay else None
-                if again is not None and again.documents is not None:
-                    effect, drawn = Effect(memory={"documents": again.documents}), again.drawn
+                if first and ctx.replay:
+                    begun.again = ctx.replay.take(where.target.id, tool.code)
+                if begun.again is not None and begun.again.documents is not None:
+                    effect, drawn = Effect(memory={"documents": begun.again.documents}), begun.again.drawn
                 else:
-                    effect = checked(await in_time(ctx, self._retried(tool, view)), tool, view)
+                    effect = checked(await in_time(ctx, tool.act(view, self.retriever, self.k)), tool, view)
             except DeadlineError:
                 effect, error = None, "LIMIT_DEADLINE"
                 ctx.die(error, f"the deadline of {ctx.limits.deadline_s:g} s passed while {tool.code} was searching.")
-            except JadeError as failure:
-                effect, error = None, failure.error_code
-                ctx.die(error, str(failure))
             except Exception as failure:  # a third party's retriever: its error ends this run, not the process
-                effect, error = None, "TOOL_ERROR"
-                ctx.die(error, f"tool {tool.code!r} raised {type(failure).__name__}: {failure}")
+                if another(self.retry, failure, attempt):
+                    ctx.begun[where.place] = begun
+                    raise
+                effect = None
+                if isinstance(failure, JadeError):
+                    error, told = failure.error_code, str(failure)
+                else:
+                    error, told = "TOOL_ERROR", f"tool {tool.code!r} raised {type(failure).__name__}: {failure}"
+                ctx.die(error, told)
         queries = tuple(view.memory.get("queries") or (view.question,))
         documents = tuple((effect.memory if effect else {}).get("documents") or ())
         ctx.record(
@@ -234,9 +248,9 @@ class Actor:
                 ctx,
                 where,
                 tool.code,
-                began,
-                before,
-                seq=seq,
+                begun.ms,
+                begun.before,
+                seq=begun.seq,
                 agent_trainable=False,
                 plan=where.plan,
                 prompt_messages=tuple(Message("user", q) for q in queries),
@@ -256,16 +270,6 @@ class Actor:
             )
         )
         return effect
-
-    async def _retried(self, tool: Tool, view: View) -> Effect:
-        for left in reversed(range(RETRIEVAL_TRIES)):
-            try:
-                return await tool.act(view, self.retriever, self.k)
-            except RetrievalError as failure:
-                if not left or failure.error_code == "NO_CORPUS":
-                    raise
-                await asyncio.sleep(0.05 * (RETRIEVAL_TRIES - left))
-        raise AssertionError("unreachable: the last try returns or raises")
 
 
 async def written(

@@ -1,4 +1,4 @@
-"""Serialisation of LangGraph checkpoints.
+"""LangGraph's checkpoints: what they can bring back, and when they are written.
 
 Invariant: a checkpoint can bring back our own plain values and LangGraph's safe types and nothing else. The allow-list
 is set here, in code, so that a checkpoint read from a shared store cannot import or call anything (CVE-2026-28277).
@@ -6,10 +6,12 @@ is set here, in code, so that a checkpoint read from a shared store cannot impor
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+from langgraph.types import Durability
 
+from jade_graph.errors import unknown
 from jade_graph.types import Counters, Passage, Plan, Status, TraceNode
 
 ALLOWED = (Counters, Passage, Plan, Status, TraceNode)
@@ -33,3 +35,14 @@ def secured(checkpointer: Any) -> Any:
     if hasattr(checkpointer, "serde") and not isinstance(checkpointer.serde, SafeSerializer):
         checkpointer.serde = safe_serializer()
     return checkpointer
+
+
+def durable(given: Durability | None, checkpointer: Any) -> Durability | None:
+    """When a run is written: LangGraph's mode; None where there is nothing to write to.
+
+    Raises `UsageError` BAD_DURABILITY.
+    """
+    known = get_args(Durability)
+    if given is not None and given not in known:
+        raise unknown("durability", given, known, code="BAD_DURABILITY")
+    return given if checkpointer is not None else None

@@ -32,7 +32,7 @@ from jade_graph.types import (
     TraceNode,
     Transition,
 )
-from jade_graph.workflow.replay import Replay
+from jade_graph.workflow.replay import Again, Edit, Replay
 
 logger = logging.getLogger("jade_graph")
 
@@ -45,6 +45,16 @@ class LimitError(Exception):
 
 class DeadlineError(Exception):
     """The run's own deadline passed: told apart from a time-out that a library raises."""
+
+
+@dataclass(slots=True)
+class Begun:
+    """A tool's action that was begun and may be tried again: what its one transition says of its beginning."""
+
+    seq: int
+    ms: float
+    before: Counters
+    again: Again | Edit | None = None
 
 
 @dataclass(slots=True)
@@ -69,6 +79,8 @@ class RunContext:
     replay: Replay | None = None
     sampling: Mapping[str, Any] = field(default_factory=dict)
     leases: dict[int, Lease] = field(default_factory=dict)
+    begun: dict[tuple[str, int, int], Begun] = field(default_factory=dict)
+    last_step: int | None = None
 
     def hold(self, *backbones: Backbone, versions: Sequence[str] = ()) -> None:
         """Lease those of the backbones whose weights may be swapped: what the run then uses to its end.

@@ -18,7 +18,7 @@ from typing import Any
 from langchain_core.runnables.config import RunnableConfig, ensure_config
 from langgraph.errors import GraphBubbleUp
 from langgraph.graph.state import CompiledStateGraph
-from langgraph.types import Command
+from langgraph.types import Command, Durability, RetryPolicy
 
 from jade_graph import plugins
 from jade_graph.errors import GraphError, UsageError, unknown
@@ -38,12 +38,15 @@ from jade_graph.types import (
 )
 from jade_graph.workflow import approval
 from jade_graph.workflow.actor import Actor, Served
+from jade_graph.workflow.checkpoint import durable
 from jade_graph.workflow.context import RunContext, as_question, flushed, knows_ids
 from jade_graph.workflow.contexts import Contexts
-from jade_graph.workflow.graph import Workflow, compile_graph
+from jade_graph.workflow.graph import compile_graph
 from jade_graph.workflow.many import windowed
+from jade_graph.workflow.nodes import Workflow
 from jade_graph.workflow.parts import Parts, limits_of, role_backbones
 from jade_graph.workflow.replay import Replay, forked
+from jade_graph.workflow.retrying import RETRY
 from jade_graph.workflow.supersteps import march, unwatched
 
 logger = logging.getLogger("jade_graph")
@@ -69,6 +72,9 @@ class Engine:
         constrained: let the planner write nothing but legal plans (constrained decoding).
         recorder: where runs are written as they happen.
         checkpointer: a LangGraph checkpointer for `graph`.
+        retry_policy: when a search that failed is tried again; default: two more times, within the run's deadline.
+        durability: when a run with a checkpointer is written: "async" (LangGraph's default: while the next step goes
+            on), "sync" (before it), or "exit" (when the run ends or waits: cheapest, and lost if the process dies).
 
     Raises:
         UsageError: an unknown preset, role or plan. GraphError: parts that do not fit together.
@@ -90,6 +96,8 @@ class Engine:
         recorder: Recorder | None = None,
         checkpointer: Any = None,
         approve: approval.Approve | None = None,
+        retry_policy: RetryPolicy | None = None,
+        durability: Durability | None = None,
     ) -> None:
         self.preset: Preset = plugins.load("jade.presets", preset) if isinstance(preset, str) else preset
         self.backbone = backbone
@@ -106,6 +114,7 @@ class Engine:
         self.graph_hash = parts.hash(k, constrained, action_tokens)
         self.backbones = role_backbones(backbones or {}, parts)
         self.approve = approval.checked(approve, checkpointer)
+        self.durability = durable(durability, checkpointer)
         self.contexts = Contexts(
             preset=self.preset.name,
             graph_hash=self.graph_hash,
@@ -125,6 +134,7 @@ class Engine:
             constrained=constrained,
             action_tokens=action_tokens,
             others={role: Served(model, False) for role, model in self.backbones.items()},
+            retry=retry_policy or RETRY,
         )
         if constrained and parts.planner is not None and not knows_ids(actor.served(parts.planner.code).backbone):
             raise GraphError(
@@ -357,7 +367,7 @@ class Engine:
         return self.contexts.of(snapshot.values) if snapshot.next else None
 
     async def _drive(self, ctx: RunContext, given: Any, config: RunnableConfig | None) -> Run:
-        config = {**(config or {}), "recursion_limit": self._steps(ctx.limits)}
+        config, ctx.last_step = {**(config or {}), "recursion_limit": self._steps(ctx.limits)}, None
         if self.graph.checkpointer and not ensure_config(config)["configurable"].get("thread_id"):
             config["configurable"] = {**(config.get("configurable") or {}), "thread_id": ctx.run.id}
         try:
@@ -365,7 +375,7 @@ class Engine:
             if self.graph.checkpointer is None and unwatched(config):
                 await march(self._flow, given, config["recursion_limit"])
             else:
-                out = await self.graph.ainvoke(given, config)
+                out = await self.graph.ainvoke(given, config, durability=self.durability)
             if ctx.run.status == "running" and (asked := out.get("__interrupt__")):
                 ctx.tell(Event("waiting", ctx.run.id, run=ctx.run, waiting=tuple(i.value for i in asked)))
                 return ctx.run
@@ -384,8 +394,7 @@ class Engine:
 
     def _steps(self, limits: Limits) -> int:
         """More graph steps than a run within its limits can take: a round is its plan, its planner and two selects."""
-        longest = max((len(plan.steps) for plan in self.grammar.plans), default=len(self.roles) + len(self._flow.tools))
-        return 20 + (longest + 4) * (limits.rounds + limits.sub_questions + 2)
+        return 20 + self._flow.reach * (limits.rounds + limits.sub_questions + 2)
 
 
 __all__ = ["Engine"]

@@ -1,7 +1,6 @@
 """The state machine: one compiled LangGraph for every question; the plan is state.
 
-Invariant: a node only moves state. What to do next is decided by `blackboard.choose`, what an action means by its role,
-and every branch ends by writing its trace node and going back to `select`, so no branch is ever lost.
+Invariant: nothing is compiled per question, and every edge that a run may take is declared: what is drawn is what runs.
 
     START -> (begin ->) select -> PL -> QDS | QDP | QR -> R -> DS -> AG -> select -> .. -> AS -> select -> finish -> END
 
@@ -12,289 +11,22 @@ a loop (`jade_graph.workflow.loops`), its edges take the place of the plan's ste
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
-from langgraph.types import Command, Overwrite, Send, interrupt
+from langgraph.runtime import Runtime
+from langgraph.types import Command
 
-from jade_graph.types import END as LOOP_END
-from jade_graph.types import Counters, Effect, Loop, Plan, Preset, Role, Status, Tool, TraceNode, View
-from jade_graph.workflow import approval, blackboard, loops
-from jade_graph.workflow.actor import Actor, Where
+from jade_graph.types import Role, Tool
+from jade_graph.workflow import loops
 from jade_graph.workflow.checkpoint import secured
-from jade_graph.workflow.context import RunContext
-from jade_graph.workflow.plans import PlanGrammar
+from jade_graph.workflow.nodes import APPROVE, BEGIN, FINISH, SELECT, Workflow
 from jade_graph.workflow.state import Branch, Input, Output, State
-
-BEGIN, SELECT, FINISH, APPROVE = "begin", "select", "finish", "approve"
-
-
-@dataclass(frozen=True, slots=True)
-class Workflow:
-    """Everything the nodes of one graph need: roles, grammar, preset, actor, and the contexts of running runs."""
-
-    preset: Preset
-    roles: Mapping[str, Role]
-    tools: Mapping[str, Tool]
-    planner: Role | None
-    summarizer: Role | None
-    grammar: PlanGrammar
-    plan: Plan | None
-    sub_plan: Plan | None
-    actor: Actor
-    context: Callable[[Mapping[str, Any]], RunContext]
-    close: Callable[[RunContext], None]
-    approve: approval.Approve | None = None
-    loop: Loop | None = None
-
-    @property
-    def executors(self) -> Mapping[str, str]:
-        parts: Mapping[str, Role | Tool] = {**self.roles, **self.tools}
-        codes = self.grammar.codes
-        return {code: part.description for code, part in parts.items() if code in codes}
-
-    @property
-    def decomposers(self) -> frozenset[str]:
-        return frozenset(code for code, role in self.roles.items() if role.kind == "decomposer")
-
-    def part(self, code: str) -> Role | Tool:
-        """The role or tool of a node."""
-        return self.tools[code] if code in self.tools else self.roles[code]
-
-    # --- nodes --------------------------------------------------------------------------------------------------------
-    async def begin(self, state: State) -> dict[str, Any]:
-        """A further question on a thread that has answered one: forget that one's run."""
-        fresh = state["run_id"] if state["run_id"] != state["traced"] else ""
-        return {
-            "run_id": fresh,
-            "attempt": 0,
-            "seq": Overwrite(0),
-            "versions": (),
-            "trace": Overwrite({}),
-            "counters": Overwrite(Counters()),
-            "answer": "",
-            "status": "running",
-            "error": None,
-        }
-
-    async def select(self, state: State) -> Command[str]:
-        """Choose what is ready: rounds on pending targets, summaries of solved decompositions, or the end."""
-        ctx = self.context(state)
-        trace = state.get("trace") or {}
-        updates: dict[str, TraceNode] = {}
-        if not trace:
-            trace = updates = {blackboard.ROOT: TraceNode(blackboard.ROOT, state["question"])}
-        choice = blackboard.choose(
-            trace, rounds_left=ctx.limits.rounds - ctx.counters.rounds, fatal=ctx.fatal or _late(ctx)
-        )
-        trace = {**trace, **choice.updates}
-        updates = {**updates, **choice.updates}
-        if updates:
-            ctx.changed(updates)
-        sends = [self._round(ctx, state, trace, node) for node in choice.start]
-        sends += [self._summary(ctx, state, trace, node) for node in choice.summarize]
-        goto: list[Send | str] = [*sends, *([FINISH] if choice.finished else [])]
-        run = {"run_id": ctx.run.id, "traced": ctx.run.id, "attempt": ctx.run.attempt, "versions": ctx.versions}
-        update: dict[str, Any] = {**run, "trace": updates}
-        return Command(update=update | _spent(ctx), goto=goto)
-
-    def _branch(
-        self, ctx: RunContext, state: State, trace: blackboard.Trace, node: TraceNode, plan: tuple[str, ...]
-    ) -> Branch:
-        return {
-            "run_id": ctx.run.id,
-            "question_id": ctx.run.question_id,
-            "seed": ctx.run.seed,
-            "attempt": ctx.run.attempt,
-            "seq": ctx.next_seq,
-            "versions": ctx.versions,
-            "counters": ctx.counters,
-            "root": state["question"],
-            "target": node,
-            "siblings": blackboard.siblings_of(node, trace),
-            "children": blackboard.children_of(node, trace),
-            "round": ctx.take_round(),
-            "step": 0,
-            "plan": plan,
-            "memory": {},
-        }
-
-    def _round(self, ctx: RunContext, state: State, trace: blackboard.Trace, node: TraceNode) -> Send:
-        ctx.spend(rounds=1)
-        if self.loop is not None:
-            branch = self._branch(ctx, state, trace, node, (self.loop.name,))
-            return Send(loops.codes(self.loop)[0], {**branch, "step": 1})
-        fixed = self.plan if node.depth == 0 else self.sub_plan
-        if ctx.root_plan is not None and node.depth == 0:
-            fixed = self.grammar.require(ctx.root_plan)
-        branch = self._branch(ctx, state, trace, node, fixed.steps if fixed else ())
-        if fixed is None and self.planner is not None:
-            return Send(self.planner.code, branch)
-        return Send(branch["plan"][0], {**branch, "step": 1})
-
-    def _summary(self, ctx: RunContext, state: State, trace: blackboard.Trace, node: TraceNode) -> Send:
-        assert self.summarizer is not None  # the compiler of the graph saw to it
-        branch = self._branch(ctx, state, trace, node, tuple(node.plan.split(",")))
-        return Send(self.summarizer.code, {**branch, "step": 1})
-
-    async def act(self, part: Role | Tool, branch: Branch) -> Command[str]:
-        """Let a role or tool act on the branch, then send it on, or commit what came out."""
-        ctx = self.context(branch)
-        target, plan = branch["target"], ",".join(branch["plan"])
-        if ctx.fatal:
-            return self._commit(ctx, blackboard.fail(target, ctx.fatal, plan))
-        view = self._view(ctx, branch)
-        where = Where(target, branch["round"], branch["step"], plan)
-        if part.code in self.tools:
-            effect = await self.actor.use(ctx, self.tools[part.code], view, where)
-        else:
-            effect = await self.actor.act(ctx, self.roles[part.code], view, where)
-        if effect is None:
-            return self._commit(ctx, blackboard.fail(target, ctx.fatal or "ROLE_ERROR", plan))
-        if effect.answer is not None:
-            return self._commit(ctx, blackboard.solve(target, effect.answer, plan))
-        if effect.children and self.loop is not None:
-            ctx.die(
-                "LOOP_ERROR", f"{part.code} split the question, and the loop {self.loop.name!r} has no sub-questions."
-            )
-            return self._commit(ctx, blackboard.fail(target, "LOOP_ERROR", plan))
-        if effect.children:
-            return self._expand(ctx, branch, effect)
-        if self.loop is not None:
-            return self._around(ctx, self.loop, part.code, {**branch, "memory": {**branch["memory"], **effect.memory}})
-        return self._onward(ctx, branch, effect)
-
-    def _onward(self, ctx: RunContext, branch: Branch, effect: Effect) -> Command[str]:
-        memory = {**branch["memory"], **effect.memory}
-        steps = branch["plan"]
-        if not steps:  # the planner has just written it
-            planned: Plan = memory["plan"]
-            steps = planned.steps
-            if self.approve == "all" or (self.approve == "root" and branch["target"].depth == 0):
-                return self._send(ctx, APPROVE, {**branch, "memory": memory, "plan": steps})
-        position = branch["step"]
-        if position >= len(steps):
-            return self._commit(ctx, blackboard.fail(branch["target"], "NO_ANSWER", ",".join(steps)))
-        return self._send(ctx, steps[position], {**branch, "memory": memory, "plan": steps, "step": position + 1})
-
-    def _around(self, ctx: RunContext, loop: Loop, code: str, branch: Branch) -> Command[str]:
-        """Let the loop say who acts next: in this turn, in a new one while rounds are left, or nobody."""
-        target, step = branch["target"], loops.step(loop, code, self._view(ctx, branch))
-        if step.message:
-            ctx.die(step.error, step.message)
-        if step.error:
-            return self._commit(ctx, blackboard.fail(target, step.error, loop.name))
-        if step.after == LOOP_END:
-            return self._commit(ctx, blackboard.solve(target, step.answer, loop.name))
-        if step.turn:
-            ctx.spend(rounds=1)
-            return self._send(ctx, step.after, {**branch, "round": ctx.take_round(), "step": 1})
-        return self._send(ctx, step.after, {**branch, "step": branch["step"] + 1})
-
-    def _send(self, ctx: RunContext, node: str, branch: Branch) -> Command[str]:
-        spent = _spent(ctx)
-        onward: Branch = {**branch, "seq": ctx.next_seq, "counters": ctx.counters}
-        return Command(update=spent, goto=Send(node, onward))
-
-    async def ask(self, branch: Branch) -> Command[str]:
-        """Show the plan to a person and wait: the graph stops here until it is resumed with an answer."""
-        ctx = self.context(branch)
-        target, planned = branch["target"], Plan(branch["plan"])
-        view, problem = self._view(ctx, branch), ""
-        while True:
-            ctx.pause()
-            said = interrupt(approval.question(view, planned, target.id, ctx.run.id, problem))
-            ctx.go_on()
-            found = approval.answer(said, planned, view)
-            if not isinstance(found, str):
-                break
-            problem = found
-        if found is None:
-            return self._commit(ctx, blackboard.fail(target, "PLAN_REJECTED", str(planned)))
-        if found != planned:
-            replaced = ctx.run.metadata.get(approval.REPLACED, {})
-            more = {approval.REPLACED: {**replaced, target.id: [str(planned), str(found)]}}
-            ctx.run.metadata = {**ctx.run.metadata, **more}
-        memory = {**branch["memory"], "plan": found}
-        return self._send(ctx, found.steps[0], {**branch, "memory": memory, "plan": found.steps, "step": 1})
-
-    def _expand(self, ctx: RunContext, branch: Branch, effect: Effect) -> Command[str]:
-        """Decompose the target; where no room is left for that, answer it by a plan that does not decompose."""
-        target, plan = branch["target"], ",".join(branch["plan"])
-        room = min(ctx.limits.decomposition_width, ctx.limits.sub_questions - ctx.counters.sub_questions)
-        questions = effect.children[: max(room, 0)]
-        if questions and target.depth < ctx.limits.depth:
-            ctx.spend(sub_questions=len(questions))
-            return self._commit(ctx, blackboard.expand(target, questions, effect.order or "serial", plan))
-        others = [p for p in self.grammar.plans if not self.decomposers & set(p.steps)]
-        if not others:
-            return self._commit(
-                ctx, blackboard.fail(target, "LIMIT_DEPTH" if questions else "LIMIT_SUB_QUESTIONS", plan)
-            )
-        instead = next((p for p in others if str(p) == "R,AG"), others[0])
-        return self._send(ctx, instead.steps[0], {**branch, "memory": {}, "plan": instead.steps, "step": 1})
-
-    def _commit(self, ctx: RunContext, nodes: Mapping[str, TraceNode]) -> Command[str]:
-        ctx.changed(nodes)
-        return Command(update={"trace": nodes} | _spent(ctx), goto=SELECT)
-
-    def _view(self, ctx: RunContext, branch: Branch) -> View:
-        target = branch["target"]
-        may_split = target.depth < ctx.limits.depth and ctx.counters.sub_questions < ctx.limits.sub_questions
-        grammar = self.grammar if may_split else self.grammar.without(self.decomposers)
-        return View(
-            question=target.text,
-            root_question=branch["root"],
-            level="root" if target.depth == 0 else "sub",
-            memory=branch["memory"],
-            siblings=branch["siblings"],
-            children=branch["children"],
-            plans=grammar.plans,
-            executors=self.executors,
-            counters=ctx.counters,
-            limits=ctx.limits,
-            depth=target.depth,
-        )
-
-    async def finish(self, state: State) -> dict[str, Any]:
-        """Name the outcome: the root's answer, or the reason why there is none."""
-        ctx = self.context(state)
-        root = state["trace"][blackboard.ROOT]
-        solved = root.status is Status.SOLVED
-        ctx.run.status = "answered" if solved else "failed"
-        ctx.run.answer = root.answer
-        ctx.run.error = None if solved else (root.error or ctx.fatal or "NO_ANSWER")
-        ctx.run.error_message = "" if solved else ctx.fatal_message or _REASONS.get(str(ctx.run.error), "")
-        self.close(ctx)
-        return {"answer": ctx.run.answer, "status": ctx.run.status, "error": ctx.run.error}
-
-
-_REASONS = {
-    "LIMIT_ROUNDS": "no rounds were left (limits.rounds), and nothing was solved that could be summarized.",
-    "LIMIT_DEPTH": "the plan decomposes deeper than limits.depth, and no other plan is legal.",
-    "LIMIT_SUB_QUESTIONS": "no sub-questions were left (limits.sub_questions), and no other plan is legal.",
-    "NO_ANSWER": "the workflow ended without an answer.",
-    "PLAN_REJECTED": "a person rejected the plan.",
-}
-
-
-def _spent(ctx: RunContext) -> dict[str, Any]:
-    """What the state keeps of the ledger."""
-    return {"counters": ctx.counters, "seq": ctx.next_seq}
 
 
 def _entry(state: State) -> str:
     return BEGIN if state.get("trace") else SELECT
-
-
-def _late(ctx: RunContext) -> str | None:
-    if ctx.remaining_s > 0:
-        return None
-    ctx.die("LIMIT_DEADLINE", f"the deadline of {ctx.limits.deadline_s:g} s passed.")
-    return ctx.fatal
 
 
 def build(flow: Workflow) -> StateGraph[Any, Any, Any, Any]:
@@ -312,6 +44,7 @@ def build(flow: Workflow) -> StateGraph[Any, Any, Any, Any]:
             code,
             _node(flow, part),
             input_schema=Branch,
+            retry_policy=flow.actor.retry if code in flow.tools else None,
             destinations=(*follows.get(code, ()), SELECT),
             metadata={"jade_kind": getattr(part, "kind", "tool"), "title": part.name},
         )
@@ -331,8 +64,16 @@ def compile_graph(flow: Workflow, checkpointer: Any = None) -> CompiledStateGrap
 
 
 def _node(flow: Workflow, part: Role | Tool) -> Any:
-    async def node(state: Branch) -> Command[str]:
-        return await flow.act(part, state)
+    if part.code in flow.tools:  # LangGraph tries it again; which try it is decides what is recorded
+
+        async def node(state: Branch, runtime: Runtime) -> Command[str]:
+            told = runtime.execution_info
+            return await flow.act(part, state, told.node_attempt if told else 1)
+
+    else:
+
+        async def node(state: Branch) -> Command[str]:  # type: ignore[misc]
+            return await flow.act(part, state)
 
     node.__name__ = part.code
     return node

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Mapping
+from functools import partial
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
@@ -16,7 +17,8 @@ from langchain_core.runnables.config import ensure_config, get_async_callback_ma
 from langgraph.types import Command, Send
 
 from jade_graph.workflow import blackboard
-from jade_graph.workflow.graph import FINISH, SELECT, Workflow
+from jade_graph.workflow.nodes import FINISH, SELECT, Workflow
+from jade_graph.workflow.retrying import tried
 from jade_graph.workflow.state import State
 
 _AROUND = "__pregel_"  # what LangGraph adds to the configuration of its nodes
@@ -46,7 +48,7 @@ async def march(flow: Workflow, given: Mapping[str, Any], steps: int) -> None:
             await flow.finish(state)
             return
         # LangGraph begins what was sent before what was woken, and hears the woken first.
-        begun = [flow.act(flow.part(send.node), send.arg) for send in sends]
+        begun = [_acted(flow, send) for send in sends]
         done = await _together([*begun, *(flow.select(state) for name in named if name == SELECT)])
         done = [*done[len(begun) :], *done[: len(begun)]]
         if not done:
@@ -64,6 +66,14 @@ async def march(flow: Workflow, given: Mapping[str, Any], steps: int) -> None:
                 elif goto not in named:
                     named.append(goto)
     raise RecursionError(f"the run took more than {steps} steps")
+
+
+def _acted(flow: Workflow, send: Send) -> Coroutine[Any, Any, Command[str]]:
+    """The node that a branch was sent to; a tool is tried again as LangGraph would."""
+    part = flow.part(send.node)
+    if send.node in flow.tools:
+        return tried(flow.actor.retry, partial(flow.act, part, send.arg))
+    return flow.act(part, send.arg)
 
 
 async def _together(work: list[Coroutine[Any, Any, Command[str]]]) -> list[Command[str]]:

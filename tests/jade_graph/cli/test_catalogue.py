@@ -14,7 +14,7 @@ SOURCES = [p for folder in ("jade_graph", "nodes", "training") for p in sorted((
 RUN_ERRORS = [
     ROOT / "jade_graph" / f"{name}.py"
     for name in (
-        *(f"workflow/{name}" for name in ("actor", "blackboard", "context", "contexts", "engine", "graph", "loops")),
+        *(f"workflow/{name}" for name in ("actor", "blackboard", "context", "contexts", "engine", "loops", "nodes")),
         "runs/recording",
     )
 ]
