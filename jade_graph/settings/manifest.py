@@ -124,7 +124,7 @@ def packages() -> Mapping[str, str]:
 
 @cache
 def _checkout() -> Path | None:
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
     return root if (root / ".git").exists() else None
 
 

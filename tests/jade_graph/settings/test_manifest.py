@@ -30,6 +30,12 @@ def test_packages_are_the_direct_ones_and_no_extras():
     assert "rich" in m.packages()
 
 
+def test_the_checkout_that_the_package_is_in_is_found():
+    root = Path(__file__).resolve().parents[3]
+    assert m._checkout() == (root if (root / ".git").exists() else None)
+    assert (root / "jade_graph" / "settings" / "manifest.py").samefile(m.__file__)
+
+
 def test_the_commit_of_a_checkout_and_whether_it_was_changed(tmp_path):
     def git(*arguments: str) -> str:
         identity = ("-c", "user.name=n", "-c", "user.email=e@example.org")
