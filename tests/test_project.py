@@ -37,6 +37,7 @@ def name(requirement: str) -> str:
     [
         "import jade_graph",
         "import jade_graph.types, jade_graph.errors, jade_graph.settings.config, jade_graph.settings.manifest",
+        "import jade_graph.gate, jade_graph.rollouts, jade_graph.gate.policy, jade_graph.langchain",
         "import jade_graph.cli.console, jade_graph.settings.plain",
         "from jade_graph.cli import main; main(['--help'])",
         "from jade_graph.cli import main; main(['config', 'show'])",

@@ -59,12 +59,12 @@ def imports(known: Mapping[str, Path]) -> list[Import]:
     return sorted(each for each in found if each.of and each.of != each.by)
 
 
-def _statements(tree: ast.AST, kind: Kind) -> Iterator[tuple[ast.Import | ast.ImportFrom, Kind]]:
+def _statements(tree: ast.AST, kind: Kind) -> Iterator[tuple[ast.AST, Kind]]:
     for child in ast.iter_child_nodes(tree):
         inner: Kind = kind
-        if isinstance(child, ast.Import | ast.ImportFrom):
+        if isinstance(child, ast.Import | ast.ImportFrom) or _by_name(child):
             yield child, kind
-        elif isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+        elif isinstance(child, ast.If) and ast.unparse(child.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
             yield from (found for each in child.body for found in _within(each, "type"))
             yield from (found for each in child.orelse for found in _within(each, kind))
             continue
@@ -73,14 +73,26 @@ def _statements(tree: ast.AST, kind: Kind) -> Iterator[tuple[ast.Import | ast.Im
         yield from _statements(child, inner)
 
 
-def _within(node: ast.AST, kind: Kind) -> Iterator[tuple[ast.Import | ast.ImportFrom, Kind]]:
+def _by_name(node: ast.AST) -> str:
+    """The module that `import_module("..")` names, as plain text."""
+    if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in ("import_module", "__import__"):
+        first = node.args[0] if node.args else None
+        return first.value if isinstance(first, ast.Constant) and isinstance(first.value, str) else ""
+    return ""
+
+
+def _within(node: ast.AST, kind: Kind) -> Iterator[tuple[ast.AST, Kind]]:
     yield from _statements(ast.Module(body=[node], type_ignores=[]), kind)  # type: ignore[list-item]
 
 
-def _named(node: ast.Import | ast.ImportFrom, by: str, path: Path) -> Iterator[str]:
+def _named(node: ast.AST, by: str, path: Path) -> Iterator[str]:
+    if name := _by_name(node):
+        yield name
+        return
     if isinstance(node, ast.Import):
         yield from (alias.name for alias in node.names)
         return
+    assert isinstance(node, ast.ImportFrom)
     base = node.module or ""
     if node.level:
         parts = by.split(".") if path.name == "__init__.py" else by.split(".")[:-1]

@@ -6,7 +6,8 @@ opened here is closed by `Opened.close`, and nothing that was handed in.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,17 +28,15 @@ class Opened:
     """`arguments`: of an `Engine` or a `JadeGraph`. `close`: whatever was opened for them; twice does nothing."""
 
     arguments: dict[str, Any]
-    models: list[Backbone] = field(default_factory=list)
-    closers: list[Callable[[], None]] = field(default_factory=list)
+    models: ExitStack = field(default_factory=ExitStack)
+    stores: ExitStack = field(default_factory=ExitStack)
 
     def close(self) -> None:
-        models, closers = self.models[:], self.closers[:]
-        self.models.clear()
-        self.closers.clear()
-        for model in models:
-            run_sync(model.aclose())
-        for shut in closers:
-            shut()
+        """Close models, then stores, which so have what the models' last runs left; also where closing one fails."""
+        try:
+            self.models.close()
+        finally:
+            self.stores.close()
 
 
 def configured(config: Config | str | Path | None, chosen: Mapping[str, Any]) -> Config:
@@ -67,7 +66,7 @@ def open_parts(
     """Open what the settings name and is not given.
 
     Args:
-        given: arguments of the graph that are there already; among `backbones` names are opened too.
+        given: arguments of the graph that are there already; models that are named are opened too.
         record: write runs to the store of the settings.
         progress: called while a missing microworld corpus is built.
         follow: let a backbone `models:/NAME@ALIAS` follow its alias while the graph runs; False: what measures
@@ -83,7 +82,8 @@ def open_parts(
     out = opened.arguments
 
     def model(name: str | None = None) -> Backbone:
-        opened.models.append(found := open_backbone(s, name, follow=follow))
+        found = open_backbone(s, name, follow=follow)
+        opened.models.callback(lambda: run_sync(found.aclose()))
         return found
 
     try:
@@ -91,13 +91,14 @@ def open_parts(
             out["retriever"] = open_retriever(s, progress)
         if "backbone" not in known:
             out["backbone"] = model()
-        if s.frozen_backbone and "frozen_backbone" not in known:
-            out["frozen_backbone"] = model(s.frozen_backbone)
+        frozen = known.get("frozen_backbone", s.frozen_backbone)
+        if isinstance(frozen, str):
+            out["frozen_backbone"] = model(frozen)
         if others := known.get("backbones"):
             out["backbones"] = {role: model(m) if isinstance(m, str) else m for role, m in others.items()}
         if record and "recorder" not in known:
             out["recorder"] = store = RunStore(s.store_url)
-            opened.closers.append(store.close)
+            opened.stores.callback(store.close)
     except BaseException:
         opened.close()
         raise

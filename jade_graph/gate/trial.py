@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -93,7 +94,7 @@ def measure(
         for version in versions:
             _, folder = registry.fetch(version.number)
             backbone = open_backbone(config.settings, str(folder))
-            opened.callback(run_sync, backbone.aclose())
+            opened.callback(partial(_closed, backbone))
             parts = open_parts(config, {"backbone": backbone, "retriever": searched}, record=record)
             opened.callback(parts.close)
             graph = graphs[version.number] = Engine(**parts.arguments)
@@ -114,6 +115,10 @@ def measure(
                 found = evaluate(graph, block, seed=seed, concurrency=concurrency, progress=count)
                 rows[number] += run_sync(found)
     return Trial(data.name, rows, manifests)
+
+
+def _closed(backbone: Backbone) -> None:
+    run_sync(backbone.aclose())
 
 
 async def _warm(backbone: Backbone) -> None:

@@ -10,10 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Mapping
-from functools import wraps
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
+from typing import Any, Self
 
 from langchain_core.callbacks import AsyncCallbackManagerForChainRun
 from langchain_core.runnables import Runnable, RunnableConfig
@@ -25,6 +24,7 @@ from jade_graph import plugins
 from jade_graph.assembly import configured, open_parts
 from jade_graph.langchain import options
 from jade_graph.langchain.adapting import as_backbone, as_retriever
+from jade_graph.langchain.delegation import EngineAttribute, engine_method
 from jade_graph.langchain.outputs import JadeInput, JadeOutput
 from jade_graph.langchain.streaming import unfold
 from jade_graph.langchain.tool import JadeTool
@@ -37,36 +37,6 @@ from jade_graph.workflow.parts import Parts, limits_of, require_roles
 
 REGISTERED = "models:/jade-backbone@champion"
 _MOST_VARIANTS = 32
-
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
-class _Engines(Generic[R]):
-    """What the engine is made of, to be read."""
-
-    def __init__(self, read: Callable[[Engine], R]) -> None:
-        self._read = read
-
-    @overload
-    def __get__(self, graph: None, owner: type[JadeGraph]) -> Self: ...
-    @overload
-    def __get__(self, graph: JadeGraph, owner: type[JadeGraph]) -> R: ...
-    def __get__(self, graph: JadeGraph | None, owner: type[JadeGraph]) -> R | Self:
-        return self if graph is None else self._read(graph.engine)
-
-    def __set__(self, graph: JadeGraph, value: R) -> None:
-        raise AttributeError("a graph's parts are handed in when it is made: JadeGraph(..), or variant(..)")
-
-
-def _engines(method: Callable[Concatenate[Engine, P], R]) -> Callable[Concatenate[JadeGraph, P], R]:
-    """A method that the engine has, with its signature and its words."""
-
-    @wraps(method)
-    def call(self: JadeGraph, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        return method(self.engine, *args, **kwargs)
-
-    return call
 
 
 class JadeGraph(Runnable[Any, JadeOutput]):
@@ -137,6 +107,7 @@ class JadeGraph(Runnable[Any, JadeOutput]):
             "durability": durability,
         }
         self.engine = Engine(as_backbone(backbone), **self._given)
+        self._given["frozen_backbone"] = self.engine.frozen_backbone
         self.name = method.name
         self._variants: dict[str, JadeGraph] = {}
         self._opened: Callable[[], None] | None = None
@@ -171,7 +142,7 @@ class JadeGraph(Runnable[Any, JadeOutput]):
         named = {key: value for key, value in said.items() if isinstance(value, str)}
         parts = {"backbone": backbone, "retriever": corpus, "preset": preset}
         given = {key: value for key, value in parts.items() if value is not None and not isinstance(value, str)}
-        opened = open_parts(configured(config, {**(settings or {}), **named}), {**arguments, **given}, record=record)
+        opened = open_parts(configured(config, {**(settings or {}), **named}), {**given, **arguments}, record=record)
         try:
             graph = cls(**opened.arguments)
         except BaseException:
@@ -188,29 +159,29 @@ class JadeGraph(Runnable[Any, JadeOutput]):
         return cls.from_config(backbone=model, corpus=corpus, **options)
 
     # --- the engine's own ---------------------------------------------------------------------------------------------
-    arun = _engines(Engine.arun)
-    aresume = _engines(Engine.aresume)
-    run = _engines(Engine.run)
-    arun_many = _engines(Engine.arun_many)
-    afork = _engines(Engine.afork)
-    fork = _engines(Engine.fork)
-    check = _engines(Engine.check)
-    aclose = _engines(Engine.aclose)
+    arun = engine_method(Engine.arun)
+    aresume = engine_method(Engine.aresume)
+    run = engine_method(Engine.run)
+    arun_many = engine_method(Engine.arun_many)
+    afork = engine_method(Engine.afork)
+    fork = engine_method(Engine.fork)
+    check = engine_method(Engine.check)
+    aclose = engine_method(Engine.aclose)
 
-    graph = _Engines(lambda engine: engine.graph)
-    preset = _Engines(lambda engine: engine.preset)
-    backbone = _Engines(lambda engine: engine.backbone)
-    frozen_backbone = _Engines(lambda engine: engine.frozen_backbone)
-    backbones = _Engines(lambda engine: engine.backbones)
-    versions = _Engines(lambda engine: engine.versions)
-    retriever = _Engines(lambda engine: engine.retriever)
-    recorder = _Engines(lambda engine: engine.recorder)
-    limits = _Engines(lambda engine: engine.limits)
-    k = _Engines(lambda engine: engine.k)
-    roles = _Engines(lambda engine: engine.roles)
-    grammar = _Engines(lambda engine: engine.grammar)
-    graph_hash = _Engines(lambda engine: engine.graph_hash)
-    approve = _Engines(lambda engine: engine.approve)
+    graph = EngineAttribute(lambda engine: engine.graph)
+    preset = EngineAttribute(lambda engine: engine.preset)
+    backbone = EngineAttribute(lambda engine: engine.backbone)
+    frozen_backbone = EngineAttribute(lambda engine: engine.frozen_backbone)
+    backbones = EngineAttribute(lambda engine: engine.backbones)
+    versions = EngineAttribute(lambda engine: engine.versions)
+    retriever = EngineAttribute(lambda engine: engine.retriever)
+    recorder = EngineAttribute(lambda engine: engine.recorder)
+    limits = EngineAttribute(lambda engine: engine.limits)
+    k = EngineAttribute(lambda engine: engine.k)
+    roles = EngineAttribute(lambda engine: engine.roles)
+    grammar = EngineAttribute(lambda engine: engine.grammar)
+    graph_hash = EngineAttribute(lambda engine: engine.graph_hash)
+    approve = EngineAttribute(lambda engine: engine.approve)
 
     def variant(self, **changes: Any) -> JadeGraph:
         """A graph like this one with other arguments (preset, k, ..) over the same models; made once for each."""

@@ -91,9 +91,10 @@ class Settings:
     device: str = setting("auto", "auto, cpu, cuda, cuda:1, mps")
     batch_size: int = setting(64, "most requests that one batch generates for", at_least=1)
     constrained: bool = setting(False, "let the planner write nothing but legal plans")
-    durability: str = setting(
-        "async",
-        "when a run with a checkpointer is written: beside the next step, before it, or at the run's end",
+    durability: str | None = setting(
+        None,
+        "when a run with a checkpointer is written: async beside the next step, sync before it, exit at the run's end; "
+        "none: as LangGraph does",
         choices=("async", "sync", "exit"),
     )
     api_key: str | None = setting(None, "bearer token sent to an openai: backbone; secret")

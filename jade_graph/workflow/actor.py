@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from langgraph.errors import GraphBubbleUp
 from langgraph.types import RetryPolicy
 
 from jade_graph.errors import BackboneError, JadeError
@@ -34,7 +35,7 @@ from jade_graph.workflow.context import Begun, DeadlineError, LimitError, RunCon
 from jade_graph.workflow.plans import workflow
 from jade_graph.workflow.reading import checked, fit, jsonable, read
 from jade_graph.workflow.replay import Again, Edit, ReplayError
-from jade_graph.workflow.retrying import RETRY, another
+from jade_graph.workflow.retrying import RETRY, another, pause
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,11 +213,13 @@ class Actor:
         Raises what the tool raised where the retry policy tries it again: nothing is recorded yet.
         """
         begun = ctx.begun.pop(where.place, None)
-        effect: Effect | None = Effect(memory={"documents": ()})
+        effect: Effect | None = None
         error: str | None = None
         drawn: Mapping[str, Any] = {}
-        if begun is None and ctx.counters.retrievals >= ctx.limits.retrievals:
-            error = "LIMIT_RETRIEVALS"
+        if begun is not None and ctx.fatal:  # the run died while this waited to be tried again
+            error = ctx.fatal
+        elif begun is None and ctx.counters.retrievals >= ctx.limits.retrievals:
+            effect, error = Effect(memory={"documents": ()}), "LIMIT_RETRIEVALS"
             begun = Begun(ctx.take_seq(), ctx.elapsed_ms(), ctx.counters)
         else:
             first = begun is None
@@ -229,18 +232,22 @@ class Actor:
                 else:
                     effect = checked(await in_time(ctx, tool.act(view, self.retriever, self.k)), tool, view)
             except DeadlineError:
-                effect, error = None, "LIMIT_DEADLINE"
-                ctx.die(error, f"the deadline of {ctx.limits.deadline_s:g} s passed while {tool.code} was searching.")
+                error = _late(ctx, tool)
+            except GraphBubbleUp:  # a graph within the tool waits for a person
+                ctx.begun[where.place] = begun
+                raise
             except Exception as failure:  # a third party's retriever: its error ends this run, not the process
-                if another(self.retry, failure, attempt):
-                    ctx.begun[where.place] = begun
-                    raise
-                effect = None
-                if isinstance(failure, JadeError):
-                    error, told = failure.error_code, str(failure)
+                if not isinstance(failure, ReplayError) and another(self.retry, failure, attempt):
+                    if pause(self.retry, attempt) < ctx.remaining_s:
+                        ctx.begun[where.place] = begun
+                        raise
+                    error = _late(ctx, tool)
+                elif isinstance(failure, JadeError):
+                    error = failure.error_code
+                    ctx.die(error, str(failure))
                 else:
-                    error, told = "TOOL_ERROR", f"tool {tool.code!r} raised {type(failure).__name__}: {failure}"
-                ctx.die(error, told)
+                    error = "TOOL_ERROR"
+                    ctx.die(error, f"tool {tool.code!r} raised {type(failure).__name__}: {failure}")
         queries = tuple(view.memory.get("queries") or (view.question,))
         documents = tuple((effect.memory if effect else {}).get("documents") or ())
         ctx.record(
@@ -270,6 +277,11 @@ class Actor:
             )
         )
         return effect
+
+
+def _late(ctx: RunContext, tool: Tool) -> str:
+    ctx.die("LIMIT_DEADLINE", f"the deadline of {ctx.limits.deadline_s:g} s passed while {tool.code} was searching.")
+    return "LIMIT_DEADLINE"
 
 
 async def written(

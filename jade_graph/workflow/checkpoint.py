@@ -24,6 +24,8 @@ class SafeSerializer(JsonPlusSerializer):
 def safe_serializer(*more: type) -> SafeSerializer:
     """A serializer that restores the graph's own types; `more` are those a third party's role keeps in its memory."""
     names = [(kind.__module__, kind.__qualname__) for kind in (*ALLOWED, *more)]
+    # By the map's own name, too: so they were written when `types` was one module.
+    names += [("jade_graph.types", kind.__qualname__) for kind in ALLOWED]
     return SafeSerializer(pickle_fallback=False, allowed_msgpack_modules=names)
 
 

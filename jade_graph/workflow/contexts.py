@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jade_graph.errors import UsageError
-from jade_graph.types import Backbone, Counters, Limits, Question, Recorder, Run, path
+from jade_graph.types import Backbone, Counters, Limits, Question, Recorder, Retriever, Run, path
 from jade_graph.workflow.context import RunContext, require_json
 
 _MOST = 4096
@@ -25,14 +25,14 @@ class Contexts:
     """Opens, finds and closes the contexts of one engine's runs.
 
     Args:
-        preset, graph_hash, corpus_id: what every run is recorded with.
+        preset, graph_hash, retriever: what every run is recorded with.
         backbones: those that a run may have to lease, the one of the trainable roles first.
         others: role code to the backbone that serves it alone.
     """
 
     preset: str
     graph_hash: str
-    corpus_id: str
+    retriever: Retriever | None
     limits: Limits
     recorder: Recorder | None
     backbones: Sequence[Backbone]
@@ -69,7 +69,7 @@ class Contexts:
             seed=seed,
             attempt=attempt,
             graph_hash=self.graph_hash,
-            corpus_id=self.corpus_id,
+            corpus_id=self.retriever.corpus_id if self.retriever else "",
             started_at=time.time(),
             metadata={
                 **{k: v for k, v in (("type", asked.type), ("answers", list(asked.answers))) if v},
@@ -125,3 +125,10 @@ class Contexts:
         ctx.run.status, ctx.run.error = "failed", "CANCELLED" if cancelled else "INTERNAL"
         ctx.run.error_message = "" if cancelled else f"{type(error).__name__}: {error}"
         self.close(ctx)
+
+
+def refused(asked: Question, preset: str, seed: int, error: UsageError) -> Run:
+    """The run of a question that cannot be asked: failed, like any other."""
+    run = Run(uuid.uuid4().hex, asked.question, asked.id, preset, seed, "failed", error=error.error_code)
+    run.error_message, run.started_at = str(error), time.time()
+    return run

@@ -8,8 +8,6 @@ of is handed in: it knows no settings, no store, no registry and no LangChain `R
 from __future__ import annotations
 
 import logging
-import time
-import uuid
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
@@ -40,14 +38,14 @@ from jade_graph.workflow import approval
 from jade_graph.workflow.actor import Actor, Served
 from jade_graph.workflow.checkpoint import durable
 from jade_graph.workflow.context import RunContext, as_question, flushed, knows_ids
-from jade_graph.workflow.contexts import Contexts
+from jade_graph.workflow.contexts import Contexts, refused
 from jade_graph.workflow.graph import compile_graph
 from jade_graph.workflow.many import windowed
 from jade_graph.workflow.nodes import Workflow
 from jade_graph.workflow.parts import Parts, limits_of, role_backbones
 from jade_graph.workflow.replay import Replay, forked
 from jade_graph.workflow.retrying import RETRY
-from jade_graph.workflow.supersteps import march, unwatched
+from jade_graph.workflow.supersteps import march, unwatched, within_graph
 
 logger = logging.getLogger("jade_graph")
 
@@ -118,7 +116,7 @@ class Engine:
         self.contexts = Contexts(
             preset=self.preset.name,
             graph_hash=self.graph_hash,
-            corpus_id=retriever.corpus_id if retriever else "",
+            retriever=retriever,
             limits=self.limits,
             recorder=recorder,
             backbones=(backbone, self.frozen_backbone, *self.backbones.values()),
@@ -275,12 +273,7 @@ class Engine:
         except UsageError as error:
             if error.error_code != "EMPTY_QUESTION":
                 raise
-            asked = as_question(question)
-            run = Run(
-                uuid.uuid4().hex, asked.question, asked.id, self.preset.name, seed, "failed", error=error.error_code
-            )
-            run.error_message, run.started_at = str(error), time.time()
-            return run
+            return refused(as_question(question), self.preset.name, seed, error)
 
     async def afork(
         self,
@@ -361,13 +354,15 @@ class Engine:
     async def _waiting(self, config: RunnableConfig | None) -> RunContext | None:
         """The run to go on with, where a graph around this one is resumed after an interrupt within it."""
         inherited = ensure_config(config)
-        if not inherited["configurable"].get("__pregel_resuming"):
+        known = inherited["configurable"]
+        # LangGraph says the same of a node that it tries again, also where nothing was written that could be resumed.
+        if not known.get("__pregel_resuming") or not known.get("__pregel_checkpointer", self.graph.checkpointer):
             return None
         snapshot = await self.graph.aget_state(inherited)
         return self.contexts.of(snapshot.values) if snapshot.next else None
 
     async def _drive(self, ctx: RunContext, given: Any, config: RunnableConfig | None) -> Run:
-        config, ctx.last_step = {**(config or {}), "recursion_limit": self._steps(ctx.limits)}, None
+        config = {**(config or {}), "recursion_limit": self._steps(ctx.limits)}
         if self.graph.checkpointer and not ensure_config(config)["configurable"].get("thread_id"):
             config["configurable"] = {**(config.get("configurable") or {}), "thread_id": ctx.run.id}
         try:
@@ -375,7 +370,8 @@ class Engine:
             if self.graph.checkpointer is None and unwatched(config):
                 await march(self._flow, given, config["recursion_limit"])
             else:
-                out = await self.graph.ainvoke(given, config, durability=self.durability)
+                mode = None if within_graph(config) else self.durability  # a graph around this one has its own
+                out = await self.graph.ainvoke(given, config, durability=mode)
             if ctx.run.status == "running" and (asked := out.get("__interrupt__")):
                 ctx.tell(Event("waiting", ctx.run.id, run=ctx.run, waiting=tuple(i.value for i in asked)))
                 return ctx.run
@@ -394,7 +390,8 @@ class Engine:
 
     def _steps(self, limits: Limits) -> int:
         """More graph steps than a run within its limits can take: a round is its plan, its planner and two selects."""
-        return 20 + self._flow.reach * (limits.rounds + limits.sub_questions + 2)
+        longest = max((len(plan.steps) for plan in self.grammar.plans), default=len(self.roles) + len(self._flow.tools))
+        return 20 + (longest + 4) * (limits.rounds + limits.sub_questions + 2)
 
 
 __all__ = ["Engine"]

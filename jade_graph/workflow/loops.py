@@ -72,7 +72,7 @@ class Step:
 def step(loop: Loop, code: str, view: View, *, last: bool = False) -> Step:
     """Ask the loop what follows; where it begins a turn and no round is left, the loop ends. Never raises.
 
-    `last`: the graph has too few steps left for another turn.
+    `last`: the graph has no step left for another part.
     """
     try:
         after = loop.after(code, view)
@@ -81,13 +81,13 @@ def step(loop: Loop, code: str, view: View, *, last: bool = False) -> Step:
             told = f"loop {loop.name!r} went from {code} to {after!r}, and has no such edge."
             return Step(error="LOOP_ERROR", message=told)
         spent = view.counters.rounds >= view.limits.rounds
-        limit = turn and (spent or last)
+        limit = last or (turn and spent)
         if after != END and not limit:
             return Step(after, turn)
         answer = loop.answer(view)
         if answer.strip():
             return Step(answer=answer)
-        return Step(error=("LIMIT_ROUNDS" if spent else "LIMIT_STEPS") if limit else "NO_ANSWER")
+        return Step(error="LIMIT_STEPS" if last else "LIMIT_ROUNDS" if limit else "NO_ANSWER")
     except Exception as failure:  # a third party's loop: its error ends this run, not the process
         told = f"loop {loop.name!r} raised {type(failure).__name__}: {failure}"
         return Step(error="LOOP_ERROR", message=told)

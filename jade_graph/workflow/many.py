@@ -1,7 +1,6 @@
-"""Runs by the dozen, and runs for code without an event loop: what a graph does with `arun` alone.
+"""Many calls at once, and no more than so many.
 
-Invariant: at most `concurrency` runs are under way at once; leaving early cancels them; a question that cannot be asked
-is a failed run like any other.
+Invariant: at most `most` are under way; leaving early cancels them, and waits until they have ended.
 """
 
 from __future__ import annotations

@@ -21,7 +21,6 @@ from jade_graph.workflow import approval, blackboard, loops
 from jade_graph.workflow.actor import Actor, Where
 from jade_graph.workflow.context import RunContext
 from jade_graph.workflow.plans import PlanGrammar
-from jade_graph.workflow.retrying import another
 from jade_graph.workflow.state import Branch, State
 
 logger = logging.getLogger("jade_graph")
@@ -57,11 +56,6 @@ class Workflow:
     def decomposers(self) -> frozenset[str]:
         return frozenset(code for code, role in self.roles.items() if role.kind == "decomposer")
 
-    @property
-    def reach(self) -> int:
-        """Supersteps from one `select` to the end of the run at most: a planner, a person, a branch, its end."""
-        return max((len(plan.steps) for plan in self.grammar.plans), default=len(self.roles) + len(self.tools)) + 6
-
     def part(self, code: str) -> Role | Tool:
         """The role or tool of a node."""
         return self.tools[code] if code in self.tools else self.roles[code]
@@ -89,10 +83,11 @@ class Workflow:
         updates: dict[str, TraceNode] = {}
         if not trace:
             trace = updates = {blackboard.ROOT: TraceNode(blackboard.ROOT, state["question"])}
-        self._count_steps(ctx, state)
-        choice = blackboard.choose(
-            trace, rounds_left=ctx.limits.rounds - ctx.counters.rounds, fatal=ctx.fatal or _late(ctx)
-        )
+        left = ctx.limits.rounds - ctx.counters.rounds
+        choice = blackboard.choose(trace, rounds_left=left, fatal=ctx.fatal or _late(ctx))
+        if (choice.start or choice.summarize) and not steps_left():
+            ctx.die("LIMIT_STEPS", _REASONS["LIMIT_STEPS"])
+            choice = blackboard.choose(trace, rounds_left=left, fatal=ctx.fatal)
         trace = {**trace, **choice.updates}
         updates = {**updates, **choice.updates}
         if updates:
@@ -103,17 +98,6 @@ class Workflow:
         run = {"run_id": ctx.run.id, "traced": ctx.run.id, "attempt": ctx.run.attempt, "versions": ctx.versions}
         update: dict[str, Any] = {**run, "trace": updates}
         return Command(update=update | _spent(ctx), goto=goto)
-
-    def _count_steps(self, ctx: RunContext, state: State) -> None:
-        """End the run by name before LangGraph's `recursion_limit`, which whoever drives the graph may set, ends it."""
-        left = state.get("remaining_steps")
-        if left is None:  # nobody counts
-            return
-        ctx.last_step = _superstep() + left
-        if left < self.reach:
-            ctx.die(
-                "LIMIT_STEPS", f"{left} graph steps were left (recursion_limit), and a round may take {self.reach}."
-            )
 
     def _branch(
         self, ctx: RunContext, state: State, trace: blackboard.Trace, node: TraceNode, plan: tuple[str, ...]
@@ -166,7 +150,7 @@ class Workflow:
         except GraphBubbleUp:
             raise
         except Exception as error:
-            if part.code in self.tools and another(self.actor.retry, error, attempt):
+            if (branch["target"].id, branch["round"], branch["step"]) in ctx.begun:  # to be tried again
                 raise
             logger.exception("run %s failed at %s", ctx.run.id, part.code)
             ctx.die("INTERNAL", f"{type(error).__name__}: {error}")
@@ -174,10 +158,10 @@ class Workflow:
 
     async def _act(self, ctx: RunContext, part: Role | Tool, branch: Branch, attempt: int) -> Command[str]:
         target, plan = branch["target"], ",".join(branch["plan"])
-        if ctx.fatal:
+        where = Where(target, branch["round"], branch["step"], plan)
+        if ctx.fatal and where.place not in ctx.begun:  # what was begun is recorded, whatever became of the run
             return self._commit(ctx, blackboard.fail(target, ctx.fatal, plan))
         view = self._view(ctx, branch)
-        where = Where(target, branch["round"], branch["step"], plan)
         if part.code in self.tools:
             effect = await self.actor.use(ctx, self.tools[part.code], view, where, attempt)
         else:
@@ -212,7 +196,7 @@ class Workflow:
 
     def _around(self, ctx: RunContext, loop: Loop, code: str, branch: Branch) -> Command[str]:
         """Let the loop say who acts next: in this turn, in a new one while rounds are left, or nobody."""
-        target, step = branch["target"], loops.step(loop, code, self._view(ctx, branch), last=self._last(ctx))
+        target, step = branch["target"], loops.step(loop, code, self._view(ctx, branch), last=not steps_left())
         if step.message:
             ctx.die(step.error, step.message)
         if step.error:
@@ -224,10 +208,9 @@ class Workflow:
             return self._send(ctx, step.after, {**branch, "round": ctx.take_round(), "step": 1})
         return self._send(ctx, step.after, {**branch, "step": branch["step"] + 1})
 
-    def _last(self, ctx: RunContext) -> bool:
-        return ctx.last_step is not None and ctx.last_step - _superstep() < self.reach
-
     def _send(self, ctx: RunContext, node: str, branch: Branch) -> Command[str]:
+        if not steps_left():
+            return self._commit(ctx, blackboard.fail(branch["target"], "LIMIT_STEPS", ",".join(branch["plan"])))
         spent = _spent(ctx)
         onward: Branch = {**branch, "seq": ctx.next_seq, "counters": ctx.counters}
         return Command(update=spent, goto=Send(node, onward))
@@ -241,7 +224,6 @@ class Workflow:
             ctx.pause()
             said = interrupt(approval.question(view, planned, target.id, ctx.run.id, problem))
             ctx.go_on()
-            ctx.last_step = None  # the graph was begun anew, and counts from here
             found = approval.answer(said, planned, view)
             if not isinstance(found, str):
                 break
@@ -308,7 +290,7 @@ class Workflow:
 
 _REASONS = {
     "LIMIT_ROUNDS": "no rounds were left (limits.rounds), and nothing was solved that could be summarized.",
-    "LIMIT_STEPS": "too few graph steps were left (recursion_limit), and the loop had no answer in hand.",
+    "LIMIT_STEPS": "whoever drives the graph left it too few steps (recursion_limit) to go on.",
     "LIMIT_DEPTH": "the plan decomposes deeper than limits.depth, and no other plan is legal.",
     "LIMIT_SUB_QUESTIONS": "no sub-questions were left (limits.sub_questions), and no other plan is legal.",
     "NO_ANSWER": "the workflow ended without an answer.",
@@ -316,8 +298,16 @@ _REASONS = {
 }
 
 
-def _superstep() -> int:
-    return int(get_config()["metadata"]["langgraph_step"])
+def steps_left() -> bool:
+    """Whether LangGraph's `recursion_limit`, which whoever drives the graph sets, leaves another node its step.
+
+    A node is sent on only where it, `select` and `finish` have a step each, and one is left to find that it is over.
+    """
+    try:
+        counted = get_config()["configurable"].get("__pregel_scratchpad")
+    except RuntimeError:  # no graph is running: nobody counts
+        return True
+    return counted is None or counted.stop - counted.step >= 4
 
 
 def _spent(ctx: RunContext) -> dict[str, Any]:

@@ -27,6 +27,11 @@ RETRY = RetryPolicy(initial_interval=0.05, max_attempts=3, jitter=False, retry_o
 """Of searches, unless the graph is given another: three tries within the run's one deadline."""
 
 
+def pause(policy: RetryPolicy, attempt: int) -> float:
+    """Seconds between this try, the first being 1, and the next; a second more at most where the policy has jitter."""
+    return float(min(policy.max_interval, policy.initial_interval * policy.backoff_factor ** (attempt - 1)))
+
+
 def another(policy: RetryPolicy, error: Exception, attempt: int) -> bool:
     """Whether another try follows this one, the first being 1."""
     wanted = policy.retry_on
@@ -41,12 +46,12 @@ def another(policy: RetryPolicy, error: Exception, attempt: int) -> bool:
 
 async def tried(policy: RetryPolicy, call: Callable[[int], Awaitable[T]]) -> T:
     """What the call comes to, tried as LangGraph tries a node; it is given the number of the try."""
-    attempt, wait = 1, policy.initial_interval
+    attempt = 1
     while True:
         try:
             return await call(attempt)
         except Exception as error:
             if not another(policy, error, attempt):
                 raise
-        await asyncio.sleep(wait + (random.uniform(0, 1) if policy.jitter else 0.0))
-        attempt, wait = attempt + 1, min(policy.max_interval, wait * policy.backoff_factor)
+        await asyncio.sleep(pause(policy, attempt) + (random.uniform(0, 1) if policy.jitter else 0.0))
+        attempt += 1

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from langgraph.managed import RemainingSteps
 from typing_extensions import NotRequired, TypedDict  # noqa: UP035  schema export needs these before 3.12
 
 from jade_graph.types import Counters, TraceNode
@@ -45,7 +44,7 @@ class Output(TypedDict):
 class State(TypedDict):
     """The shared state. Every key has a reducer; `trace` is the blackboard, `traced` the run that it belongs to, `seq`
     the number of the next action, `versions` those of the backbone that the run leased: with the counters, what another
-    process needs to go on from a checkpoint. `remaining_steps` is LangGraph's: what `recursion_limit` leaves.
+    process needs to go on from a checkpoint.
     """
 
     question: Annotated[str, _last]
@@ -61,7 +60,6 @@ class State(TypedDict):
     answer: Annotated[str, _last]
     status: Annotated[str, _last]
     error: Annotated[str | None, _last]
-    remaining_steps: NotRequired[RemainingSteps]
 
 
 class Branch(TypedDict):

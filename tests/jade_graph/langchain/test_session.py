@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import pickle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from langchain_core.runnables import RunnableLambda
 
 from jade_graph import JadeGraph, Passage, RunStore, plugins
+from jade_graph.assembly import Opened
+from jade_graph.backbones.scripted import ScriptedBackbone
 from jade_graph.errors import BackboneError, ConfigError, RetrievalError, UsageError
 from jade_graph.langchain import JadeEmbeddings
 from jade_graph.retrieval.encoder import HashingEncoder
 from jade_graph.settings.config import load_config
+from jade_graph.workflow.engine import Engine
 
 TEXTS = [Passage("p", "Dune is by Ann Lee.", "Dune")]
 
@@ -90,3 +96,71 @@ async def test_embeddings_are_the_encoders_own(here: Path) -> None:
     assert repr(ours) == "JadeEmbeddings('hash-64-v1')"
     with pytest.raises(UsageError, match="UNKNOWN_ENCODER"):
         JadeEmbeddings("nope")
+
+
+# --- the front door and its engine ------------------------------------------------------------------------------------
+def test_what_the_engine_does_keeps_its_kind_its_words_and_its_signature(scripted: Any) -> None:
+    graph = JadeGraph(scripted(), preset="vanilla-rag", retriever=["text"])
+    for name in ("arun", "aresume", "afork", "aclose"):
+        assert inspect.iscoroutinefunction(getattr(graph, name)), name
+    assert inspect.isasyncgenfunction(graph.arun_many)
+    for name in ("arun", "arun_many", "run", "fork", "check"):
+        ours, theirs = getattr(JadeGraph, name), getattr(Engine, name)
+        assert ours.__doc__ == theirs.__doc__
+        assert inspect.signature(ours) == inspect.signature(theirs)
+    assert asyncio.run(RunnableLambda(graph.arun).ainvoke("Who?")).status == "answered"
+
+
+def test_a_graph_is_made_of_what_its_engine_is_made_of(scripted: Any) -> None:
+    graph = JadeGraph(scripted(), preset="vanilla-rag", retriever=["text"], k=3)
+    for name in (
+        "preset",
+        "backbone",
+        "frozen_backbone",
+        "retriever",
+        "recorder",
+        "limits",
+        "k",
+        "graph_hash",
+        "graph",
+    ):
+        assert getattr(graph, name) is getattr(graph.engine, name), name
+    with pytest.raises(AttributeError, match="variant"):
+        graph.k = 4  # type: ignore[assignment]
+    assert graph.variant(frozen_backbone=graph.frozen_backbone) is graph
+
+
+def test_a_corpus_that_moves_on_is_recorded_as_it_was(scripted: Any) -> None:
+    class Moving:
+        corpus_id = "c1"
+
+        async def search(self, query: str, k: int) -> list[Passage]:
+            return [Passage("p", "text")]
+
+    moving = Moving()
+    graph = JadeGraph(scripted(), preset="vanilla-rag", retriever=moving)
+    first = graph.run("Who?")
+    moving.corpus_id = "c2"
+    second = graph.run("Who?")
+    assert (first.corpus_id, second.corpus_id) == ("c1", "c2")
+    assert {t.corpus_id for t in second.transitions} == {"c2"}
+
+
+def test_what_was_opened_is_closed_where_closing_a_part_of_it_fails(here: Path, scripted: Any) -> None:
+    closed = []
+
+    class Closing(ScriptedBackbone):
+        async def aclose(self) -> None:
+            closed.append(self.version)
+            raise RuntimeError("stuck")
+
+    opened = Opened({})
+    for name in ("one", "two"):
+        backbone = Closing(lambda ask: "", version=name)
+        opened.models.callback(lambda b=backbone: asyncio.run(b.aclose()))
+    opened.stores.callback(lambda: closed.append("store"))
+    with pytest.raises(RuntimeError, match="stuck"):
+        opened.close()
+    assert closed == ["two", "one", "store"]
+    opened.close()
+    assert len(closed) == 3

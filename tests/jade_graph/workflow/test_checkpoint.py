@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 
 from jade_graph.langchain.runnable import JadeGraph
 from jade_graph.runs.store import RunStore
-from jade_graph.types import Counters, Plan, Question, Status, TraceNode
+from jade_graph.types import Counters, Passage, Plan, Question, Status, TraceNode
 from jade_graph.workflow.checkpoint import safe_serializer
 
 
@@ -96,3 +97,23 @@ def test_foreign_types_do_not() -> None:
     payload = safe_serializer(Question).dumps_typed(question)
     assert isinstance(safe_serializer(Question).loads_typed(payload), Question)
     assert not isinstance(safe_serializer().loads_typed(payload), Question)
+
+
+OLD = (
+    "hKhjb3VudGVyc8dkApOwamFkZV9ncmFwaC50eXBlc6hDb3VudGVyc4amcm91bmRzAq1zdWJfcXVlc3Rpb25zAKpyZXRyaWV2YWxzAKVjYWxscwCtcHJv"
+    "bXB0X3Rva2VucwCtYWN0aW9uX3Rva2VucwCkbm9kZceYApOwamFkZV9ncmFwaC50eXBlc6lUcmFjZU5vZGWLomlkoTCocXVlc3Rpb26icT+mcGFyZW50"
+    "wKVkZXB0aACmc3RhdHVzxyAAk7BqYWRlX2dyYXBoLnR5cGVzplN0YXR1c6Zzb2x2ZWSocmVzb2x2ZWSgpmFuc3dlcqF4pHBsYW6gpW9yZGVywKhjaGls"
+    "ZHJlbpClZXJyb3LApHBsYW7HJAKTsGphZGVfZ3JhcGgudHlwZXOkUGxhboGlc3RlcHOSoVKiQUencGFzc2FnZcdLApOwamFkZV9ncmFwaC50eXBlc6dQ"
+    "YXNzYWdlhaJpZKFwpHRleHSkdGV4dKV0aXRsZaFUpXNjb3Jlyz/gAAAAAAAAqG1ldGFkYXRhgA=="
+)
+"""Written when `jade_graph.types` was one module."""
+
+
+def test_what_was_written_before_the_words_had_rooms_comes_back() -> None:
+    read = safe_serializer().loads_typed(("msgpack", base64.b64decode(OLD)))
+    assert read == {
+        "counters": Counters(rounds=2),
+        "node": TraceNode("0", "q?", status=Status.SOLVED, answer="x"),
+        "plan": Plan(("R", "AG")),
+        "passage": Passage("p", "text", "T", 0.5),
+    }

@@ -6,10 +6,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import RetryPolicy
 
-from jade_graph import JadeGraph, Limits, Passage, Run
+from jade_graph import JadeGraph, Limits, Passage, Run, RunStore, Transition
 from jade_graph.errors import RetrievalError
+from jade_graph.workflow.replay import Replay
 from jade_graph.workflow.retrying import RETRY, another, tried
 
 THROUGH_LANGGRAPH = {"max_concurrency": 64}
@@ -114,6 +116,91 @@ async def test_a_fork_that_searches_anew_is_tried_again_too(scripted: Any) -> No
         run = await graph.afork(parent, at="0:R", config=config)
         assert run.status == "answered", run.error_message
         assert [t.role for t in run.transitions] == ["PL", "R", "AG"]
+
+
+async def test_a_search_that_was_begun_is_recorded_also_when_the_run_dies_meanwhile(scripted: Any) -> None:
+    class Two(Shaky):
+        async def search(self, query: str, k: int) -> list[Passage]:
+            if query == "left?":
+                return await super().search(query, k)
+            raise RetrievalError("gone", code="NO_CORPUS")
+
+    run = await both_ways(scripted, lambda: Two(1))
+    assert (run.status, run.error) == ("failed", "NO_CORPUS")
+    assert [t.seq for t in run.transitions] == list(range(len(run.transitions)))
+    searches = [(t.trace_node, t.error) for t in run.transitions if t.role == "R"]
+    assert searches == [("0.1", "NO_CORPUS"), ("0.2", "NO_CORPUS")]
+    assert run.counters.retrievals == 2
+
+
+async def test_no_wait_goes_beyond_the_deadline(scripted: Any) -> None:
+    slow = RetryPolicy(initial_interval=60.0, max_attempts=3, jitter=False, retry_on=RetrievalError)
+    for config in (None, THROUGH_LANGGRAPH):
+        graph = JadeGraph(
+            scripted(PL="<workflow>R,AG</workflow>"),
+            retriever=Shaky(9),
+            retry_policy=slow,
+            limits=Limits(deadline_s=30),
+        )
+        run = await graph.arun("who?", config=config)
+        assert (run.status, run.error) == ("failed", "LIMIT_DEADLINE")
+        assert run.wall_ms < 20_000  # the deadline itself is not waited for either
+
+
+async def test_a_record_that_diverged_is_never_searched_again(scripted: Any) -> None:
+    parent = await JadeGraph(scripted(PL="<workflow>QR,R,AG</workflow>"), retriever=Shaky(0)).arun("who?")
+    for config in (None, THROUGH_LANGGRAPH):
+        shaky = Shaky(0)
+        graph = JadeGraph(scripted(), retriever=shaky, retry_policy=RetryPolicy(0.0, jitter=False))
+        run = await graph.arun("who?", plan="R,AG", replay=Replay(parent, parent.transitions[-1]), config=config)
+        assert (run.status, run.error) == ("failed", "REPLAY_DIVERGED")
+        assert not shaky.asked
+
+
+async def test_what_fails_after_a_search_was_recorded_repeats_none(scripted: Any, tmp_path: Any) -> None:
+    class Broken(RunStore):
+        def transition(self, transition: Transition) -> None:
+            if transition.role == "R":
+                raise ValueError("a bug")
+            super().transition(transition)
+
+    for i, config in enumerate((None, THROUGH_LANGGRAPH)):
+        with Broken(tmp_path / f"{i}.db") as store:
+            policy = RetryPolicy(0.0, jitter=False, retry_on=ValueError)
+            graph = JadeGraph(
+                scripted(PL="<workflow>R,AG</workflow>"), retriever=Shaky(0), retry_policy=policy, recorder=store
+            )
+            run = await graph.arun("who?", config=config)
+        assert (run.status, run.error) == ("failed", "INTERNAL")
+        assert [t.role for t in run.transitions] == ["PL", "R"]
+
+
+@pytest.mark.parametrize("outer_saves", [False, True])
+@pytest.mark.parametrize("inner_saves", [False, True])
+async def test_a_retriever_that_asks_another_graph_is_tried_again(
+    scripted: Any, outer_saves: bool, inner_saves: bool
+) -> None:
+    plan = scripted(PL="<workflow>R,AG</workflow>")
+    inner = JadeGraph(
+        plan,
+        retriever=Shaky(1, RetrievalError("gone", code="NO_CORPUS")),
+        checkpointer=InMemorySaver() if inner_saves else None,
+    )
+
+    class Asking:
+        corpus_id = "asking"
+
+        async def search(self, query: str, k: int) -> list[Passage]:
+            run = await inner.arun(query)
+            if run.status != "answered":
+                raise RetrievalError(run.error_message, code="RETRIEVER_FAILED")
+            return [Passage("p", run.answer)]
+
+    outer = JadeGraph(
+        plan, retriever=Asking(), retry_policy=QUICK, checkpointer=InMemorySaver() if outer_saves else None
+    )
+    run = await outer.arun("who?", config=THROUGH_LANGGRAPH)
+    assert run.status == "answered", run.error_message
 
 
 async def test_waits_grow_as_langgraphs_do(monkeypatch: pytest.MonkeyPatch) -> None:
