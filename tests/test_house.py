@@ -169,6 +169,20 @@ def test_every_room_is_described_and_in_the_readmes_tree(package):
         assert re.search(rf"^[ │├└─]*{re.escape(place)} ", readme, re.MULTILINE), f"the README's tree lacks {place}"
 
 
+def test_every_credit_mode_is_explained():
+    from jade_graph.scoring.credit import MODES
+
+    for page in (
+        "docs/credit.md",
+        "docs/reference/errors.md",
+        "jade_graph/scoring/credit.py",
+        "jade_graph/cli/explain_credit.py",
+    ):
+        text = (ROOT / page).read_text("utf-8")
+        missing = [mode for mode in MODES if not re.search(rf"(?<!\w){mode}(?!\w)", text)]
+        assert not missing, f"{page} does not say what {missing} are"
+
+
 def _walk(title: str) -> list[str]:
     section = ARCHITECTURE.partition(f"### {title}\n")[2].partition("\n#")[0]
     return re.findall(r"^\d+\. `([\w.]+)`", section, re.MULTILINE)

@@ -250,12 +250,11 @@ def _curve(a: tuple[float, float], b: tuple[float, float], out: float) -> str:
 def svg(package: str) -> str:
     """A box a room, floors as rows, an arrow where one room imports another.
 
-    Left out: arrows that a longer way says too, and those to the ground floor, whose words every room speaks. An
-    arrow's width says how many modules import.
+    Left out: arrows that a longer way says too, and those to the ground floor, whose words every room speaks.
     """
     storeys = STOREYS[package]
     ground = dict(storeys).get(GROUND, [])
-    shown = {pair: n for pair, n in _reduced(arrows(package)).items() if pair[1] not in ground}
+    shown = [pair for pair in _reduced(arrows(package)) if pair[1] not in ground]
     widest = max(len(names) for _, names in storeys)
     wide = _LEFT + widest * (_W + _GAP) + _GAP
     tall = len(storeys) * _RISE + 14
@@ -271,11 +270,7 @@ def svg(package: str) -> str:
         for name in names:
             place[name] = (x, y)
             x += _W + _GAP
-    count = dict.fromkeys(place, 0)
-    for module in modules(package, PACKAGES[package]):
-        if room(module) in count:
-            count[room(module)] += 1
-    for (by, of), n in shown.items():
+    for by, of in shown:
         (x1, y1), (x2, y2) = place[by], place[of]
         if y1 == y2:  # on one floor, from the right to the left
             near = x1 - x2 <= _W + _GAP
@@ -287,19 +282,16 @@ def svg(package: str) -> str:
         else:
             a, b = (x1 + _W / 2, y1 + _H), (x2 + _W / 2, y2 - 3)
             way = _curve(a, b, 30)
-        told = f"{by} imports {of} ({n} of its modules)"
-        lines.append(f'<path d="{way}" stroke-width="{1 + min(n, 12) / 6:.1f}"><title>{told}</title></path>')
+        lines.append(f'<path d="{way}"><title>{by} imports {of}</title></path>')
     for name, (x, y) in place.items():
-        many = "1 module" if count[name] == 1 else f"{count[name]} modules"
         boxes.append(
             f'<rect x="{x:.0f}" y="{y:.0f}" width="{_W}" height="{_H}" rx="4" class="box"/>'
-            f'<text x="{x + _W / 2:.0f}" y="{y + 16:.0f}" class="room">{html.escape(name)}</text>'
-            f'<text x="{x + _W / 2:.0f}" y="{y + 28:.0f}" class="small">{many}</text>'
+            f'<text x="{x + _W / 2:.0f}" y="{y + 22:.0f}" class="room">{html.escape(name)}</text>'
         )
     style = (
         f"text{{font-family:system-ui,sans-serif;fill:{_INK}}}.title{{font-size:12px;fill:{_LINE}}}"
-        ".room,.small{text-anchor:middle}.room{font-size:13px;font-weight:600}"
-        f".small{{font-size:9px;fill:{_LINE}}}.box{{fill:{_BOX};stroke:{_LINE}}}.floor{{fill:#fafbfc;stroke:{_FAINT}}}"
+        ".room{text-anchor:middle;font-size:13px;font-weight:600}"
+        f".box{{fill:{_BOX};stroke:{_LINE}}}.floor{{fill:#fafbfc;stroke:{_FAINT}}}"
         f"path{{fill:none;stroke:{_LINE};stroke-opacity:.6;marker-end:url(#to)}}"
     )
     head = (

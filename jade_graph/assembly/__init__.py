@@ -1,4 +1,4 @@
-"""Settings become parts: models, corpora, the run store, limits.
+"""The room where settings become parts: models, corpora, the run store, limits.
 
 Invariant: parts come out, never a graph. What a graph needs and is not there is made where that is cheap and local (the
 microworld corpus, a data set's own corpus), else it is an error with the command to run.

@@ -247,6 +247,8 @@ def _adds_up(scored: Scored, rows: Sequence[Transition], options: Mapping[str, A
             f"an action that predicts an answer gets its score, the others the gain of their turn{later}, "
             "an illegal one its penalty instead"
         )
+    elif mode != "terminal_gae":
+        tail = f"{n} actions learn by {mode}"
     elif options["inherit_penalties"]:
         tail = f"it enters at action {learning[-1].seq}, penalties at their own; all flow back by {_decay(options)}"
     else:

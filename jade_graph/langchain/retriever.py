@@ -16,7 +16,7 @@ from pydantic import ConfigDict
 from jade_graph.errors import UsageError
 from jade_graph.langchain.outputs import document_of, failure_of, passage_of
 from jade_graph.langchain.runnable import JadeGraph
-from jade_graph.retrieval.ranking import interleave
+from jade_graph.retrieval.fusion import interleave
 from jade_graph.sync import run_sync
 from jade_graph.types import Passage, Run, path
 

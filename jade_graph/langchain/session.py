@@ -64,7 +64,7 @@ def open_session(
     return Session(graph, out["backbone"], out["retriever"], out.get("recorder"))
 
 
-def make_graph(
+def graph_over(
     config: Config,
     preset: Preset,
     backbone: Backbone,

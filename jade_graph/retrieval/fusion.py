@@ -1,7 +1,7 @@
-"""Fusing ranked lists into one.
+"""Ranked lists become one: fused by their ranks, or taken in turn.
 
-Invariant: pure functions; an id comes out once, and equal fused scores keep the order in which ids were first seen
-(list by list), so the same lists always give the same ranking.
+Invariant: pure functions; an id comes out once. Equal fused scores keep the order in which ids were first seen (list by
+list), so the same lists always give the same ranking.
 """
 
 from __future__ import annotations
@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from typing import TypeVar
 
-from jade_graph.retrieval.ranking import interleave
-
-__all__ = ["RRF_K", "interleave", "reciprocal_rank_fusion"]
+from jade_graph.types import Passage
 
 RRF_K = 60
 
@@ -32,3 +30,13 @@ def reciprocal_rank_fusion(ranked: Sequence[Sequence[Key]], *, rrf_k: int = RRF_
         for rank, key in enumerate(dict.fromkeys(ids), start=1):
             scores[key] = scores.get(key, 0.0) + 1.0 / (rrf_k + rank)
     return sorted(scores.items(), key=lambda item: -item[1])
+
+
+def interleave(ranked: Sequence[Sequence[Passage]], k: int) -> list[Passage]:
+    """Take the lists rank by rank, drop what was already taken, stop at `k`."""
+    taken: dict[str, Passage] = {}
+    for rank in range(max(map(len, ranked), default=0)):
+        for passages in ranked:
+            if rank < len(passages) and len(taken) < k:
+                taken.setdefault(passages[rank].id, passages[rank])
+    return list(taken.values())

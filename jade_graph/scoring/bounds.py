@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from jade_graph.data.dataset import Dataset
-from jade_graph.retrieval.ranking import interleave
+from jade_graph.retrieval.fusion import interleave
 from jade_graph.scoring.metrics import answer_recall, support_recall
 from jade_graph.types import Passage, Question, Retriever
 from jade_graph.workflow.references import resolve_references

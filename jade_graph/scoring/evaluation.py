@@ -15,8 +15,8 @@ from typing import Any
 from jade_graph import plugins
 from jade_graph.data import Dataset
 from jade_graph.errors import DataError, UsageError
-from jade_graph.retrieval.ranking import retrieved_passages
 from jade_graph.scoring.metrics import answer_recall, exact_match, support_recall, token_f1
+from jade_graph.scoring.retrieved import retrieved_passages
 from jade_graph.scoring.stats import mean_ci, paired_ci
 from jade_graph.settings.config import Config
 from jade_graph.settings.manifest import MATTERS, manifest, require_alike
@@ -43,7 +43,7 @@ BEST_LOW = frozenset({"calls", "retrievals", "tokens", "latency_ms", "illegal_ra
 class Row:
     """One question, answered and scored. `illegal_rate` is illegal actions per action of a role (tools apart).
 
-    `support_recall` and `answer_recall` are over the k passages (the graph's own k) that `ranking.retrieved_passages`
+    `support_recall` and `answer_recall` are over the k passages (the graph's own k) that `retrieved_passages`
     shows of the run, as in `jade bounds`. A run that retrieved nothing brought none: 0. `first_f1`
     is the score of the first answer that an action predicted, None where none was on the way.
     """

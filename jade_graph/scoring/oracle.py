@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from jade_graph import plugins
 from jade_graph.backbones.scripted import ScriptedBackbone
 from jade_graph.errors import DataError
-from jade_graph.retrieval.ranking import retrieved_passages
 from jade_graph.scoring.bounds import RECALL_AT, retrieval_figures
+from jade_graph.scoring.retrieved import retrieved_passages
 from jade_graph.types import Ask, Limits, Passage, Question, Retriever, Run
 from jade_graph.workflow.engine import Engine
 from jade_graph.workflow.plans import workflow

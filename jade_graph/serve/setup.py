@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from jade_graph.assembly import Progress, open_backbone
 from jade_graph.langchain.runnable import JadeGraph
-from jade_graph.langchain.session import make_graph, open_session
+from jade_graph.langchain.session import graph_over, open_session
 from jade_graph.serve.graphs import Graphs, Version, offered
 from jade_graph.serve.service import Service
 from jade_graph.settings.config import Config
@@ -38,7 +38,7 @@ def opened(config: Config, *, record: bool = True, progress: Progress | None = N
             if preset is session.graph.preset and backbone is session.backbone:
                 return session.graph
             frozen = session.graph.frozen_backbone if s.frozen_backbone else None
-            return make_graph(config, preset, backbone, retriever=session.retriever, frozen=frozen, store=session.store)
+            return graph_over(config, preset, backbone, retriever=session.retriever, frozen=frozen, store=session.store)
 
         graphs = Graphs(
             build,

@@ -1,4 +1,5 @@
-"""Backbones that follow an alias of the registry: leased by run, swapped while they serve.
+"""What serves: backbones that follow an alias of the registry, leased by run and swapped while they serve; and whole
+graphs packaged as MLflow models.
 
 Invariant: a run keeps the version that it leased to its end, and memory holds at most two versions; what has not
 loaded and passed its smoke questions serves no run. Importing this package loads neither torch nor mlflow.

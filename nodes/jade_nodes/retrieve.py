@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from jade_graph.errors import RetrievalError
-from jade_graph.retrieval.ranking import interleave
+from jade_graph.retrieval.fusion import interleave
 from jade_graph.types import Effect, Retriever, View
 
 

@@ -9,7 +9,6 @@ import pytest
 
 from jade_graph.errors import DataError, UsageError
 from jade_graph.langchain.runnable import JadeGraph
-from jade_graph.retrieval.ranking import retrieved_passages
 from jade_graph.scoring.evaluation import (
     compare,
     evaluate,
@@ -20,6 +19,7 @@ from jade_graph.scoring.evaluation import (
     save_rows,
     summarize,
 )
+from jade_graph.scoring.retrieved import retrieved_passages
 from jade_graph.types import Limits, Passage, Question
 
 QUESTIONS = [

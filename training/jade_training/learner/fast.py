@@ -1,7 +1,7 @@
 """The forward pass of Llama-shaped models for learning, without what costs small ones most.
 
 Invariant: it computes what transformers computes, from the model's own weights, with gradients; `FastTrunk.of` gives
-None for every model that it does not know, and `forward.Reader` compares it with the model before it is used.
+None for every model that it does not know, and `logits.Reader` compares it with the model before it is used.
 
 What is saved against the stock pass: the last layer works at the action positions only, a prompt that actions share is
 read once, projections that read the same

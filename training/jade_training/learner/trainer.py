@@ -20,7 +20,7 @@ from torch import Tensor
 
 from jade_graph.backbones.weights import choose_device, load_model, quiet
 from jade_graph.errors import ConfigError, DataError
-from jade_training.learner import saving as state
+from jade_training.learner import saving
 from jade_training.learner.adapters import trainable
 from jade_training.learner.advantages import estimate
 from jade_training.learner.allocator import handed_back
@@ -156,7 +156,7 @@ class PPOTrainer(BaseTrainer):
             step: number for the metrics; None: updates done before.
 
         Returns:
-            metrics by name, as docs/reference/metrics or `meter.describe` list them. Also a line of metrics.jsonl.
+            metrics by name, as `meter.describe` lists them. Also a line of metrics.jsonl.
 
         Raises:
             DataError: those of `rows_of`; ROWS_EMPTY (nothing to train on); LOGPROBS_DIFFER (the rows were not sampled
@@ -328,7 +328,7 @@ class PPOTrainer(BaseTrainer):
     # --- weights ------------------------------------------------------------------------------------------------------
     def save_checkpoint(self, folder: Path | str) -> None:
         """Write all that `load_checkpoint` needs to go on with the same numbers; whole or not at all."""
-        state.save(Path(folder), self)
+        saving.save(Path(folder), self)
 
     def load_checkpoint(self, folder: Path | str) -> None:
         """Go on from a checkpoint. The trainer must be made from the same start model, which stays the reference.
@@ -336,11 +336,11 @@ class PPOTrainer(BaseTrainer):
         Raises:
             DataError: CHECKPOINT_MISSING, CHECKPOINT_DIFFERS (other weights: another model, or other adapters).
         """
-        state.load(Path(folder), self)
+        saving.load(Path(folder), self)
 
     def export(self, folder: Path | str, *, dtype: str = "float32") -> Path:
         """Write the policy as a Hugging Face folder (adapters merged), with tokenizer, jade.json and value head."""
-        return state.export(Path(folder), self, dtype)
+        return saving.export(Path(folder), self, dtype)
 
     def named_trainable(self) -> dict[str, Tensor]:
         """Every tensor that the optimiser moves, by name."""

@@ -1,24 +1,15 @@
-"""Merging ranked lists.
+"""What a run retrieved, at a budget of passages.
 
-Invariant: no id comes out twice, and the result depends on nothing but the lists and their order.
+Invariant: it depends on the record alone, and not on which of two parallel branches ended first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
+from jade_graph.retrieval.fusion import interleave
 from jade_graph.types import Passage, Run, path
-
-
-def interleave(ranked: Sequence[Sequence[Passage]], k: int) -> list[Passage]:
-    """Take the lists rank by rank, drop what was already taken, stop at `k`."""
-    taken: dict[str, Passage] = {}
-    for rank in range(max(map(len, ranked), default=0)):
-        for passages in ranked:
-            if rank < len(passages) and len(taken) < k:
-                taken.setdefault(passages[rank].id, passages[rank])
-    return list(taken.values())
 
 
 def retrieved_passages(run: Run, k: int) -> list[Passage]:
