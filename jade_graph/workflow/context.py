@@ -80,6 +80,7 @@ class RunContext:
     sampling: Mapping[str, Any] = field(default_factory=dict)
     leases: dict[int, Lease] = field(default_factory=dict)
     begun: dict[tuple[str, int, int], Begun] = field(default_factory=dict)
+    alone: bool = False
 
     def hold(self, *backbones: Backbone, versions: Sequence[str] = ()) -> None:
         """Lease those of the backbones whose weights may be swapped: what the run then uses to its end.

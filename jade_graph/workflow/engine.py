@@ -367,7 +367,8 @@ class Engine:
             config["configurable"] = {**(config.get("configurable") or {}), "thread_id": ctx.run.id}
         try:
             out: Mapping[str, Any] = {}
-            if self.graph.checkpointer is None and unwatched(config):
+            ctx.alone = self.graph.checkpointer is None and unwatched(config)
+            if ctx.alone:
                 await march(self._flow, given, config["recursion_limit"])
             else:
                 mode = None if within_graph(config) else self.durability  # a graph around this one has its own

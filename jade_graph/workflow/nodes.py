@@ -85,7 +85,7 @@ class Workflow:
             trace = updates = {blackboard.ROOT: TraceNode(blackboard.ROOT, state["question"])}
         left = ctx.limits.rounds - ctx.counters.rounds
         choice = blackboard.choose(trace, rounds_left=left, fatal=ctx.fatal or _late(ctx))
-        if (choice.start or choice.summarize) and not steps_left():
+        if (choice.start or choice.summarize) and not steps_left(ctx):
             ctx.die("LIMIT_STEPS", _REASONS["LIMIT_STEPS"])
             choice = blackboard.choose(trace, rounds_left=left, fatal=ctx.fatal)
         trace = {**trace, **choice.updates}
@@ -196,7 +196,7 @@ class Workflow:
 
     def _around(self, ctx: RunContext, loop: Loop, code: str, branch: Branch) -> Command[str]:
         """Let the loop say who acts next: in this turn, in a new one while rounds are left, or nobody."""
-        target, step = branch["target"], loops.step(loop, code, self._view(ctx, branch), last=not steps_left())
+        target, step = branch["target"], loops.step(loop, code, self._view(ctx, branch), last=not steps_left(ctx))
         if step.message:
             ctx.die(step.error, step.message)
         if step.error:
@@ -209,7 +209,7 @@ class Workflow:
         return self._send(ctx, step.after, {**branch, "step": branch["step"] + 1})
 
     def _send(self, ctx: RunContext, node: str, branch: Branch) -> Command[str]:
-        if not steps_left():
+        if not steps_left(ctx):
             return self._commit(ctx, blackboard.fail(branch["target"], "LIMIT_STEPS", ",".join(branch["plan"])))
         spent = _spent(ctx)
         onward: Branch = {**branch, "seq": ctx.next_seq, "counters": ctx.counters}
@@ -298,15 +298,14 @@ _REASONS = {
 }
 
 
-def steps_left() -> bool:
+def steps_left(ctx: RunContext) -> bool:
     """Whether LangGraph's `recursion_limit`, which whoever drives the graph sets, leaves another node its step.
 
     A node is sent on only where it, `select` and `finish` have a step each, and one is left to find that it is over.
     """
-    try:
-        counted = get_config()["configurable"].get("__pregel_scratchpad")
-    except RuntimeError:  # no graph is running: nobody counts
+    if ctx.alone:  # nobody counts
         return True
+    counted = get_config()["configurable"].get("__pregel_scratchpad")
     return counted is None or counted.stop - counted.step >= 4
 
 
