@@ -7,9 +7,11 @@ and follows the alias only where asked to.
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 from jade_graph.backbones import load_backbone
+from jade_graph.backbones.named import NAMED, require_added
 from jade_graph.settings.fields import Settings
 from jade_graph.types import Backbone
 
@@ -21,6 +23,8 @@ def open_backbone(settings: Settings, spec: str | None = None, *, follow: bool =
         follow: let a registered one follow its alias once a graph is built on it.
     """
     name = spec or settings.backbone
+    if name in NAMED and not Path(name).is_dir():
+        name = str(require_added(name, settings.data_path))
     options: dict[str, Any] = {}
     if not _scheme(name) or _scheme(name) in ("hf", "models"):
         auto = {"device": settings.device, "dtype": settings.dtype}

@@ -15,7 +15,9 @@ from typing import Any
 from jade_graph.errors import BackboneError
 from jade_graph.types import Message
 
-PROFILES = ("chat", "compact")
+PROFILES = ("chat", "brief", "compact")
+"""How prompts look: "chat", instructions in a model's chat template; "brief", a line an item, for small models that
+were taught the roles; "compact", the same without passages' titles, for the bundled models of a closed vocabulary."""
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -66,7 +68,7 @@ class Codec:
     Args:
         tokenizer: a transformers tokenizer.
         eos_token_ids: ids that end an action; the first is the one that `eos_token_id` names.
-        profile: "chat" or "compact"; None: "chat" where the tokenizer has a chat template.
+        profile: "chat", "brief" or "compact"; None: "chat" where the tokenizer has a chat template.
         template_options: further variables of the chat template.
 
     Raises:
@@ -114,9 +116,9 @@ class Codec:
         return self.eos_token_ids[0]
 
     def encode(self, messages: Sequence[Message]) -> list[int]:
-        """The prompt: templated with the generation prompt, or, for "compact", the contents one after another."""
+        """The prompt: templated with the generation prompt, or, for the others, the contents one after another."""
         messages = [Message(message.role, self._defused(message.content)) for message in messages]
-        if self.profile == "compact":
+        if self.profile != "chat":
             return self._ids("".join(message.content for message in messages), special=True)
         text = self._render(fold_system(messages) if self._folds else messages)
         return self._ids(text, special=False)

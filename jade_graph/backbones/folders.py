@@ -12,6 +12,7 @@ import os
 import struct
 from pathlib import Path
 
+from jade_graph.backbones.named import NAMED, require_added
 from jade_graph.errors import BackboneError
 
 _ASSETS = Path(__file__).parent.parent / "assets"
@@ -27,12 +28,15 @@ _TEXT_FILES = ["*.json", "*.jinja", "*.model", "*.txt"]
 
 
 def find_folder(name: str, *, revision: str | None = None, weights: bool = True) -> Path:
-    """The local folder of a model: a path, or a hub id, downloaded (or taken from the cache when offline).
+    """The local folder of a model: a path, a bundled or named model, or a hub id, downloaded (or taken from the cache
+    when offline).
 
     Raises:
-        BackboneError: BACKBONE_NOT_FOUND, BACKBONE_NO_SAFETENSORS.
+        BackboneError: BACKBONE_NOT_FOUND, BACKBONE_NO_SAFETENSORS, MODEL_NOT_ADDED.
     """
     folder = BUNDLED.get(name) or Path(name).expanduser()
+    if name in NAMED and not folder.is_dir():
+        folder = require_added(name)
     if not folder.is_dir():
         folder = _download(name, revision, weights)
     if not (folder / "config.json").is_file() and weights:
@@ -66,7 +70,13 @@ def _download(name: str, revision: str | None, weights: bool) -> Path:
         raise BackboneError(
             f"no model {name!r}: {reason}.",
             code="BACKBONE_NOT_FOUND",
-            known=[*BUNDLED, "a local folder", "a hub id such as Qwen/Qwen2.5-1.5B-Instruct", "openai:URL#MODEL"],
+            known=[
+                *BUNDLED,
+                *NAMED,
+                "a local folder",
+                "a hub id such as Qwen/Qwen2.5-1.5B-Instruct",
+                "openai:URL#MODEL",
+            ],
             hint="check the spelling and the network, or download the model to a folder first",
         ) from error
 

@@ -123,7 +123,8 @@ class HFBackbone:
             name: a local folder, or a hub id.
             device: "cuda", "mps" or "cpu"; None: the first of these that is there.
             dtype: "float32", "bfloat16" or "float16"; None: see `weights.choose_dtype`.
-            profile: "chat" or "compact"; None: what jade.json says, else "chat" where there is a chat template.
+            profile: "chat", "brief" or "compact"; None: what jade.json says, else "chat" where there is a
+                chat template.
             max_context: prompt plus action in tokens; None: what the model was made for.
             max_batch: most requests decoded together.
             lean: run small Llama-shaped models through `backbones.lean`, where it agrees with transformers.

@@ -268,7 +268,7 @@ def connect(
     Args:
         rest: e.g. "http://127.0.0.1:8000/v1#Qwen/Qwen2.5-7B-Instruct".
         tokenizer: folder or hub id of the model's tokenizer; None: what the server was started with.
-        profile: "chat" or "compact"; None: "chat" where the tokenizer has a template.
+        profile: "chat", "brief" or "compact"; None: "chat" where the tokenizer has a template.
         max_context: in tokens; None: the server's `max_model_len`.
         version: names the weights; None: the model's name on the server.
         api_key: None: the environment's JADE_OPENAI_API_KEY.

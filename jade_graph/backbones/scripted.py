@@ -67,7 +67,7 @@ class ScriptedBackbone:
         return EOS
 
     def encode(self, messages: Sequence[Message]) -> list[int]:
-        if self._profile == "compact":
+        if self._profile != "chat":
             return self.encode_text("".join(message.content for message in messages))
         return self.encode_text("".join(f"{message.role}: {message.content}\n" for message in messages))
 

@@ -47,6 +47,7 @@ BUILTINS: dict[str, Builtin] = dict(
         _builtin("index", "Make documents or a data set searchable.", DATA),
         _builtin("search", "Search a corpus and show how each passage ranked.", DATA),
         _builtin("corpora", "List, show or remove corpora.", DATA),
+        _builtin("models", "Add, list, show or remove models that have a name.", DATA),
         _builtin("microworld", "The invented world: questions, best plans, training the bundled model.", DATA),
         _builtin("package-graph", "Backbone, corpus and settings as one MLflow model.", DATA),
         _builtin("export", "Write recorded runs as Parquet, for the learner, datasets and pandas.", DATA),

@@ -74,7 +74,7 @@ async def check_identity(backbone: Backbone, subject: Subject) -> None:
     _require(
         bool(backbone.version) and isinstance(backbone.version, str), "version names the weights", backbone.version
     )
-    _require(backbone.profile in ("chat", "compact"), "profile is chat or compact", backbone.profile)
+    _require(backbone.profile in ("chat", "brief", "compact"), "profile is chat, brief or compact", backbone.profile)
     _require(backbone.max_context > 0, "max_context is positive", backbone.max_context)
 
 

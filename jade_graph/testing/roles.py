@@ -48,7 +48,7 @@ def outputs(seed: int = 0, count: int = 200) -> Iterator[str]:
         yield "".join(rng.choices(_SCRAPS, k=rng.randint(1, 5)))
 
 
-def check_role(role: Role, *, profiles: Sequence[str] = ("chat", "compact"), seed: int = 0) -> None:
+def check_role(role: Role, *, profiles: Sequence[str] = ("chat", "brief", "compact"), seed: int = 0) -> None:
     """Raise `ContractError` for the first broken rule."""
     _require(isinstance(role, Role), role, "", "it lacks members of jade_graph.types.Role")
     _require(role.code.isalnum() and role.code == role.code.upper(), role, role.code, "codes are upper-case letters")

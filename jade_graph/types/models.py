@@ -73,7 +73,7 @@ class Backbone(Protocol):
 
     @property
     def profile(self) -> str:
-        """Which prompt profile the roles render for this model: "chat" or "compact"."""
+        """Which prompt profile the roles render for this model: "chat", "brief" or "compact"."""
         ...
 
     @property

@@ -55,7 +55,7 @@ class Role(Protocol):
     def max_new_tokens(self) -> int: ...
 
     def render(self, view: View, profile: str) -> tuple[Message, ...]:
-        """The prompt for this view. Raises nothing; knows the profiles "chat" and "compact"."""
+        """The prompt for this view. Raises nothing; knows the profiles "chat" (instructions), "brief" and "compact"."""
         ...
 
     def parse(self, text: str, view: View) -> Parsed:

@@ -23,9 +23,11 @@ class AnswerGenerator(Answering):
     def render(self, view: View, profile: str) -> tuple[Message, ...]:
         documents = view.evidence
         queries = view.memory.get("queries") or ()
-        if profile == "compact":
+        if profile != "chat":
             query = f"query : {one_line(queries[0])}\n" if queries else ""
-            return (Message("user", f"{compact_documents(documents)}{query}answer : {one_line(view.question)}\n"),)
+            return (
+                Message("user", f"{compact_documents(documents, profile)}{query}answer : {one_line(view.question)}\n"),
+            )
         if not documents:
             return system_and_user(
                 f"You answer a question from what you know. {self.form}", f"Question: {quote(view.question)}"

@@ -38,7 +38,7 @@ class Decomposer:
     )
 
     def render(self, view: View, profile: str) -> tuple[Message, ...]:
-        if profile == "compact":
+        if profile != "chat":
             return (Message("user", f"{self.order} : {one_line(view.question)}\n"),)
         return system_and_user(
             f"You split a question into at most {self.max_items} simpler sub-questions that are answered "

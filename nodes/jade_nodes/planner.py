@@ -26,7 +26,7 @@ class Planner:
     sub_fallback: str = "R,AG"
 
     def render(self, view: View, profile: str) -> tuple[Message, ...]:
-        if profile == "compact":
+        if profile != "chat":
             return (Message("user", f"plan {view.level} : {one_line(view.question)}\n"),)
         executors = "\n".join(f"- {code}: {line}" for code, line in view.executors.items())
         plans = "\n".join(f"- {plan}" for plan in view.plans)

@@ -58,8 +58,13 @@ def numbered_documents(documents: Sequence[Passage]) -> str:
     return "\n\n".join(f"Document{i}: {quote(str(d))}" for i, d in enumerate(documents))
 
 
-def compact_documents(documents: Sequence[Passage]) -> str:
-    return "".join(f"Document{i} : {one_line(d.text)}\n" for i, d in enumerate(documents))
+def compact_documents(documents: Sequence[Passage], profile: str = "compact") -> str:
+    """A line a document; in the profile "brief" with its title, which often alone names what the text is about."""
+    titled = profile == "brief"
+    return "".join(
+        f"Document{i} : {one_line(f'{d.title}: {d.text}' if titled and d.title else d.text)}\n"
+        for i, d in enumerate(documents)
+    )
 
 
 def solved_pairs(pairs: Iterable[tuple[str, str]]) -> str:

@@ -35,7 +35,7 @@ class QueryRewriter:
     max_new_tokens: int = 128
 
     def render(self, view: View, profile: str) -> tuple[Message, ...]:
-        if profile == "compact":
+        if profile != "chat":
             return (Message("user", f"{compact_pairs(view.siblings)}rewrite : {one_line(view.question)}\n"),)
         known = f"\n\nAlready known:\n{solved_pairs(view.siblings)}" if view.siblings else ""
         many = f"; at most {self.max_queries} queries, each in its own tags" if self.max_queries > 1 else ""

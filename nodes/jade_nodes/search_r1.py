@@ -41,10 +41,10 @@ class Monolith:
 
     def render(self, view: View, profile: str) -> tuple[Message, ...]:
         turns, last = _turns(view), _last(view)
-        if profile == "compact":
+        if profile != "chat":
             past = "".join(
                 (f"think : {one_line(thought)}\n" if thought else "")
-                + f"search : {one_line(query)}\n{compact_documents(found)}"
+                + f"search : {one_line(query)}\n{compact_documents(found, profile)}"
                 for thought, query, found in turns
             )
             wanted = "answer" if last else "next"

@@ -34,8 +34,8 @@ class DocumentSelector:
 
     def render(self, view: View, profile: str) -> tuple[Message, ...]:
         documents = view.memory.get("documents") or ()
-        if profile == "compact":
-            return (Message("user", f"{compact_documents(documents)}select : {one_line(view.query)}\n"),)
+        if profile != "chat":
+            return (Message("user", f"{compact_documents(documents, profile)}select : {one_line(view.query)}\n"),)
         return system_and_user(
             "You choose the documents that help to answer the question. Write nothing but their names, separated by "
             "commas, in the form <id>Document0,Document2</id>; <id></id> if none helps.",

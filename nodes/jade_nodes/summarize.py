@@ -21,7 +21,7 @@ class AnswerSummarizer(Answering):
     description: ClassVar[str] = "combines the answers of sub-questions into the final one"
 
     def render(self, view: View, profile: str) -> tuple[Message, ...]:
-        if profile == "compact":
+        if profile != "chat":
             return (Message("user", f"{compact_pairs(view.children)}summary : {one_line(view.question)}\n"),)
         return system_and_user(
             f"You answer a question from the answers to its sub-questions. {self.form}",

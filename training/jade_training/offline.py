@@ -7,7 +7,7 @@ start and the settings.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,6 +98,39 @@ def train(
     trainer.export(out)
     trainer.save_checkpoint(out / CHECKPOINT)
     return metrics
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """(prompt ids, action ids) to imitate, those held out by role, and the prompt profile that is taught (None: the
+    start's own).
+    """
+
+    pairs: list[Pair]
+    held_out: dict[str, list[Pair]] = field(default_factory=dict)
+    profile: str | None = None
+
+
+def from_file(path: Path, start: Path, *, share: float) -> Examples:
+    """The demonstrations of a file (`jade demonstrations`), as the start's tokenizer writes them.
+
+    Args:
+        share: of the questions that is held out.
+
+    Raises:
+        DataError: DEMONSTRATIONS_FILE, SFT_EMPTY. BackboneError: what reading the start's tokenizer raises.
+    """
+    from jade_graph.backbones.codec import Codec
+    from jade_training.supervised import files
+
+    shown, about = files.read(path)
+    profile = str(about.get("profile") or "brief")
+    codec = Codec.from_folder(start, profile=profile)
+    learned, kept = files.held_out(shown, share)
+    if not learned:
+        raise DataError(f"{str(path)!r} has nothing to learn from.", code="SFT_EMPTY", hint="a lower --held-out")
+    by_role = {role: files.pairs(codec, [s for s in kept if s.role == role]) for role in files.by_role(kept)}
+    return Examples(files.pairs(codec, learned), by_role, profile)
 
 
 def examples(source: str, start: Path, *, count: int, minimum: float, seed: int) -> list[Pair]:

@@ -27,7 +27,7 @@ class KnowledgeAnswer:
 
     def render(self, view: View, profile: str) -> tuple[Message, ...]:
         k = Knowledge.of(view)
-        if profile == "compact":
+        if profile != "chat":
             return (Message("user", f"{compact_state(k)}final : {one_line(view.question)}\n"),)
         return system_and_user(
             "You answer a question from what is known. Write nothing but the answer, as short as possible and at most "

@@ -40,7 +40,7 @@ class KnowledgePlan:
     max_new_tokens: int = 384
 
     def render(self, view: View, profile: str) -> tuple[Message, ...]:
-        if profile == "compact":
+        if profile != "chat":
             return (Message("user", f"steps : {one_line(view.question)}\n"),)
         return system_and_user(
             "You plan how to answer a question with a search engine. Write at most "

@@ -30,7 +30,7 @@ class KnowledgeSearch:
 
     def render(self, view: View, profile: str) -> tuple[Message, ...]:
         k = Knowledge.of(view)
-        if profile == "compact":
+        if profile != "chat":
             asked = "".join(f"asked : {one_line(q)}\n" for q in k.asked)
             return (Message("user", f"{compact_state(k)}{asked}search : {one_line(view.question)}\n"),)
         asked = "\n".join(f"- {one_line(q)}" for q in k.asked) or "- none"

@@ -29,7 +29,7 @@ class KnowledgeUpdate:
 
     def render(self, view: View, profile: str) -> tuple[Message, ...]:
         k, query, evidence = Knowledge.of(view), query_of(view), evidence_of(view)
-        if profile == "compact":
+        if profile != "chat":
             told = f"evidence : {one_line(evidence)}\nupdate : {one_line(query)}\n"
             return (Message("user", compact_state(k) + told),)
         return system_and_user(

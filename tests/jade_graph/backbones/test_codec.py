@@ -76,7 +76,7 @@ def test_profiles_that_do_not_fit_are_refused(plain_folder: Path, profile: str) 
     with pytest.raises(BackboneError) as caught:
         Codec.from_folder(plain_folder, profile=profile)
     assert caught.value.error_code == "BACKBONE_PROFILE"
-    assert caught.value.known == ("chat", "compact")
+    assert caught.value.known == ("chat", "brief", "compact")
 
 
 def test_broken_files_are_typed_errors(copied: Path, tmp_path: Path) -> None:

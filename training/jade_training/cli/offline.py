@@ -75,26 +75,61 @@ def train(
 @command(sft_app, "sft")
 def sft(
     cli: Cli,
-    source: Annotated[str, typer.Argument(help="What to imitate: microworld, or a folder that jade export wrote.")],
+    source: Annotated[
+        str,
+        typer.Argument(help="What to imitate: a file of jade demonstrations, microworld, or a folder of jade export."),
+    ],
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the new weights go.")],
     backbone: Annotated[str | None, typer.Option(help="The start: tiny, a folder, or a hub id.")] = None,
     minimum: Annotated[float, typer.Option(help="Of an export: actions of runs that earned at least this.")] = 0.8,
     count: Annotated[int, typer.Option(min=1, help="Demonstrations of microworld.")] = 2000,
+    held_out: Annotated[
+        float, typer.Option(min=0.0, max=0.9, help="Of a file: share of questions whose loss is told, not learned.")
+    ] = 0.05,
     epochs: Annotated[float, typer.Option(min=0.0, help="Passes over the examples.")] = 1.0,
+    steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps, instead of passes.")] = None,
     batch_rows: Annotated[int, typer.Option(min=1, help="Examples a step.")] = 32,
-    learning_rate: Annotated[float, typer.Option(min=0.0, help="Of AdamW, falling linearly.")] = 5e-4,
+    micro_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Examples of like length together, so many tokens at a time.")
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(min=0.0, help="Of AdamW, falling linearly; default: by the size of the model.")
+    ] = None,
+    warmup: Annotated[int, typer.Option(min=0, help="Steps in which the rate rises.")] = 0,
+    lora: Annotated[
+        int | None, typer.Option(min=1, metavar="RANK", help="Train adapters of this rank instead.")
+    ] = None,
+    bf16: Annotated[bool, typer.Option("--bf16", help="Mixed precision, where the processor has it.")] = False,
 ) -> None:
     """Warm start: fine-tune on demonstrations, or on the actions of runs that went well, with TRL's SFTTrainer."""
     from jade_training import offline
     from jade_training.improve.registering import start_of
+    from jade_training.learner.ppo import Lora
     from jade_training.supervised import sft as tuning
 
     cli.put("backbone", backbone)
     start, seed = start_of(cli.settings), cli.settings.seed
-    found = offline.examples(source, start, count=count, minimum=minimum, seed=seed)
-    with cli.out.progress(f"imitating {len(found)} actions"):
+    if Path(source).is_file():
+        found = offline.from_file(Path(source), start, share=held_out)
+    else:
+        found = offline.Examples(offline.examples(source, start, count=count, minimum=minimum, seed=seed))
+    with cli.out.progress(f"imitating {len(found.pairs)} actions") as tick:
         metrics = tuning.sft(
-            start, found, out, epochs=epochs, batch_rows=batch_rows, learning_rate=learning_rate, seed=seed
+            start,
+            found.pairs,
+            out,
+            epochs=epochs,
+            steps=steps,
+            batch_rows=batch_rows,
+            micro_tokens=micro_tokens,
+            learning_rate=learning_rate,
+            warmup_steps=warmup,
+            lora=None if lora is None else Lora(lora, 2 * lora),
+            bf16=bf16,
+            held_out=found.held_out,
+            profile=found.profile,
+            progress=tick,
+            seed=seed,
         )
     cli.out.result({"out": str(out), "metrics": metrics}, lambda: _show(out, metrics))
 

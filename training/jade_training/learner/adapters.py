@@ -11,33 +11,33 @@ from typing import TYPE_CHECKING, Any
 from jade_graph.errors import unknown
 
 if TYPE_CHECKING:
-    from jade_training.learner.ppo import PPOConfig
+    from jade_training.learner.ppo import Lora
 
 
-def trainable(model: Any, config: PPOConfig) -> Any:
+def trainable(model: Any, lora: Lora | None) -> Any:
     """The model with what is to be trained in float32, as adapters or as a whole.
 
     Raises `UsageError` UNKNOWN_TARGET.
     """
-    if config.lora is None:
+    if lora is None:
         return model.float().requires_grad_(True)
     import torch
     from peft import LoraConfig, get_peft_model
 
     linear = {name.rpartition(".")[2] for name, m in model.named_modules() if isinstance(m, torch.nn.Linear)}
-    for target in config.lora.targets or ():
+    for target in lora.targets or ():
         if target.rpartition(".")[2] not in linear:
             raise unknown("linear module", target, linear, code="UNKNOWN_TARGET")
-    lora = LoraConfig(
-        r=config.lora.rank,
-        lora_alpha=config.lora.alpha,
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
         lora_dropout=0.0,
-        target_modules=list(config.lora.targets) if config.lora.targets else "all-linear",
+        target_modules=list(lora.targets) if lora.targets else "all-linear",
         task_type="CAUSAL_LM",
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by an old name
-        return get_peft_model(model, lora)
+        return get_peft_model(model, config)
 
 
 def bare(model: Any) -> Any:

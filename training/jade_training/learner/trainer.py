@@ -96,7 +96,7 @@ class PPOTrainer(BaseTrainer):
             reference = copy.deepcopy(model)
         with random_state_kept():
             torch.manual_seed(self.settings.seed)  # of what adapters start from
-            model = trainable(model, self.settings)
+            model = trainable(model, self.settings.lora)
             self.value = ValueHead(_width(model))
             chosen: dict[str, Any] = {"seed": self.settings.seed, "use_cpu": target.type == "cpu", "max_grad_norm": 0.0}
             super().__init__(model=model, args=arguments(per_device_train_batch_size=1, num_train_epochs=1, **chosen))

@@ -7,6 +7,7 @@ Invariant: TRL's private base classes are named here only. Where TRL is missing,
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -93,3 +94,28 @@ def arguments(*, supervised: bool = False, **chosen: Any) -> Any:
     if supervised and SUPERVISED_BY_TRL:
         own["max_length"] = None
     return build(**{**own, **chosen})
+
+
+class _Places(torch.utils.data.Sampler[list[int]]):
+    """Batches that were made beforehand."""
+
+    def __init__(self, batches: Sequence[Sequence[int]]) -> None:
+        self._batches = [list(batch) for batch in batches]
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self._batches)
+
+
+def ordered(trainer: Any, batches: Sequence[Sequence[int]]) -> None:
+    """Let a trainer take these batches (places in its data set), in this order, instead of drawing its own."""
+
+    def loader() -> Any:
+        made = torch.utils.data.DataLoader(
+            trainer.train_dataset, batch_sampler=_Places(batches), collate_fn=trainer.data_collator
+        )
+        return trainer.accelerator.prepare(made)
+
+    trainer.get_train_dataloader = loader
