@@ -50,7 +50,9 @@ def test_every_command_explains_itself_and_has_the_common_options(jade, name):
     done = jade(name, "--help")
     assert done.code == 0
     assert done.err == ""
-    groups = {"config": "show", "microworld": "show"} | dict.fromkeys(("runs", "presets", "plugins", "corpora", "models"), "list")
+    groups = {"config": "show", "microworld": "show"} | dict.fromkeys(
+        ("runs", "presets", "plugins", "corpora", "models"), "list"
+    )
     text = jade(name, groups[name], "--help").out if name in groups else done.out
     for option in ("--json", "--config", "--set", "--quiet", "--verbose"):
         assert option in text
