@@ -22,9 +22,7 @@ def open_backbone(settings: Settings, spec: str | None = None, *, follow: bool =
     Args:
         follow: let a registered one follow its alias once a graph is built on it.
     """
-    name = spec or settings.backbone
-    if name in NAMED and not Path(name).is_dir():
-        name = str(require_added(name, settings.data_path))
+    name = placed(settings, spec or settings.backbone)
     options: dict[str, Any] = {}
     if not _scheme(name) or _scheme(name) in ("hf", "models"):
         auto = {"device": settings.device, "dtype": settings.dtype}
@@ -35,6 +33,16 @@ def open_backbone(settings: Settings, spec: str | None = None, *, follow: bool =
     elif _scheme(name) == "openai" and settings.api_key:
         options = {"api_key": settings.api_key}
     return load_backbone(name, **options)
+
+
+def placed(settings: Settings, name: str) -> str:
+    """A named model as its folder; any other name as it is. Cheap: asked before anything else is opened.
+
+    Raises `BackboneError` MODEL_NOT_ADDED.
+    """
+    if name in NAMED and not Path(name).is_dir():
+        return str(require_added(name, settings.data_path))
+    return name
 
 
 def _registered(settings: Settings, follow: bool) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from jade_graph import plugins
 from jade_graph.assembly.corpora import Progress, open_retriever
-from jade_graph.assembly.models import open_backbone
+from jade_graph.assembly.models import open_backbone, placed
 from jade_graph.errors import UsageError
 from jade_graph.runs.store import RunStore
 from jade_graph.settings.config import Config, load_config
@@ -86,6 +86,8 @@ def open_parts(
         opened.models.callback(lambda: run_sync(found.aclose()))
         return found
 
+    for name in (None if "backbone" in known else s.backbone, s.frozen_backbone):
+        placed(s, name or "")  # before a corpus is built for a model that is not there
     try:
         if "retriever" not in known:
             out["retriever"] = open_retriever(s, progress)
