@@ -180,12 +180,6 @@ def loose(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.glob("*.py"))
 
 
-def sentence(path: Path) -> str:
-    """The first sentence of a module's docstring."""
-    text = " ".join((ast.get_docstring(ast.parse(path.read_text("utf-8"))) or "").partition("\n\n")[0].split())
-    return text.rstrip(".")
-
-
 # --- the picture ------------------------------------------------------------------------------------------------------
 STOREYS: Mapping[str, list[tuple[str, list[str]]]] = {
     "jade_graph": [

@@ -86,17 +86,18 @@ def open_parts(
         opened.models.callback(lambda: run_sync(found.aclose()))
         return found
 
-    for name in (None if "backbone" in known else s.backbone, s.frozen_backbone):
-        placed(s, name or "")  # before a corpus is built for a model that is not there
+    frozen, others = known.get("frozen_backbone", s.frozen_backbone), known.get("backbones") or {}
+    for name in (known.get("backbone", s.backbone), frozen, *others.values()):
+        if isinstance(name, str):
+            placed(s, name)  # before a corpus is built for a model that is not there
     try:
         if "retriever" not in known:
             out["retriever"] = open_retriever(s, progress)
         if "backbone" not in known:
             out["backbone"] = model()
-        frozen = known.get("frozen_backbone", s.frozen_backbone)
         if isinstance(frozen, str):
             out["frozen_backbone"] = model(frozen)
-        if others := known.get("backbones"):
+        if others:
             out["backbones"] = {role: model(m) if isinstance(m, str) else m for role, m in others.items()}
         if record and "recorder" not in known:
             out["recorder"] = store = RunStore(s.store_url)

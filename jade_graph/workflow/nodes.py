@@ -145,20 +145,22 @@ class Workflow:
         version is not in memory. Anything else that goes wrong ends the run by its name, whoever drives the graph.
         """
         ctx = self.context(branch)
+        where = Where(branch["target"], branch["round"], branch["step"], ",".join(branch["plan"]))
         try:
-            return await self._act(ctx, part, branch, attempt)
+            return await self._act(ctx, part, branch, where, attempt)
         except GraphBubbleUp:
             raise
         except Exception as error:
-            if (branch["target"].id, branch["round"], branch["step"]) in ctx.begun:  # to be tried again
+            if where.place in ctx.begun:  # to be tried again
                 raise
             logger.exception("run %s failed at %s", ctx.run.id, part.code)
             ctx.die("INTERNAL", f"{type(error).__name__}: {error}")
-            return self._commit(ctx, blackboard.fail(branch["target"], "INTERNAL", ",".join(branch["plan"])))
+            return self._commit(ctx, blackboard.fail(where.target, "INTERNAL", where.plan))
 
-    async def _act(self, ctx: RunContext, part: Role | Tool, branch: Branch, attempt: int) -> Command[str]:
-        target, plan = branch["target"], ",".join(branch["plan"])
-        where = Where(target, branch["round"], branch["step"], plan)
+    async def _act(
+        self, ctx: RunContext, part: Role | Tool, branch: Branch, where: Where, attempt: int
+    ) -> Command[str]:
+        target, plan = where.target, where.plan
         if ctx.fatal and where.place not in ctx.begun:  # what was begun is recorded, whatever became of the run
             return self._commit(ctx, blackboard.fail(target, ctx.fatal, plan))
         view = self._view(ctx, branch)

@@ -29,7 +29,7 @@ def unwatched(config: RunnableConfig | None) -> bool:
     them), no graph around this one, no bound on how many nodes run at once.
     """
     known = ensure_config(config)
-    if known.get("max_concurrency") is not None or within_graph(config):
+    if known.get("max_concurrency") is not None or _around(known):
         return False
     manager = get_async_callback_manager_for_config(known)
     return not manager.handlers and not manager.inheritable_handlers
@@ -37,7 +37,11 @@ def unwatched(config: RunnableConfig | None) -> bool:
 
 def within_graph(config: RunnableConfig | None) -> bool:
     """Whether a LangGraph node is calling."""
-    return any(key.startswith(_AROUND) for key in ensure_config(config)["configurable"])
+    return _around(ensure_config(config))
+
+
+def _around(known: RunnableConfig) -> bool:
+    return any(key.startswith(_AROUND) for key in known["configurable"])
 
 
 async def march(flow: Workflow, given: Mapping[str, Any], steps: int) -> None:
