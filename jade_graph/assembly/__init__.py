@@ -5,16 +5,17 @@ microworld corpus, a data set's own corpus), else it is an error with the comman
 """
 
 from jade_graph.assembly.corpora import (
-    MICROWORLD,
     Progress,
     corpus_name,
+    is_microworld,
     open_dataset_corpus,
     open_named,
     open_retriever,
     open_retriever_for,
 )
-from jade_graph.assembly.models import open_backbone
+from jade_graph.assembly.models import open_backbone, usual_concurrency
 from jade_graph.assembly.opening import Opened, arguments_of, configured, limits_for, open_parts
+from jade_graph.settings.fields import MICROWORLD
 
 __all__ = [
     "MICROWORLD",
@@ -23,6 +24,7 @@ __all__ = [
     "arguments_of",
     "configured",
     "corpus_name",
+    "is_microworld",
     "limits_for",
     "open_backbone",
     "open_dataset_corpus",
@@ -30,4 +32,5 @@ __all__ = [
     "open_parts",
     "open_retriever",
     "open_retriever_for",
+    "usual_concurrency",
 ]

@@ -13,12 +13,11 @@ from jade_graph import plugins
 from jade_graph.data import Dataset, load_dataset
 from jade_graph.errors import RetrievalError, UsageError
 from jade_graph.settings.config import Config
-from jade_graph.settings.fields import Settings
+from jade_graph.settings.fields import MICROWORLD, Settings
 from jade_graph.types import Retriever
 
 Progress = Callable[[str, int, int], None]
 """Called with (phase, done, total) while a corpus is built."""
-MICROWORLD = "microworld"
 
 
 def open_retriever(settings: Settings, progress: Progress | None = None) -> Retriever:
@@ -47,7 +46,7 @@ def open_retriever_for(config: Config, dataset: Dataset, progress: Progress | No
     if config.origin("corpus") == "default":
         if dataset.passages:
             return open_dataset_corpus(config.settings, dataset, progress)
-        if corpus_name(dataset.name).partition("-")[0] != MICROWORLD:
+        if not is_microworld(dataset.name):
             raise UsageError(
                 f"the data set {dataset.name!r} brings no passages, and no corpus is named.",
                 code="NO_CORPUS_FOR_DATASET",
@@ -71,6 +70,11 @@ def open_dataset_corpus(
     corpus = name or corpus_name(dataset.name)
     build_corpus(dataset.passages, corpus, settings.data_path, settings.encoder, progress=progress)
     return open_named(settings, corpus)
+
+
+def is_microworld(dataset: str) -> bool:
+    """Whether a data set's name is that of an invented world."""
+    return corpus_name(dataset).partition("-")[0] == MICROWORLD
 
 
 def corpus_name(dataset: str) -> str:

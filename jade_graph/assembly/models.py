@@ -15,6 +15,10 @@ from jade_graph.backbones.named import NAMED, require_added
 from jade_graph.settings.fields import Settings
 from jade_graph.types import Backbone
 
+MANY, FEW = 64, 8
+SMALL = 20_000_000
+"""Parameters up to which a CPU batches many runs faster than few."""
+
 
 def open_backbone(settings: Settings, spec: str | None = None, *, follow: bool = False) -> Backbone:
     """The model that the settings name, with the options that its kind takes.
@@ -28,6 +32,8 @@ def open_backbone(settings: Settings, spec: str | None = None, *, follow: bool =
         auto = {"device": settings.device, "dtype": settings.dtype}
         options = {key: None if value == "auto" else value for key, value in auto.items()}
         options["max_batch"] = settings.batch_size
+        if settings.profile != "auto":
+            options["profile"] = settings.profile
         if _scheme(name) == "models":
             options |= _registered(settings, follow)
     elif _scheme(name) == "openai" and settings.api_key:
@@ -43,6 +49,18 @@ def placed(settings: Settings, name: str) -> str:
     if name in NAMED and not Path(name).is_dir():
         return str(require_added(name, settings.data_path))
     return name
+
+
+def usual_concurrency(backbone: Backbone) -> int:
+    """How many runs at once suit a model: many for a small one or a GPU; few where a core reads a large one for all.
+
+    Runs share one machine, and each has its own deadline: 64 at once of a model of 135 M on two cores all miss theirs.
+    """
+    model = getattr(backbone, "model", None)
+    weights = list(model.parameters()) if hasattr(model, "parameters") else []
+    if not weights or weights[0].device.type != "cpu":
+        return MANY
+    return MANY if sum(w.numel() for w in weights) < SMALL else FEW
 
 
 def _registered(settings: Settings, follow: bool) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from jade_graph.assembly.models import open_backbone, placed
 from jade_graph.errors import UsageError
 from jade_graph.runs.store import RunStore
 from jade_graph.settings.config import Config, load_config
+from jade_graph.settings.fields import MICROWORLD
 from jade_graph.sync import run_sync
 from jade_graph.types import Backbone, Limits, Preset, Sampling
 from jade_graph.workflow.parts import limits_of
@@ -86,12 +87,14 @@ def open_parts(
         opened.models.callback(lambda: run_sync(found.aclose()))
         return found
 
+    if "retriever" not in known and s.corpus != MICROWORLD:
+        out["retriever"] = open_retriever(s, progress)  # cheap, and what was asked for by name
     frozen, others = known.get("frozen_backbone", s.frozen_backbone), known.get("backbones") or {}
     for name in (known.get("backbone", s.backbone), frozen, *others.values()):
         if isinstance(name, str):
             placed(s, name)  # before a corpus is built for a model that is not there
     try:
-        if "retriever" not in known:
+        if "retriever" not in out:
             out["retriever"] = open_retriever(s, progress)
         if "backbone" not in known:
             out["backbone"] = model()

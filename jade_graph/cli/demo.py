@@ -1,5 +1,5 @@
 """`jade demo`: the main job end to end on the bundled model: index a world, answer questions, learn, answer them again,
-and put what was learned into service.
+put what was learned into service, and read a few real pages.
 
 Invariant: every figure shown is measured in this call, on questions about a world that the bundled model never saw,
 before and after learning. Learning and versions are found by entry point (group `jade.demos`).
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from jade_graph.cli import demo_reading
 from jade_graph.cli.command import Cli, command, single
 from jade_graph.cli.indexing import indexing
 from jade_graph.errors import PluginError, RegistryError
@@ -38,9 +39,9 @@ def demo(
 ) -> None:
     """Index an invented world, answer held-out questions, learn for some minutes, answer them again.
 
-    Shows figures before and after, what an oracle reaches, and one question whose answer turned right as two trees. At
-    the end what was learned is registered as a version, judged by the gate, promoted under a running graph and rolled
-    back.
+    Shows figures before and after, what an oracle reaches, and one question whose answer turned right as two trees. What
+    was learned is registered as a version, judged by the gate, promoted under a running graph and rolled back. At the
+    end smol answers a question about a few pages of real text.
     """
     from jade_graph.assembly import open_backbone
     from jade_graph.backbones.scripted import ScriptedBackbone
@@ -73,7 +74,8 @@ def demo(
     if learned is not None:
         both = arms[BEFORE, "jade"], arms[AFTER, "jade"]
         shipped = _ship(cli, learned, both, questions, retriever, facts | {"preset": "jade"})
-        seconds = time.monotonic() - began
+    read = demo_reading.read_pages(cli)
+    seconds = time.monotonic() - began
     result = {
         "arms": {
             f"{name}/{preset}": {k: v for k, v in report(rows, {}, seed=seed).items() if k != "manifest"}
@@ -82,11 +84,12 @@ def demo(
         "run_ids": [run.id for run in runs],
         "learned": learned,
         "shipped": shipped,
+        "reading": None if read is None else demo_reading.told(read),
         "seconds": round(seconds, 1),
         "manifest": facts,
     }
     question = next(q for q in questions if q.id == runs[0].question_id)
-    cli.out.result(result, lambda: _show(arms, runs, question, learned, shipped, seconds))
+    cli.out.result(result, lambda: _show(arms, runs, question, learned, shipped, read, seconds))
 
 
 def _index(cli: Cli, world: Any, seed: int) -> Retriever:
@@ -221,6 +224,7 @@ def _show(
     question: Question,
     learned: dict[str, Any] | None,
     shipped: dict[str, Any] | None,
+    read: Any,
     seconds: float,
 ) -> list[Any]:
     from rich.text import Text
@@ -254,6 +258,8 @@ def _show(
     if shipped is not None:
         shown += [Text(""), Text("The learned model as a version:", style="bold"), *map(Text, _shipped(shipped))]
         shown.append(Text(f"See it: mlflow server --backend-store-uri {shipped['registry']}", style="dim"))
+    if read is not None:
+        shown += demo_reading.shown(read)
     following = ["jade runs list", f"jade runs show {runs[-1].id[:8]}"]
     following.append(f'jade ask "..." --backbone {learned["model"]}' if learned else "jade index PATH --corpus NAME")
     return [

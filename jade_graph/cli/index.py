@@ -106,5 +106,5 @@ def _told(manifest: CorpusManifest) -> Any:
     done = f"{manifest.embedded:,} embedded, {manifest.reused:,} kept, {manifest.removed:,} removed"
     return Text.assemble(
         ("corpus ", "dim"), (manifest.name, "bold"), f": {what} ({done}), encoder {manifest.encoder_spec}\n",
-        (f'Try: jade search {manifest.name} "..", jade ask ".." --corpus {manifest.name} --backbone MODEL', "dim"),
+        (f'Try: jade search {manifest.name} "..", jade ask ".." --corpus {manifest.name}', "dim"),
     )  # fmt: skip

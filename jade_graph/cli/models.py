@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from typing import Annotated, Any
 
 import typer
@@ -20,10 +21,10 @@ def add(cli: Cli, name: Name) -> None:
     data = cli.settings.data_path
     there = named.is_added(name, data)
     with cli.out.progress(f"adding {name}") as tick:
-        steps = iter(range(1, 4))
+        steps = count()
 
         def tell(line: str) -> None:
-            tick(next(steps) - 1, 3, line)
+            tick(min(next(steps), 3), 4, line)
 
         named.add(name, data, tell=tell)
     told = named.described(name, data)

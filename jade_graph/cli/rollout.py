@@ -14,7 +14,7 @@ import typer
 
 from jade_graph.cli.command import Cli, command, single
 from jade_graph.cli.indexing import indexing
-from jade_graph.cli.taught import warn_untaught
+from jade_graph.cli.taught import suit, warn_untaught
 
 if TYPE_CHECKING:
     from jade_graph.langchain.runnable import JadeGraph
@@ -38,7 +38,9 @@ def rollout(
     temperature: Annotated[float | None, typer.Option(min=0.0, help="Of the trained roles; default 1.")] = None,
     explore: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of root plans drawn uniformly.")] = 0.0,
     runs_per_plan: Annotated[int, typer.Option(min=1, help="Runs that carry out each plan drawn.")] = 1,
-    concurrency: Annotated[int, typer.Option(min=1, help="Runs at once.")] = 64,
+    concurrency: Annotated[
+        int | None, typer.Option(min=1, help="Runs at once; default: 64, or 8 of a large model on a CPU.")
+    ] = None,
     workers: Annotated[
         int, typer.Option(min=1, help="Processes with a model each, for small models on several cores.")
     ] = 1,
@@ -52,7 +54,7 @@ def rollout(
 
     The same command again goes on where it stopped, however it stopped: runs that ended are not run again.
     """
-    from jade_graph.assembly import corpus_name, open_retriever_for
+    from jade_graph.assembly import corpus_name, is_microworld, open_retriever_for
     from jade_graph.data import load_dataset
     from jade_graph.langchain.session import open_session
     from jade_graph.rollouts import Workers, tally
@@ -63,8 +65,10 @@ def rollout(
         ("preset", preset), ("seed", seed), ("backbone", backbone), ("corpus", corpus), ("store.url", store)
     ):  # fmt: skip
         cli.put(name, value)
-    warn_untaught(cli)
     data = load_dataset(dataset, limit=limit, split=split, format=format)
+    if not is_microworld(data.name):
+        suit(cli)
+    warn_untaught(cli)
     with indexing(cli) as progress:
         retriever = open_retriever_for(cli.config, data, progress)
     own = corpus_name(data.name) if data.passages and cli.config.origin("corpus") == "default" else None

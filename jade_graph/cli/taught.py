@@ -1,10 +1,12 @@
-"""Tells when a bundled model was never taught the roles of the method that it is to play."""
+"""Tells what a small model of the package's own can be trusted with: roles that it was taught, text that it reads."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from jade_graph.backbones.folders import BUNDLED, taught
+from jade_graph.settings.fields import SMOL
 
 if TYPE_CHECKING:
     from jade_graph.cli.command import Cli
@@ -20,6 +22,21 @@ def warn_untaught(cli: Cli) -> None:
     able = next((name for name in BUNDLED if set(wanted) <= taught(name)), None)
     told = f"the bundled model {backbone} was never taught {', '.join(missing)}, roles of {preset}: expect bad answers."
     cli.out.warn(told + (f" Try --backbone {able}" if able else ""))
+
+
+def tell_smol(cli: Cli) -> None:
+    """A line about the model that answers where nobody named one."""
+    if cli.settings.backbone == SMOL and cli.config.origin("backbone") == "default":
+        cli.out.log(
+            "answered by smol, a small model (135 M): right for look-ups of one fact that a passage states, weak "
+            "beyond. A better one: --backbone with a hub id, a folder, or openai:URL#MODEL."
+        )
+
+
+def suit(cli: Cli) -> None:
+    """Let the default model be the one that reads more than microworld."""
+    if cli.config.origin("backbone") == "default":
+        cli.config = replace(cli.config, settings=replace(cli.settings, backbone=SMOL))
 
 
 def roles_of_loop(preset: str) -> list[str]:

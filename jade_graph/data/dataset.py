@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from functools import cached_property
@@ -80,6 +81,19 @@ class Dataset:
         if limit < 1:
             raise UsageError(f"the limit {limit} leaves no question.", code="BAD_LIMIT", hint="--limit 50")
         return Dataset(self.name, self.questions[:limit], lambda: self.passages, format=self.format, notes=self.notes)
+
+    def sample(self, count: int | None, seed: int = 0) -> Dataset:
+        """So many questions drawn with the seed, in their order, over the same passages. Raises `UsageError` BAD_LIMIT.
+
+        The first of a larger sample with the same seed are those of a smaller one.
+        """
+        if count is None or count >= len(self.questions):
+            return self
+        if count < 1:
+            raise UsageError(f"a sample of {count} is no question.", code="BAD_LIMIT", hint="--sample 50")
+        order = random.Random(f"sample {seed}").sample(range(len(self.questions)), len(self.questions))
+        drawn = [self.questions[i] for i in sorted(order[:count])]
+        return Dataset(self.name, drawn, lambda: self.passages, format=self.format, notes=self.notes)
 
 
 class PassagePool:

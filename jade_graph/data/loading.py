@@ -6,6 +6,7 @@ registered scheme, and what cannot be told is an error that lists the formats.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -134,7 +135,7 @@ def _load_path(path: Path, split: str | None, format: str | None) -> Dataset:
     if found == "jade" and path.is_dir():
         if split is not None:
             raise DataError(f"{name!r} has no splits, and so no {split!r}.", code="DATASET_SPLIT")
-        return read_jade(path, name)
+        return read_jade(path, _part_name(path) or name)
     if path.is_dir():
         path = _split_file(path, split)
         found = format or detect_format(path)
@@ -172,6 +173,15 @@ def _split_file(folder: Path, split: str | None) -> Path:
         known=[_stem(f) for f in files] or FORMATS,
         hint="--split NAME" if files else "jade index PATH --corpus NAME, for a folder of documents",
     )
+
+
+def _part_name(folder: Path) -> str | None:
+    """The name of a part that `jade split` wrote; None for any other folder."""
+    try:
+        about = json.loads((folder / "manifest.json").read_text("utf-8"))
+        return f"{about['dataset']}-{about['part']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _stem(path: Path) -> str:

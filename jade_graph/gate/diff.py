@@ -149,7 +149,7 @@ def diff(
 def logged(registry: Registry, a: ModelVersion, b: ModelVersion) -> Trial | None:
     """The answers of a promotion of one of the two over the other, where the log has them."""
     from jade_graph.gate.trial import Trial
-    from jade_graph.scoring.evaluation import load_rows
+    from jade_graph.scoring.keeping import load_rows
 
     for entry in registry.history():
         if {entry.from_version, entry.to_version} == {a.number, b.number} and entry.evidence:

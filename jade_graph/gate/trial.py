@@ -19,7 +19,8 @@ from jade_graph.data import Dataset, load_dataset
 from jade_graph.errors import UsageError
 from jade_graph.gate.policy import Policy
 from jade_graph.registry import ModelVersion, Registry
-from jade_graph.scoring.evaluation import Row, evaluate, evaluation_manifest, load_rows, require_comparable
+from jade_graph.scoring.evaluation import Row, evaluate, evaluation_manifest, require_comparable
+from jade_graph.scoring.keeping import load_rows
 from jade_graph.settings.config import Config
 from jade_graph.sync import run_sync
 from jade_graph.types import Backbone, Retriever, Run, Sampling

@@ -6,10 +6,8 @@ None and left out of that figure's mean, never counted as 0; comparisons are pai
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from jade_graph import plugins
@@ -45,7 +43,8 @@ class Row:
 
     `support_recall` and `answer_recall` are over the k passages (the graph's own k) that `retrieved_passages`
     shows of the run, as in `jade bounds`. A run that retrieved nothing brought none: 0. `first_f1`
-    is the score of the first answer that an action predicted, None where none was on the way.
+    is the score of the first answer that an action predicted, None where none was on the way. `dataset` is named where
+    an evaluation has several.
     """
 
     question_id: str
@@ -68,6 +67,7 @@ class Row:
     failed_rate: float
     prompt_tokens: float = 0.0
     first_f1: float | None = None
+    dataset: str = ""
 
 
 def score(run: Run, question: Question, k: int) -> Row:
@@ -105,9 +105,15 @@ async def evaluate(
     seed: int = 0,
     concurrency: int = 64,
     progress: Callable[[Run], None] | None = None,
+    known: Mapping[str, Row] | None = None,
+    keep: Callable[[Row], None] | None = None,
     **options: Any,
 ) -> list[Row]:
     """Answer and score every question; rows in the order of the questions.
+
+    Args:
+        known: rows by question that are there already: these are not asked again.
+        keep: called with each new row as it is made.
 
     Raises:
         DataError: DATASET_IDS when two questions share an id, DATASET_EMPTY when there are none.
@@ -117,9 +123,12 @@ async def evaluate(
         raise DataError("there are no questions to evaluate.", code="DATASET_EMPTY")
     if len(by_id) < len(questions) or "" in by_id:
         raise DataError("every question needs an id of its own.", code="DATASET_IDS")
-    rows: dict[str, Row] = {}
-    async for run in graph.arun_many(questions, seed=seed, concurrency=concurrency, **options):
-        rows[run.question_id] = score(run, by_id[run.question_id], graph.k)
+    rows: dict[str, Row] = {id: row for id, row in (known or {}).items() if id in by_id}
+    asked = [q for q in questions if q.id not in rows]
+    async for run in graph.arun_many(asked, seed=seed, concurrency=concurrency, **options):
+        rows[run.question_id] = row = score(run, by_id[run.question_id], graph.k)
+        if keep is not None:
+            keep(row)
         if progress is not None:
             progress(run)
     return [rows[q.id] for q in questions]
@@ -149,11 +158,16 @@ def plan_shares(rows: Sequence[Row]) -> dict[str, float]:
 
 
 def report(rows: Sequence[Row], manifest: Mapping[str, Any], *, seed: int = 0) -> dict[str, Any]:
-    """What `jade eval --json` prints: `overall`, `by_type`, `manifest`."""
-    types = sorted({r.type for r in rows})
+    """What `jade eval --json` prints: `overall`, `by_type`, `by_dataset` (where there are several), `manifest`."""
+    types, datasets = sorted({r.type for r in rows}), list(dict.fromkeys(r.dataset for r in rows))
     return {
         "overall": summarize(rows, seed=seed),
         "by_type": {t: summarize([r for r in rows if r.type == t], seed=seed) for t in types},
+        **(
+            {"by_dataset": {d: summarize([r for r in rows if r.dataset == d], seed=seed) for d in datasets}}
+            if len(datasets) > 1
+            else {}
+        ),
         "manifest": dict(manifest),
     }
 
@@ -192,13 +206,19 @@ def require_comparable(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> No
 
 
 def evaluation_manifest(
-    config: Config, data: Dataset, retriever: Retriever, *, preset: str | None = None, limit: int | None = None
+    config: Config,
+    data: Dataset,
+    retriever: Retriever,
+    *,
+    preset: str | None = None,
+    limit: int | None = None,
+    sample: int | None = None,
 ) -> dict[str, Any]:
     """What an evaluation with these settings is made with; the caller adds weights and graph.
 
     Args:
         preset: instead of the settings'.
-        limit: as given by the user; None where all questions were asked.
+        limit, sample: as given by the user; None where all questions were asked.
     """
     s = config.settings
     method = preset or s.preset
@@ -207,6 +227,7 @@ def evaluation_manifest(
         dataset_id=data.dataset_id,
         questions=len(data.questions),
         limit=limit,
+        sample=sample,
         preset=method,
         backbone=s.backbone,
         frozen_backbone=s.frozen_backbone,
@@ -220,21 +241,3 @@ def evaluation_manifest(
         limits=asdict(limits_of(plugins.load("jade.presets", method), **config.chosen("limits"))),
         limits_set=config.chosen("limits"),
     )
-
-
-def save_rows(path: Path, rows: Iterable[Row], manifest: Mapping[str, Any]) -> None:
-    """Rows and manifest as JSON lines: the first line is the manifest."""
-    lines = [json.dumps({"manifest": dict(manifest)}), *(json.dumps(asdict(r)) for r in rows)]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def load_rows(path: Path) -> tuple[list[Row], dict[str, Any]]:
-    """What `save_rows` wrote. Raises `DataError` EVAL_FILE."""
-    try:
-        first, *rest = path.read_text(encoding="utf-8").splitlines()
-        return [Row(**json.loads(line)) for line in rest], dict(json.loads(first)["manifest"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{str(path)!r} is no saved evaluation: {error}", code="EVAL_FILE", hint="jade eval DATASET --out FILE"
-        ) from error

@@ -19,9 +19,7 @@ from types import NoneType
 from typing import Any, NamedTuple, get_args, get_type_hints
 
 from jade_graph.errors import ConfigError
-from jade_graph.settings.fields import (
-    Settings,
-)
+from jade_graph.settings.fields import MICROWORLD, SMOL, Settings
 from jade_graph.types import Limits
 
 ENV_PREFIX = "JADE_"
@@ -161,7 +159,10 @@ def load_config(
         values.update(_read_file(path))
     values.update(_read_env(env))
     values.update(_read_overrides(overrides))
-    return Config(_build(values), {name: origin for name, (_, origin) in values.items()}, tuple(files))
+    settings = _build(values)
+    if "backbone" not in values and settings.corpus != MICROWORLD:
+        settings = replace(settings, backbone=SMOL)  # tiny reads microworld alone
+    return Config(settings, {name: origin for name, (_, origin) in values.items()}, tuple(files))
 
 
 def user_file(env: Mapping[str, str]) -> Path:

@@ -12,6 +12,11 @@ from typing import Any
 
 from jade_graph.types import Limits
 
+MICROWORLD = "microworld"
+"""The corpus that the package brings, and that the bundled models read."""
+SMOL = "smol"
+"""The default model over any other."""
+
 
 def setting(default: Any, meaning: str, *, choices: Sequence[str] = (), at_least: float | None = None) -> Any:
     """A dataclass field with its one-line meaning, its alternatives, or its least value."""
@@ -77,16 +82,21 @@ class Settings:
     """Every setting, resolved."""
 
     backbone: str = setting(
-        "tiny", "language model of all roles: tiny, a hub id, a folder, models:/NAME@ALIAS, or openai:URL#MODEL"
+        "tiny",
+        "language model of all roles: tiny, smol (the default over any corpus but microworld), a hub id, a folder, "
+        "models:/NAME@ALIAS, or openai:URL#MODEL",
     )
     frozen_backbone: str | None = setting(None, "model of the roles that a preset does not train; none: the same")
     preset: str = setting("jade", "method to run; jade presets list")
-    corpus: str = setting("microworld", "corpus to search; made by jade index")
+    corpus: str = setting(MICROWORLD, "corpus to search; made by jade index")
     data_dir: str = setting(".jade", "folder of corpora and runs")
     k: int = setting(5, "passages per retrieval", at_least=1)
     retrieval: str = setting("hybrid", "how passages are ranked", choices=("hybrid", "dense", "bm25"))
     encoder: str = setting("minilm", "text encoder of new corpora")
     seed: int = setting(0, "seed of sampling and of generated data")
+    profile: str = setting(
+        "auto", "how prompts look; auto: as the model says of itself", choices=("auto", "chat", "brief", "compact")
+    )
     dtype: str = setting("auto", "weights' number format", choices=("auto", "float32", "bfloat16", "float16"))
     device: str = setting("auto", "auto, cpu, cuda, cuda:1, mps")
     batch_size: int = setting(64, "most requests that one batch generates for", at_least=1)

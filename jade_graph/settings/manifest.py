@@ -28,6 +28,7 @@ MATTERS = (
     "schema",
     "dataset_id",
     "limit",
+    "sample",
     "corpus_id",
     "encoder",
     "retrieval",

@@ -80,7 +80,7 @@ def compared(studio: Studio, a: str, b: str) -> tuple[Comparison | None, str]:
 
 
 def _rows(studio: Studio, each: Side, texts: dict[str, str]) -> dict[str, Row]:
-    from jade_graph.scoring.evaluation import load_rows
+    from jade_graph.scoring.keeping import load_rows
 
     if each.arm is not None:
         wanted = [each.arm]

@@ -12,15 +12,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jade_graph import plugins
+from jade_graph.backbones.codec import read_json
 from jade_graph.backbones.folders import content_version
 from jade_graph.errors import DataError, UsageError
+from jade_graph.microworld.shown import Shown
 from jade_graph.runs.export import read_export
+from jade_graph.runs.export.schema import KIND
 from jade_graph.scoring.rewards import RewardSpec, Scored, score_run
 from jade_graph.types import Preset, Question, Run
 
 if TYPE_CHECKING:
     from jade_training.learner.ppo import PPOConfig
-    from jade_training.supervised.sft import Pair
+    from jade_training.supervised.batches import Pair
 
 CHECKPOINT = "checkpoint"
 MICROWORLD = "microworld"
@@ -133,6 +136,44 @@ def from_file(path: Path, start: Path, *, share: float) -> Examples:
     return Examples(files.pairs(codec, learned), by_role, profile)
 
 
+def is_export(path: str) -> bool:
+    """Whether it is a folder that `jade export` wrote."""
+    return bool(read_json(Path(path) / "manifest.json").get("kind") == KIND)
+
+
+def went_well(export: str, minimum: float) -> list[Shown]:
+    """What roles of an export's runs did as demonstrations: the legal, finished actions of runs whose outcome is at
+    least `minimum`, each once.
+
+    Raises `DataError` SFT_EMPTY, and those of `material`.
+    """
+    given = material(export)
+    found: dict[Shown, None] = {}
+    for run in given.runs:
+        if (given.scored[run.id].outcome_total or 0.0) < minimum or given.scored[run.id].outcome_total is None:
+            continue
+        for t in run.transitions:
+            if t.learns and t.valid and not t.truncated and _trained(given.preset, t.role):
+                found[Shown(t.question_id, t.role, tuple(t.prompt_messages), t.action_text)] = None
+    if not found:
+        raise _none_so_good(export, minimum, given)
+    return list(found)
+
+
+def _trained(preset: Preset, role: str) -> bool:
+    return preset.trainable is None or role in preset.trainable
+
+
+def _none_so_good(source: str, minimum: float, given: Material) -> DataError:
+    best = max((s.outcome_total for s in given.scored.values() if s.outcome_total is not None), default=None)
+    told = "no run is scored" if best is None else f"the best run earned {best:.2f}"
+    return DataError(
+        f"no action of {source!r} is from a run that earned {minimum:g}: {told}.",
+        code="SFT_EMPTY",
+        hint="a lower --minimum, or more runs",
+    )
+
+
 def examples(source: str, start: Path, *, count: int, minimum: float, seed: int) -> list[Pair]:
     """(prompt ids, action ids) to imitate: "microworld" demonstrations, or the good actions of an export.
 
@@ -151,11 +192,5 @@ def examples(source: str, start: Path, *, count: int, minimum: float, seed: int)
     given = material(source)
     found = examples_of(given.runs, given.scored, minimum, roles=given.preset.trainable)
     if not found:
-        best = max((s.outcome_total for s in given.scored.values() if s.outcome_total is not None), default=None)
-        told = "no run is scored" if best is None else f"the best run earned {best:.2f}"
-        raise DataError(
-            f"no action of {source!r} is from a run that earned {minimum:g}: {told}.",
-            code="SFT_EMPTY",
-            hint="a lower --minimum, or more runs",
-        )
+        raise _none_so_good(source, minimum, given)
     return found

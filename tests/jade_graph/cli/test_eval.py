@@ -13,6 +13,7 @@ import pytest
 from rich.console import Console
 
 from jade_graph.cli.eval import _show
+from jade_graph.scoring.keeping import RowFile
 
 POLICY = """
 ACTIONS = {"PL": "<workflow>R,AG</workflow>", "AG": "<answer>Ann Lee</answer>"}
@@ -129,3 +130,71 @@ def test_questions_without_kinds_have_one_line_that_says_what_came_out(evaluated
     shown = Console(record=True, width=160, file=io.StringIO())
     shown.print(*_show(done.json, "vanilla-rag", "dev.jsonl"))
     assert re.search(r"all +3 ", shown.export_text())
+
+
+# --- an evaluation that was cut off, samples, several data sets -------------------------------------------------------
+def test_an_evaluation_that_was_cut_off_goes_on_where_it_stopped(evaluated: Any, monkeypatch: Any) -> None:
+    Path("dev.json").write_text(hotpot(6))
+    asked: list[str] = []
+    keep = RowFile.keep
+
+    def full(file: RowFile, row: Any) -> None:
+        if len(asked) == 4:
+            raise OSError("no space left on device")
+        asked.append(row.question_id)
+        keep(file, row)
+
+    monkeypatch.setattr(RowFile, "keep", full)
+    options = ("dev.json", "--preset", "vanilla-rag", "--concurrency", "1", "--no-record")
+    assert evaluated(*options, "--out", "rows.jsonl").code != 0
+    part = Path("rows.jsonl.part")
+    assert not Path("rows.jsonl").exists()
+    assert len(part.read_text().splitlines()) == 5
+    part.write_text(part.read_text()[:-20])  # the line that was being written when the machine went down
+    monkeypatch.setattr(RowFile, "keep", lambda file, row: (asked.append(row.question_id), keep(file, row))[1])
+    asked.clear()
+    assert evaluated(*options, "--out", "rows.jsonl", "--set", "k=2").json["error"]["code"] == "EVAL_CHANGED"
+    done = evaluated(*options, "--out", "rows.jsonl")
+    assert done.code == 0
+    assert set(asked) == {"q3", "q4", "q5"}
+    assert done.json["overall"]["n"] == 6
+    rows = [json.loads(line) for line in Path("rows.jsonl").read_text().splitlines()[1:]]
+    assert [row["question_id"] for row in rows] == [f"q{i}" for i in range(6)]
+    assert not part.exists()
+    asked.clear()
+    part.write_text("other\n")
+    assert evaluated(*options, "--out", "rows.jsonl", "--fresh", "--limit", "2").code == 0
+    assert sorted(asked) == ["q0", "q1"]
+
+
+def test_a_sample_is_drawn_with_the_seed_and_a_larger_one_holds_it(evaluated: Any) -> None:
+    Path("dev.json").write_text(hotpot(9))
+
+    def drawn(*options: str) -> list[str]:
+        done = evaluated("dev.json", "--preset", "vanilla-rag", "--no-record", "--out", "rows.jsonl", *options)
+        assert done.code == 0
+        return [json.loads(line)["question_id"] for line in Path("rows.jsonl").read_text().splitlines()[1:]]
+
+    three, five, other = drawn("--sample", "3"), drawn("--sample", "5"), drawn("--sample", "5", "--seed", "4")
+    assert (len(three), len(five), len(other)) == (3, 5, 5)
+    assert set(three) < set(five) != set(other)
+    assert drawn("--sample", "99") == [f"q{i}" for i in range(9)]
+
+
+def test_several_data_sets_have_figures_each_and_rows_that_are_told_apart(evaluated: Any) -> None:
+    Path("dev.json").write_text(hotpot(3))
+    Path("other.json").write_text(hotpot(4, "Bo Ek"))
+    done = evaluated(
+        "dev.json", "other.json", "--preset", "vanilla-rag", "--against", "vanilla-rag", "--out", "r.jsonl"
+    )
+    assert done.code == 0, done.err
+    by = done.json["by_dataset"]
+    assert {name: (each["n"], each["f1"]) for name, each in by.items()} == {
+        "dev.json": (3, 1.0),
+        "other.json": (4, 0.0),
+    }
+    assert done.json["overall"]["n"] == 7
+    assert done.json["against"]["differences"]["f1"]["difference"] == 0.0
+    assert " + " in done.json["manifest"]["dataset_id"]
+    rows = [json.loads(line) for line in Path("r.jsonl").read_text().splitlines()[1:]]
+    assert len({row["question_id"] for row in rows}) == 7

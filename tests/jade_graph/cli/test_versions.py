@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jade_graph.scoring.evaluation import save_rows
+from jade_graph.scoring.keeping import save_rows
 from jade_graph.testing.evaluations import simulate_pair
 
 FACTS = {"dataset": "films", "dataset_id": "d1", "seed": 0, "schema": 1, "hardware": {"cores": 2}}

@@ -16,7 +16,7 @@ from jade_graph.gate.diff import diff, logged
 from jade_graph.gate.promoting import contestants, held_out
 from jade_graph.registry import Registry
 from jade_graph.registry.place import Place
-from jade_graph.scoring.evaluation import load_rows, save_rows
+from jade_graph.scoring.keeping import load_rows, save_rows
 from jade_graph.testing.evaluations import simulate_pair
 
 QUICK = Policy.of({"gain": {"resamples": 1000}})

@@ -12,13 +12,12 @@ from jade_graph.langchain.runnable import JadeGraph
 from jade_graph.scoring.evaluation import (
     compare,
     evaluate,
-    load_rows,
     plan_shares,
     report,
     require_comparable,
-    save_rows,
     summarize,
 )
+from jade_graph.scoring.keeping import load_rows, save_rows
 from jade_graph.scoring.retrieved import retrieved_passages
 from jade_graph.types import Limits, Passage, Question
 

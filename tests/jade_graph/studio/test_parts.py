@@ -13,7 +13,8 @@ import pytest
 from jade_graph import JadeGraph, RunStore
 from jade_graph.errors import JadeError, UsageError
 from jade_graph.registry.versions import ModelVersion, Promotion
-from jade_graph.scoring.evaluation import Row, save_rows
+from jade_graph.scoring.evaluation import Row
+from jade_graph.scoring.keeping import save_rows
 from jade_graph.settings.config import load_config
 from jade_graph.studio import guard, learning, sides
 from jade_graph.studio.comparison import compare, from_index

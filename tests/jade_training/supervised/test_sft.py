@@ -4,9 +4,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from jade_graph.errors import DataError
+from jade_graph.errors import ConfigError, DataError
 from jade_graph.testing.runs import Act, make_run
 from jade_training.learner import trl_
+from jade_training.learner.ppo import Lora
 from jade_training.pretrain.tokenizer import build_tokenizer
 from jade_training.supervised.demonstrations import Demonstrator
 from jade_training.supervised.sft import demonstrations, encoded, examples_of, sft
@@ -96,3 +97,41 @@ def test_no_examples_is_an_error(folder, examples):
     with pytest.raises(DataError) as caught:
         sft(folder, examples)
     assert caught.value.error_code == "SFT_EMPTY"
+
+
+# --- a run that was cut off -------------------------------------------------------------------------------------------
+class CutError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("rank", [None, 2], ids=["weights", "adapters"])
+def test_a_run_that_was_cut_off_goes_on_to_the_same_weights(folder, tmp_path, rank):
+    options = {
+        "steps": 6, "micro_tokens": 24, "batch_rows": 4, "learning_rate": 1e-2, "warmup_steps": 1, "save_every": 2,
+        "lora": None if rank is None else Lora(rank, 2 * rank), "device": "cpu",
+    }  # fmt: skip
+    seen, figures = [], {}
+
+    def cut(done, of):
+        seen.append(done)
+        if done == 5:
+            raise CutError
+
+    whole = sft(folder, EXAMPLES, tmp_path / "whole", log=lambda f, step: figures.setdefault(step, f), **options)
+    assert sorted(figures)[:6] == [1, 2, 3, 4, 5, 6]
+    assert figures[1]["loss"] > figures[6]["loss"]
+    with pytest.raises(CutError):
+        sft(folder, EXAMPLES, tmp_path / "cut", progress=cut, **options)
+    with pytest.raises(ConfigError, match="SFT_CHANGED"):
+        sft(folder, EXAMPLES, tmp_path / "cut", **{**options, "learning_rate": 1e-3})
+    again = sft(folder, EXAMPLES, tmp_path / "cut", progress=lambda done, of: seen.append(done), **options)
+    assert seen == [1, 2, 3, 4, 5, 5, 6]
+    assert again["steps"] == whole["steps"] == 6
+    one, two = load(tmp_path / "whole").state_dict(), load(tmp_path / "cut").state_dict()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert not (tmp_path / "cut" / "checkpoint").exists()
+
+
+def test_groups_of_like_length_hold_little_padding(folder, tmp_path):
+    result = sft(folder, EXAMPLES, steps=1, micro_tokens=24, device="cpu")
+    assert 0.0 <= result["padding"] < 0.2

@@ -54,7 +54,7 @@ async def taught(*questions: Question, **options: Any) -> tuple[list[Any], Count
 def test_steps_refer_to_earlier_answers_and_triples_are_asked() -> None:
     found = teaching.lesson(BRIDGE)
     assert found is not None
-    assert [part.question for part in found.parts] == ["What is the author of Dune?", "When was #1 born?"]
+    assert [part.question for part in found.parts] == ["Who is the author of Dune?", "When was #1 born?"]
     assert found.plan == "QDS"
 
 
@@ -82,7 +82,7 @@ def test_what_no_role_could_write_is_no_lesson(question: Question) -> None:
 def test_parts_are_questions_of_their_own_with_the_answers_put_in() -> None:
     found = teaching.single([each for q in (BRIDGE, COMPARISON) if (each := teaching.lesson(q))])
     assert [(each.question.id, each.question.question, each.question.answers) for each in found] == [
-        ("b.1", "What is the author of Dune?", ("Frank Herbert",)),
+        ("b.1", "Who is the author of Dune?", ("Frank Herbert",)),
         ("b.2", "When was Frank Herbert born?", ("October 8, 1920",)),
         ("c.1", "When was the writer of Dune born?", ("1920",)),
         ("c.2", "When was the writer of Emma born?", ("1775",)),

@@ -5,13 +5,19 @@ Invariant: thin. The command parses its options, calls `teaching`, and prints wh
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from jade_graph.cli.command import Cli, command, single
 from jade_graph.cli.indexing import indexing
+
+if TYPE_CHECKING:
+    from jade_graph.data import Dataset
+    from jade_graph.microworld.shown import Shown
+    from jade_training.supervised.teaching import Lesson
 
 app = single()
 
@@ -19,71 +25,114 @@ app = single()
 @command(app, "demonstrations")
 def demonstrations(
     cli: Cli,
-    dataset: Annotated[str, typer.Argument(help="Questions with gold answers: a file, a folder, or a name.")],
+    datasets: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="DATASET..",
+            help="Questions with gold answers (files, folders, names), or folders of jade export: runs that went well.",
+        ),
+    ],
     out: Annotated[Path, typer.Option(metavar="FILE", help="Where the demonstrations go, as JSON lines.")],
     corpus: Annotated[str | None, typer.Option(help="What is searched; default: the data set's own passages.")] = None,
     profile: Annotated[str, typer.Option(help="How prompts look: brief (small models), chat or compact.")] = "brief",
     single_: Annotated[
         bool, typer.Option("--single/--no-single", help="Teach sub-questions as questions of their own, too.")
     ] = True,
+    k: Annotated[
+        list[int] | None,
+        typer.Option("--k", min=1, help="Passages a search brings; repeated: each in turn. Default: the setting k."),
+    ] = None,
+    most: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ROLE=N", help="At most so many of a role, as evenly from the data sets; repeated."),
+    ] = None,
+    minimum: Annotated[float, typer.Option(help="Of an export: actions of runs that earned at least this.")] = 0.8,
     unknown: Annotated[float, typer.Option(min=0.0, max=1.0, help="Most of the answers that are unknown.")] = 0.15,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many questions.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many questions of each.")] = None,
     split: Annotated[str | None, typer.Option(help="Of a folder with several: train, dev ..")] = None,
     format: Annotated[str | None, typer.Option(help="Where it cannot be told from the data.")] = None,
 ) -> None:
     """Turn questions with answers into demonstrations of every role, over what a search really brings."""
-    from jade_graph.assembly import open_retriever_for
     from jade_graph.backbones.codec import PROFILES
     from jade_graph.data import load_dataset
     from jade_graph.errors import DataError
     from jade_graph.errors import unknown as unknown_name
     from jade_graph.settings.manifest import manifest
-    from jade_graph.sync import run_sync
+    from jade_training import offline
     from jade_training.supervised import files, teaching
+    from jade_training.supervised.selecting import at_most, limits_of
 
     if profile not in PROFILES:
         raise unknown_name("prompt profile", profile, PROFILES, code="BACKBONE_PROFILE")
     cli.put("corpus", corpus)
-    data = load_dataset(dataset, limit=limit, split=split, format=format)
-    lessons = [found for question in data.questions if (found := teaching.lesson(question))]
-    left = len(data.questions) - len(lessons)
-    if single_:
-        lessons += teaching.single(lessons)
-    if not lessons:
-        raise DataError(
-            f"none of the {len(data.questions)} questions of {dataset!r} can be taught: they have no gold answers.",
-            code="DEMONSTRATIONS_NONE",
-            hint="questions with answers[], and decomposition[] where they take several steps",
-        )
-    s = cli.settings
-    with indexing(cli) as progress:
-        retriever = open_retriever_for(cli.config, data, progress)
-    with cli.out.progress("teaching") as tick:
-        shown, dropped = run_sync(
-            teaching.teach(lessons, retriever, profile=profile, k=s.k, unknown=unknown, seed=s.seed, progress=tick)
-        )
-    about = manifest(
-        dataset=data.name,
-        dataset_id=data.dataset_id,
-        questions=len(data.questions),
-        lessons=len(lessons),
-        corpus_id=retriever.corpus_id,
-        profile=profile,
-        k=s.k,
-        seed=s.seed,
-        unknown=unknown,
+    limits = limits_of(most or ())
+    found, about, dropped, left = [], [], Counter[str](), 0
+    for dataset in datasets:
+        if offline.is_export(dataset):
+            shown = offline.went_well(dataset, minimum)
+            about.append({"export": dataset, "minimum": minimum, "demonstrations": len(shown)})
+            found.append(shown)
+            continue
+        data = load_dataset(dataset, limit=limit, split=split, format=format)
+        lessons = [taught for question in data.questions if (taught := teaching.lesson(question))]
+        left += len(data.questions) - len(lessons)
+        if single_:
+            lessons += teaching.single(lessons)
+        if not lessons:
+            raise DataError(
+                f"none of the {len(data.questions)} questions of {dataset!r} can be taught: they have no gold answers.",
+                code="DEMONSTRATIONS_NONE",
+                hint="questions with answers[], and decomposition[] where they take several steps",
+            )
+        shown, told = _taught(cli, data, lessons, profile, k or [cli.settings.k], unknown)
+        found.append(shown)
+        dropped += told["left_out"]
+        about.append({name: value for name, value in told.items() if name != "left_out"})
+    kept = at_most(found, limits, seed=cli.settings.seed)
+    dropped["more than --most"] += sum(map(len, found)) - len(kept)
+    made = manifest(
+        datasets=about, profile=profile, k=k or [cli.settings.k], seed=cli.settings.seed, unknown=unknown, most=limits
     )
-    files.write(out, shown, about)
+    files.write(out, kept, made)
     told = {
         "out": str(out),
-        "demonstrations": len(shown),
-        "by_role": files.by_role(shown),
-        "lessons": len(lessons),
+        "demonstrations": len(kept),
+        "by_role": files.by_role(kept),
+        "lessons": sum(each.get("lessons", 0) for each in about),
         "questions_left_out": left,
-        "left_out": dict(dropped),
-        "manifest": about,
+        "left_out": dict(+dropped),
+        "manifest": made,
     }
     cli.out.result(told, lambda: _show(told))
+
+
+def _taught(
+    cli: Cli, data: Dataset, lessons: list[Lesson], profile: str, ks: list[int], unknown: float
+) -> tuple[list[Shown], dict[str, Any]]:
+    """Demonstrations of one data set, and what they were made with."""
+    from jade_graph.assembly import open_retriever_for
+    from jade_graph.sync import run_sync
+    from jade_training.supervised import teaching
+
+    with indexing(cli) as progress:
+        retriever = open_retriever_for(cli.config, data, progress)
+    shown: list[Shown] = []
+    left = Counter[str]()
+    with cli.out.progress(f"teaching {data.name}") as tick:
+        for i, k in enumerate(ks):
+
+            def ahead(done: int, of: int, i: int = i) -> None:
+                tick(i * of + done, len(ks) * of)
+
+            seed = cli.settings.seed + i
+            made = teaching.teach(lessons, retriever, profile=profile, k=k, unknown=unknown, seed=seed, progress=ahead)
+            more, why = run_sync(made)
+            shown += more
+            left += why
+    about = {"dataset": data.name, "dataset_id": data.dataset_id, "questions": len(data.questions)}
+    once = list(dict.fromkeys(shown))
+    left["the same again"] += len(shown) - len(once)
+    return once, {**about, "lessons": len(lessons), "corpus_id": retriever.corpus_id, "left_out": left}
 
 
 def _show(told: dict[str, Any]) -> list[Any]:

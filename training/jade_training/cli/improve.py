@@ -12,12 +12,14 @@ import typer
 
 from jade_graph.cli.command import Cli, command, single
 from jade_graph.cli.indexing import indexing
-from jade_graph.cli.taught import warn_untaught
+from jade_graph.cli.taught import suit, warn_untaught
 
 if TYPE_CHECKING:
     from jade_training.improve.improver import Improved, Progress
+    from jade_training.learner.logits import Pair
 
 app = single()
+PATIENT_S = 600.0
 ELSEWHERE = {"seed": "--seed", "updates": "--iterations", "credit": "--credit"}
 """Hyper-parameters that other options decide."""
 
@@ -61,6 +63,14 @@ def improve(
     evaluate_every: Annotated[int, typer.Option(min=1, help="Iterations between evaluations.")] = 5,
     seed: Annotated[int | None, typer.Option(help="Of questions, sampling and mini-batches.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many questions of each data set.")] = None,
+    train_limit: Annotated[int | None, typer.Option(min=1, help="The same, of those to learn from alone.")] = None,
+    concurrency: Annotated[
+        int | None, typer.Option(min=1, help="Runs at once; default: 64, or 8 of a large model on a CPU.")
+    ] = None,
+    replay: Annotated[
+        Path | None,
+        typer.Option(help="Demonstrations (jade demonstrations) that hold roles which the policy seldom visits."),
+    ] = None,
     mlflow: Annotated[bool, typer.Option(help="Log metrics to MLflow (MLFLOW_TRACKING_URI).")] = False,
     register: Annotated[
         bool, typer.Option("--register", help="Register the best as a version, the challenger.")
@@ -74,25 +84,39 @@ def improve(
     from dataclasses import replace
 
     from jade_graph import plugins
+    from jade_graph.assembly import is_microworld
+    from jade_graph.assembly.models import FEW, MANY
     from jade_graph.errors import UsageError
     from jade_graph.registry.place import Place
     from jade_graph.sync import run_sync
     from jade_training.cli.overrides import overridden
     from jade_training.cli.workfolder import IMPROVE, taken
-    from jade_training.improve.holding import microworld_replay
+    from jade_training.improve.holding import microworld_replay, replay_of
     from jade_training.improve.improver import Improver
     from jade_training.improve.inputs import MICROWORLD, data_of, require_answers, require_apart
     from jade_training.improve.registering import register_best, start_of
-    from jade_training.improve.settings import PPO, ImproveSettings
+    from jade_training.improve.settings import PPO, ImproveSettings, large_here, policy_rate_for
     from jade_training.improve.tracking import tracked
 
     for name, value in (("preset", preset), ("backbone", backbone), ("corpus", corpus), ("seed", seed)):
         cli.put(name, value)
+    if not is_microworld(dataset):
+        suit(cli)
     warn_untaught(cli)
     chosen: dict[str, Any] = {"learning_rate": learning_rate, "estimator": estimator}
     given = replace(PPO, **{k: v for k, v in chosen.items() if v is not None})
     texts = [*([f"lora.rank={lora}", f"lora.alpha={2 * lora}"] if lora else []), *(ppo or [])]
+    start = start_of(cli.settings)
+    large = large_here(start)
+    limits = dict(cli.config.chosen("limits"))
+    if large and "deadline_s" not in limits:
+        limits["deadline_s"] = PATIENT_S
+        cli.out.log(f"a large model on this machine: a run may take {PATIENT_S:g} s (--set limits.deadline_s=..)")
+    if learning_rate is None and large:
+        given = replace(given, learning_rate=policy_rate_for(start, lora is not None))
     settings = ImproveSettings(
+        concurrency=concurrency or (FEW if large else MANY),
+        limits=limits,
         preset=cli.settings.preset,
         iterations=iterations,
         questions=questions,
@@ -116,19 +140,24 @@ def improve(
         )
     held_out = held_out or "microworld:validation?n=140"
     with indexing(cli) as progress:
-        train = data_of(cli.config, dataset, limit=limit, progress=progress)
+        train = data_of(cli.config, dataset, limit=train_limit or limit, progress=progress)
         measured = data_of(cli.config, held_out, limit=limit, progress=progress)
     require_apart(train, measured)
     for note in require_answers(train, measured, settings.outcome):
         cli.out.warn(note)
-    start = start_of(cli.settings)
     taken(out, IMPROVE, fresh=fresh)
-    replay = []
-    if dataset.startswith(MICROWORLD) and plugins.load("jade.presets", settings.preset).loop is None:
+    kept: list[Pair] = []
+    if replay is not None:
+        from jade_graph.backbones.codec import Codec
+        from jade_training.supervised import files
+
+        shown, about = files.read(replay)
+        kept = replay_of(shown, Codec.from_folder(start, profile=about.get("profile")), seed=settings.seed)
+    elif dataset.startswith(MICROWORLD) and plugins.load("jade.presets", settings.preset).loop is None:
         from jade_graph.backbones.codec import Codec
 
-        replay = microworld_replay(Codec.from_folder(start).tokenizer, seed=settings.seed)
-    improver = Improver(out, start, train, measured, settings, replay=replay)
+        kept = microworld_replay(Codec.from_folder(start).tokenizer, seed=settings.seed)
+    improver = Improver(out, start, train, measured, settings, replay=kept)
     place = Place.find(settings=cli.settings) if mlflow else None
     logged = tracked(place, out, settings.as_dict(), tell=cli.out.log)
     with cli.out.progress(f"{settings.preset} on {train.name}") as tick, logged as log:

@@ -100,10 +100,21 @@ def sft(
         int | None, typer.Option(min=1, metavar="RANK", help="Train adapters of this rank instead.")
     ] = None,
     bf16: Annotated[bool, typer.Option("--bf16", help="Mixed precision, where the processor has it.")] = False,
+    save_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 20,
+    mlflow: Annotated[bool, typer.Option(help="Log metrics to MLflow (MLFLOW_TRACKING_URI).")] = False,
+    fresh: Annotated[bool, typer.Option(help="Begin again instead of going on from a checkpoint.")] = False,
 ) -> None:
-    """Warm start: fine-tune on demonstrations, or on the actions of runs that went well, with TRL's SFTTrainer."""
+    """Warm start: fine-tune on demonstrations, or on the actions of runs that went well, with TRL's SFTTrainer.
+
+    Killed at any time, the same command goes on from the last checkpoint.
+    """
+    import shutil
+    from contextlib import ExitStack
+
+    from jade_graph.registry.place import Place
     from jade_training import offline
     from jade_training.improve.registering import start_of
+    from jade_training.improve.tracking import tracked
     from jade_training.learner.ppo import Lora
     from jade_training.supervised import sft as tuning
 
@@ -113,7 +124,14 @@ def sft(
         found = offline.from_file(Path(source), start, share=held_out)
     else:
         found = offline.Examples(offline.examples(source, start, count=count, minimum=minimum, seed=seed))
-    with cli.out.progress(f"imitating {len(found.pairs)} actions") as tick:
+    if fresh:
+        shutil.rmtree(out / tuning.CHECKPOINT, ignore_errors=True)
+    place = Place.find(settings=cli.settings) if mlflow else None
+    chosen = {"source": source, "examples": len(found.pairs), "start": str(start), "lora": lora, "epochs": epochs}
+    chosen |= {"steps": steps, "batch_rows": batch_rows, "learning_rate": learning_rate, "seed": seed}
+    with ExitStack() as stack:
+        log = stack.enter_context(tracked(place, out, chosen, tell=cli.out.log))
+        tick = stack.enter_context(cli.out.progress(f"imitating {len(found.pairs)} actions"))
         metrics = tuning.sft(
             start,
             found.pairs,
@@ -129,8 +147,11 @@ def sft(
             held_out=found.held_out,
             profile=found.profile,
             progress=tick,
+            log=log if mlflow else None,
+            save_every=save_every,
             seed=seed,
         )
+        log(metrics, int(metrics["steps"]))
     cli.out.result({"out": str(out), "metrics": metrics}, lambda: _show(out, metrics))
 
 

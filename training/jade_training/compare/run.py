@@ -17,7 +17,8 @@ from jade_graph.backbones.codec import Codec
 from jade_graph.backbones.folders import content_version
 from jade_graph.backbones.hf import HFBackbone
 from jade_graph.errors import ConfigError
-from jade_graph.scoring.evaluation import Row, evaluate, load_rows, plan_shares, save_rows
+from jade_graph.scoring.evaluation import Row, evaluate, plan_shares
+from jade_graph.scoring.keeping import load_rows, save_rows
 from jade_graph.settings.manifest import manifest
 from jade_graph.types import Preset, Sampling
 from jade_graph.workflow.engine import Engine

@@ -25,15 +25,17 @@ from jade_graph.registry.candidates import best_of
 from jade_graph.rollouts.collecting import collect
 from jade_graph.runs.export import export_runs, read_export
 from jade_graph.runs.store import RunStore
-from jade_graph.scoring.evaluation import Row, evaluate, save_rows, summarize
+from jade_graph.scoring.evaluation import Row, evaluate, summarize
+from jade_graph.scoring.keeping import save_rows
 from jade_graph.scoring.rewards import GROUP, RewardSpec, RunReward, Scored, score_run
 from jade_graph.settings.manifest import manifest
 from jade_graph.types import Preset, Question, Retriever, Run, Sampling
 from jade_graph.workflow.engine import Engine
+from jade_graph.workflow.parts import limits_of
 from jade_training.improve.figures import performance, rollout_figures, routing_bits
 from jade_training.improve.settings import ImproveSettings, writes_plans
 from jade_training.improve.watchdog import Thresholds, Verdict, judge
-from jade_training.learner.adapters import bare
+from jade_training.learner.adapters import served
 from jade_training.learner.trainer import PPOTrainer
 
 if TYPE_CHECKING:
@@ -137,6 +139,8 @@ class Improver:
             "train": train.name,
             "held_out": held_out.name,
         }
+        if replay and not train.name.startswith("microworld"):
+            self.facts["replay"] = len(replay)
         self.done, self.history, self.evaluations = self._resume()
 
     # --- the loop -----------------------------------------------------------------------------------------------------
@@ -250,7 +254,7 @@ class Improver:
         return f"{self.out.name}-{i:03d}"
 
     def _served(self, trainer: PPOTrainer, codec: Codec, i: int) -> HFBackbone:
-        return HFBackbone.from_model(bare(trainer.model), codec, version=self._version(i))
+        return HFBackbone.from_model(served(trainer.model), codec, version=self._version(i))
 
     def _graph(
         self,
@@ -267,6 +271,7 @@ class Improver:
             retriever=retriever,
             frozen_backbone=frozen,
             k=self.settings.k,
+            limits=limits_of(self.preset, **self.settings.limits),
             sampling=Sampling(temperature=0.0 if greedy else self.settings.temperature),
             recorder=store,
         )

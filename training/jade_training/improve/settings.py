@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from jade_graph.errors import ConfigError, unknown
@@ -63,6 +64,7 @@ class ImproveSettings:
         seed: of questions, sampling and mini-batches.
         k: passages a retrieval brings.
         concurrency: runs at once; the backbone batches what they ask.
+        limits: of a run, by their names, on top of the preset's.
         ppo: of every update. Its seed and number of updates are this run's own.
     """
 
@@ -86,6 +88,7 @@ class ImproveSettings:
     seed: int = 0
     k: int = 5
     concurrency: int = 64
+    limits: Mapping[str, Any] = field(default_factory=dict)
     ppo: PPOConfig = field(default_factory=lambda: PPO)
 
     def __post_init__(self) -> None:
@@ -153,9 +156,35 @@ class ImproveSettings:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "ppo": self.ppo.as_dict()}
+        told = {**asdict(self), "ppo": self.ppo.as_dict()}
+        if not self.limits:
+            del told["limits"]  # as learning runs that were begun before there were any have it
+        return told
 
 
 def writes_plans(preset: Preset) -> bool:
     """Whether a planner draws the workflow of a question: not in a loop, and not where the preset fixes it."""
     return preset.loop is None and preset.plan is None
+
+
+LARGE = 20_000_000
+"""Parameters from which a CPU reads one run's prompts as slowly as many."""
+
+
+def large_here(start: Path) -> bool:
+    """Whether a model keeps this machine busy with a few runs: more than some millions of parameters, and no GPU."""
+    from jade_graph.backbones.folders import count_parameters
+    from jade_graph.backbones.weights import choose_device
+
+    return choose_device(None).type == "cpu" and count_parameters(start) > LARGE
+
+
+def policy_rate_for(start: Path, lora: bool) -> float:
+    """The rate of an update of a model that is not tiny: a quarter of what imitation takes at this size.
+
+    A policy's gradient is noisier than a teacher's, and it starts where imitation ended.
+    """
+    from jade_graph.backbones.folders import count_parameters
+    from jade_training.supervised.sft import learning_rate_for
+
+    return learning_rate_for(count_parameters(start), lora) / 4

@@ -5,6 +5,7 @@ Invariant: what is trained is float32; with adapters, the model without them sta
 
 from __future__ import annotations
 
+import copy
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,27 @@ def trainable(model: Any, lora: Lora | None) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by an old name
         return get_peft_model(model, config)
+
+
+def served(model: Any) -> Any:
+    """The model that rollouts are served from: adapters merged into a copy, in the number format that suits the device.
+
+    A small model without adapters serves itself. A copy in bfloat16 samples from a policy that differs from the
+    trained one by its rounding; `PPOConfig.logprob_tolerance` watches how far.
+    """
+    import torch
+
+    from jade_graph.backbones.weights import choose_dtype
+
+    weights = list(model.parameters())
+    dtype = choose_dtype(None, weights[0].device, sum(w.numel() for w in weights))
+    adapted = hasattr(model, "merge_and_unload")
+    if not adapted and dtype == torch.float32:
+        return model
+    with torch.no_grad():
+        copied = copy.deepcopy(model)
+        merged = copied.merge_and_unload() if adapted else copied
+    return merged.to(dtype).requires_grad_(False).eval()
 
 
 def bare(model: Any) -> Any:

@@ -48,10 +48,32 @@ class BaseTrainer(_Base):  # type: ignore[misc]
 
 
 class SupervisedTrainer(_Supervised):  # type: ignore[misc]
-    """TRL's SFTTrainer (or `transformers.Trainer`) without telemetry."""
+    """TRL's SFTTrainer (or `transformers.Trainer`) without telemetry, and with a loss that reads no prompt's logits.
+
+    Rows are padded on the left, so that actions end together: the head works at their places alone. On a vocabulary of
+    49,152 the fused head of TRL took 40 % of a step.
+    """
 
     def _send_telemetry(self) -> None:
         return None
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Sum of the action tokens' losses over their number in the whole batch, all micro-batches together."""
+        given = {name: value for name, value in inputs.items() if name != "labels"}
+        labels = inputs["labels"]
+        learned = labels.ne(-100)
+        first = int(learned.any(0).nonzero()[0]) if bool(learned.any()) else labels.shape[1] - 1
+        kept = labels.shape[1] - first
+        outputs = model(**given, logits_to_keep=kept + 1, use_cache=False)
+        logits = outputs.logits[:, -kept - 1 : -1].float()
+        loss = torch.nn.functional.cross_entropy(
+            logits.flatten(0, 1), labels[:, -kept:].flatten(), ignore_index=-100, reduction="sum"
+        )
+        count = learned.sum() if num_items_in_batch is None else num_items_in_batch
+        loss = loss / torch.as_tensor(count).clamp(min=1)
+        return (loss, outputs) if return_outputs else loss
 
 
 def _quiet(config: Any) -> Any:
@@ -68,11 +90,12 @@ def _quiet(config: Any) -> Any:
 _Arguments, _SupervisedArguments = _quiet(transformers.TrainingArguments), _quiet(_SupervisedConfig)
 
 
-def arguments(*, supervised: bool = False, **chosen: Any) -> Any:
+def arguments(*, supervised: bool = False, saves: bool = False, **chosen: Any) -> Any:
     """Training arguments in which all that would log, save, report, recompute or cast by default is off.
 
     Args:
         supervised: of the class that `SupervisedTrainer` takes.
+        saves: write checkpoints, as `chosen` says.
         chosen: what differs: seed, use_cpu, learning_rate..
     """
     own: dict[str, Any] = {
@@ -88,7 +111,10 @@ def arguments(*, supervised: bool = False, **chosen: Any) -> Any:
         "dataloader_pin_memory": False,
         "logging_nan_inf_filter": False,
     }
-    build = _SupervisedArguments if supervised else _Arguments
+    if saves:
+        build = _SupervisedConfig if supervised else transformers.TrainingArguments
+    else:
+        build = _SupervisedArguments if supervised else _Arguments
     new, old = "activation_checkpointing", "gradient_checkpointing"  # renamed in transformers 5
     own[new if new in build.__dataclass_fields__ else old] = False
     if supervised and SUPERVISED_BY_TRL:

@@ -18,7 +18,7 @@ from jade_graph.types import Message
 
 if TYPE_CHECKING:
     from jade_graph.backbones.codec import Codec
-    from jade_training.supervised.sft import Pair
+    from jade_training.supervised.batches import Pair
 
 _ROLES = ("system", "user", "assistant")
 

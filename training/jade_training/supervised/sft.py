@@ -6,15 +6,19 @@ included, and nothing is tokenised again here.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import random
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jade_graph.errors import DataError
+from jade_graph.errors import ConfigError, DataError
+from jade_training.supervised.batches import Pair, collate, grouped, held_out_loss
 
 if TYPE_CHECKING:
     from jade_graph.scoring.rewards import Scored
@@ -22,8 +26,10 @@ if TYPE_CHECKING:
     from jade_training.learner.ppo import Lora
     from jade_training.supervised.demonstrations import Demonstration
 
-Pair = tuple[Sequence[int], Sequence[int]]
-"""Prompt ids and action ids."""
+
+CHECKPOINT = "checkpoint"
+"""Of a run that was cut off, in its `out`."""
+FIGURES = ("loss", "learning_rate", "grad_norm")
 
 
 def examples_of(
@@ -99,6 +105,8 @@ def sft(
     held_out: Mapping[str, Sequence[Pair]] | None = None,
     profile: str | None = None,
     progress: Callable[[int, int], None] | None = None,
+    log: Callable[[Mapping[str, float], int], None] | None = None,
+    save_every: int | None = None,
     seed: int = 0,
     device: str | None = None,
 ) -> dict[str, float]:
@@ -112,28 +120,34 @@ def sft(
         tokenizer: of a model that was given in memory; of a folder it is found there.
         epochs: passes over the examples, unless `steps` (optimiser steps) says otherwise.
         batch_rows: examples a step, `micro_rows` of them at a time (None: all).
-        micro_tokens: instead of `micro_rows`: examples of like length together, at most so many tokens with their
-            padding at a time; a step takes about `batch_rows` examples.
+        micro_tokens: instead of `micro_rows`: a step's examples of like length together, at most so many tokens with
+            their padding at a time.
         learning_rate: of AdamW, falling linearly to 0 after `warmup_steps`; None: `learning_rate_for`.
         lora: train adapters beside the weights instead of these.
         bf16: mixed precision; with `lora` the weights themselves are held in bfloat16.
         held_out: examples by role: their loss before and after is told, and nothing is learned from them.
         profile: prompt profile of the examples, written beside the model; None: that of the start.
         progress: called with (steps, all).
+        log: called with figures (loss, nats a token; learning_rate; grad_norm) and the step.
+        save_every: steps between checkpoints in `out/checkpoint`: the same call goes on from the last one, and comes to
+            the same weights. It is taken away at the end.
         seed: of the order.
 
     Returns:
-        examples, tokens, steps, learning_rate, loss (nats a token, mean over the training), seconds; `held_out ROLE`
-        and `held_out ROLE before`, nats a token.
+        examples, tokens, steps, learning_rate, loss (nats a token, mean over the training; of this process's steps
+        where it went on), padding (share of the places that a model reads), seconds; `held_out ROLE` and
+        `held_out ROLE before`, nats a token.
 
     Raises:
         DataError: SFT_EMPTY, no examples, or one without prompt or action.
+        ConfigError: SFT_CHANGED, `out` holds a checkpoint of other settings, examples or another start.
         BackboneError: the folder holds no model that loads. UsageError: UNKNOWN_TARGET.
     """
     import torch
     from datasets import Dataset
 
     from jade_graph.backbones.codec import read_json
+    from jade_graph.backbones.folders import content_version
     from jade_graph.backbones.weights import choose_device, load_model, quiet
     from jade_training.learner.adapters import trainable
     from jade_training.learner.logits import random_state_kept
@@ -159,7 +173,11 @@ def sft(
         model = trainable(model, lora)
     rate = learning_rate_for(sum(p.numel() for p in model.parameters()), lora is not None)
     cache = getattr(model.config, "use_cache", None)
-    groups = _groups(examples, micro_tokens, seed, passes=math.ceil(epochs)) if micro_tokens else None
+    groups, accumulated = None, 1
+    if micro_tokens:
+        passes = math.ceil(epochs) if steps is None else math.ceil(steps * batch_rows / len(examples)) + 1
+        groups, accumulated = grouped(examples, micro_tokens, batch_rows, seed, passes=passes)
+    padded = _padding(examples, groups) if groups else 0.0
     table = Dataset.from_dict(
         {
             "input_ids": [[*prompt, *action] for prompt, action in examples],
@@ -167,11 +185,10 @@ def sft(
         }
     )
     micro = micro_rows or batch_rows
-    accumulated = max(1, batch_rows // micro)
-    if groups is not None:
-        mean_rows = sum(map(len, groups)) / len(groups)
-        accumulated = max(1, round(batch_rows / mean_rows))
-        steps = steps or max(1, round(len(groups) * epochs / math.ceil(epochs) / accumulated))
+    if groups is None:
+        accumulated = max(1, batch_rows // micro)
+    else:
+        steps = steps or max(1, round(len(groups) / accumulated * epochs / passes))
     chosen: dict[str, Any] = {
         "per_device_train_batch_size": micro,
         "gradient_accumulation_steps": accumulated,
@@ -185,28 +202,34 @@ def sft(
         "seed": seed,
         "use_cpu": target.type == "cpu",
     }
-    told = _held_out(model, held_out or {}, bf16, " before")
+    facts = {"settings": chosen, "lora": None if lora is None else asdict(lora), "examples": _digest(examples)}
+    facts |= {"start": None if source is None else content_version(source)}
+    kept, resumed = _checkpoint(out, save_every, facts)
+    if kept is not None:
+        chosen |= {"output_dir": str(kept), "save_strategy": "steps", "save_steps": save_every, "save_total_limit": 1}
+    if log is not None:
+        chosen |= {"logging_strategy": "steps", "logging_steps": 1}
+    told = held_out_loss(model, held_out or {}, bf16, " before")
     with random_state_kept(), _no_bars():
         trainer: Any = SupervisedTrainer(
             model=model,
-            args=arguments(supervised=True, **chosen),
+            args=arguments(supervised=True, saves=kept is not None, **chosen),
             train_dataset=table,
             processing_class=tokenizer,
-            data_collator=_collate,
+            data_collator=collate,
         )
         trainer.callback_handler.callbacks = [
             c for c in trainer.callback_handler.callbacks if type(c).__name__ == "DefaultFlowCallback"
         ]
-        if progress is not None:
-            trainer.add_callback(_watch(progress))
+        trainer.add_callback(_watch(progress, log))
         if groups is not None:
             ordered(trainer, groups)
-        result = trainer.train()
-    vars(model).pop("forward", None)  # TRL's fused head
+        result = trainer.train(resume_from_checkpoint=resumed)
+    vars(model).pop("forward", None)  # TRL's fused head, which is not used
     model.eval()
     if cache is not None:
         model.config.use_cache = cache
-    told |= _held_out(model, held_out or {}, bf16)
+    told |= held_out_loss(model, held_out or {}, bf16)
     if out is not None:
         if lora is not None:
             with quiet():
@@ -216,89 +239,75 @@ def sft(
         if profile is not None:
             about = {**read_json(Path(out) / "jade.json"), "profile": profile}
             (Path(out) / "jade.json").write_text(json.dumps(about, indent=2) + "\n", "utf-8")
+    if kept is not None:
+        shutil.rmtree(kept)
     return {
         "examples": float(len(examples)),
         "tokens": float(sum(len(prompt) + len(action) for prompt, action in examples)),
         "steps": float(result.global_step),
         "learning_rate": float(chosen["learning_rate"]),
         "loss": float(result.training_loss),
+        "padding": padded,
         "seconds": float(result.metrics["train_runtime"]),
         **told,
     }
 
 
-def _groups(examples: Sequence[Pair], tokens: int, seed: int, *, passes: int) -> list[list[int]]:
-    """Places of examples of like length, at most so many tokens with padding together; in a random order, each pass
-    anew.
-    """
-    rng = random.Random(f"sft groups {seed}")
-    out: list[list[int]] = []
-    for _ in range(passes):
-        # A little noise, so that examples of like length do not meet the same neighbours in every pass.
-        length = [(len(p) + len(a)) * rng.uniform(0.9, 1.1) for p, a in examples]
-        groups: list[list[int]] = [[]]
-        longest = 0
-        for i in sorted(range(len(examples)), key=length.__getitem__):
-            longest = max(longest, len(examples[i][0]) + len(examples[i][1]))
-            if groups[-1] and longest * (len(groups[-1]) + 1) > tokens:
-                groups.append([])
-                longest = len(examples[i][0]) + len(examples[i][1])
-            groups[-1].append(i)
-        rng.shuffle(groups)
-        out += groups
-    return out
+def _padding(examples: Sequence[Pair], groups: Sequence[Sequence[int]]) -> float:
+    """Share of the places in groups that hold padding."""
+    lengths = [[len(examples[i][0]) + len(examples[i][1]) for i in group] for group in groups]
+    return 1.0 - sum(map(sum, lengths)) / sum(max(group) * len(group) for group in lengths)
 
 
-def _held_out(model: Any, by_role: Mapping[str, Sequence[Pair]], bf16: bool, suffix: str = "") -> dict[str, float]:
-    """Mean loss of each role's action tokens, in nats."""
-    import torch
-
-    out: dict[str, float] = {}
-    model.eval()
-    device = next(model.parameters()).device
-    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-        for role, pairs in sorted(by_role.items()):
-            total, count = 0.0, 0
-            for prompt, action in pairs:
-                ids = torch.tensor([[*prompt, *action]], device=device)
-                logits = model(ids, logits_to_keep=len(action) + 1, use_cache=False).logits[0, :-1].float()
-                total -= logits.log_softmax(-1).gather(-1, ids[0, -len(action) :, None]).sum().item()
-                count += len(action)
-            out[f"held_out {role}{suffix}"] = total / max(count, 1)
-    return out
+def _digest(examples: Sequence[Pair]) -> str:
+    text = json.dumps([[list(prompt), list(action)] for prompt, action in examples])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _watch(progress: Callable[[int, int], None]) -> Any:
+def _checkpoint(out: Path | str | None, every: int | None, facts: Mapping[str, Any]) -> tuple[Path | None, str | None]:
+    """Where checkpoints go, and the one to go on from. Raises `ConfigError` SFT_CHANGED."""
+    if out is None or every is None:
+        return None, None
+    folder = Path(out) / CHECKPOINT
+    about = folder / "facts.json"
+    now = json.loads(json.dumps(facts, default=str))
+    if about.exists():
+        if json.loads(about.read_text("utf-8")) != now:
+            raise ConfigError(
+                f"{str(folder)!r} is a checkpoint of other settings, examples or another start.",
+                code="SFT_CHANGED",
+                hint="another --out folder, or --fresh to begin again",
+            )
+        return folder, _last(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    about.write_text(json.dumps(now, indent=1) + "\n", "utf-8")
+    return folder, None
+
+
+def _last(folder: Path) -> str | None:
+    """The newest checkpoint that is whole: its state is written last."""
+    found = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]
+    return str(max(found, key=lambda path: int(path.name.rpartition("-")[2]))) if found else None
+
+
+def _watch(progress: Callable[[int, int], None] | None, log: Callable[[Mapping[str, float], int], None] | None) -> Any:
     from transformers import TrainerCallback
 
     class Watch(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
             del args, control, rest
-            progress(state.global_step, state.max_steps)
+            if progress is not None:
+                progress(state.global_step, state.max_steps)
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **rest: Any) -> None:
+            del args, control, rest
+            if log is not None:
+                log({k: v for k, v in (logs or {}).items() if k in FIGURES}, state.global_step)
 
     return Watch()
 
 
-def _collate(examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Rows padded on the right; what padding holds is neither attended to nor learned."""
-    import torch
-
-    longest = max(len(e["input_ids"]) for e in examples)
-
-    def padded(name: str, fill: int) -> Any:
-        return torch.tensor([[*e[name], *[fill] * (longest - len(e[name]))] for e in examples])
-
-    mask = [[1] * len(e["input_ids"]) + [0] * (longest - len(e["input_ids"])) for e in examples]
-    return {
-        "input_ids": padded("input_ids", 0),
-        "labels": padded("labels", -100),
-        "attention_mask": torch.tensor(mask),
-    }
-
-
 def _save(model: Any, tokenizer: Any, source: Path | None, out: Path) -> None:
-    import shutil
-
     from jade_graph.backbones.weights import quiet
 
     out.mkdir(parents=True, exist_ok=True)

@@ -22,11 +22,11 @@ from jade_graph.types import Ask, Limits, Passage, Question, Retriever, SubQuest
 from jade_graph.workflow.engine import Engine
 from jade_graph.workflow.plans import workflow
 from jade_graph.workflow.references import references, resolve_references
+from jade_training.supervised.wording import asked
 
 UNKNOWN = "unknown"
 SERIAL, PARALLEL, LOOK_UP = "QDS", "QDP", "R,AG"
 _WORDS = 40  # an answer of the roles
-_TRIPLE = re.compile(r"(.+?) >> (.+)")
 _STOP = frozenset(
     "a an the of in on at to for by with from and or is are was were be been do does did has have had who whom whose "  # noqa: SIM905
     "what which when where why how many much that this these those it its he she his her they their there".split()
@@ -77,12 +77,6 @@ def single(lessons: Iterable[Lesson]) -> list[Lesson]:
             )
             out.setdefault(text.casefold(), Lesson(about, ()))
     return list(out.values())
-
-
-def asked(text: str) -> str:
-    """A step as a question: a triple "Hello Love >> performer" is asked as "Who or what is the performer of ..?"."""
-    found = _TRIPLE.fullmatch(text.strip())
-    return f"What is the {found[2].strip()} of {found[1].strip()}?" if found else text
 
 
 def _referring(text: str, answer: str, number: int) -> str:
@@ -258,4 +252,4 @@ def _fewer_unknown(found: Sequence[Shown], share: float, left: Counter[str]) -> 
     return out
 
 
-__all__ = ["Lesson", "Teacher", "asked", "keywords", "lesson", "single", "states", "teach"]
+__all__ = ["Lesson", "Teacher", "keywords", "lesson", "single", "states", "teach"]
