@@ -20,18 +20,24 @@ export TOKENIZERS_PARALLELISM ?= false
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := setup
-.PHONY: help setup demo test test-all test-langchain check bench bench-ppo docs docs-serve architecture constraints clean
+.PHONY: help setup model demo test test-all test-langchain check bench bench-ppo docs docs-serve architecture constraints clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(STAMP)  ## create .venv and install the package with its development tools
+setup: $(STAMP) model  ## create .venv and install the package with its development tools, and the model smol
 	@echo "Ready. Try: $(BIN)/jade demo"
 
-demo: $(STAMP)  ## build a small world, ask it held-out questions, print the results
+model: $(STAMP)
+	@$(BIN)/jade models list --json | grep -A30 '"name": "smol"' | grep -q '"added": true' || \
+	  { echo "adding the model smol (fetches 93 MB, once; about a minute)"; \
+	    $(BIN)/jade models add smol --quiet >$(VENV)/model.log 2>&1 || \
+	    echo "smol could not be added (no network?); all else works. Later: jade models add smol"; }
+
+demo: $(STAMP) model  ## build a small world, ask it held-out questions, print the results
 	@$(BIN)/jade demo
 
-test: $(STAMP)  ## run the tests
+test: $(STAMP) model  ## run the tests
 	@$(PYTEST) $(PYTEST_ARGS)
 
 test-all: $(STAMP) test-langchain $(SCHEMATHESIS)/.installed  ## run the tests, the slow ones and LangChain's own too

@@ -56,7 +56,7 @@ def usual_concurrency(backbone: Backbone) -> int:
 
     Runs share one machine, and each has its own deadline: 64 at once of a model of 135 M on two cores all miss theirs.
     """
-    model = getattr(backbone, "model", None)
+    model: Any = getattr(backbone, "model", None)
     weights = list(model.parameters()) if hasattr(model, "parameters") else []
     if not weights or weights[0].device.type != "cpu":
         return MANY

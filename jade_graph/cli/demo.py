@@ -39,9 +39,9 @@ def demo(
 ) -> None:
     """Index an invented world, answer held-out questions, learn for some minutes, answer them again.
 
-    Shows figures before and after, what an oracle reaches, and one question whose answer turned right as two trees. What
-    was learned is registered as a version, judged by the gate, promoted under a running graph and rolled back. At the
-    end smol answers a question about a few pages of real text.
+    Shows figures before and after, what an oracle reaches, and one question whose answer turned right as two trees.
+    What was learned is registered as a version, judged by the gate, promoted under a running graph and rolled back. At
+    the end smol answers a question about a few pages of real text.
     """
     from jade_graph.assembly import open_backbone
     from jade_graph.backbones.scripted import ScriptedBackbone

@@ -1,6 +1,6 @@
 """The end of `jade demo`: a question about a few real pages, answered by `smol`.
 
-Invariant: what is shown is a run that was made in this call; without the model the demo says how to add it and ends well.
+Invariant: what is shown is a run that was made in this call; without the model the demo says how to add it.
 """
 
 from __future__ import annotations

@@ -139,6 +139,20 @@ def _model(_: Cli) -> Iterator[Finding]:
         yield Finding("bundled model", "note", "jade-tiny is not in this installation", "jade microworld pretrain")
 
 
+def _named(cli: Cli) -> Iterator[Finding]:
+    from jade_graph.backbones import named
+
+    data = cli.settings.data_path
+    for name in named.NAMED:
+        about = named.described(name, data)
+        if about["added"]:
+            yield Finding(f"model {name}", "ok", about["folder"])
+        elif name == named.SMOL:
+            fetched = 0 if named.is_added(about["base"], data) else about["megabytes"]
+            what = "made from smollm2 when it is first asked for" if not fetched else "not added"
+            yield Finding(f"model {name}", "note", what, f"jade models add {name} ({fetched} MB)" if fetched else "")
+
+
 def _corpora(cli: Cli) -> Iterator[Finding]:
     from jade_graph.retrieval.manifest import list_corpora
 
@@ -181,6 +195,7 @@ CHECKS: tuple[Callable[[Cli], Iterator[Finding]], ...] = (
     _settings,
     _data_dir,
     _model,
+    _named,
     _corpora,
     _runs,
     _plugins,

@@ -99,8 +99,8 @@ def eval_(
     late = sum(row.error == "LIMIT_DEADLINE" for row in rows)
     if late:
         cli.out.warn(
-            f"{late} of {len(rows)} questions ran into the deadline of {cli.settings.limits.deadline_s:g} s and count as "
-            "wrong: fewer at once (--concurrency 4), or --set limits.deadline_s=600"
+            f"{late} of {len(rows)} questions ran into the deadline of {cli.settings.limits.deadline_s:g} s and count "
+            "as wrong: fewer at once (--concurrency 4), or --set limits.deadline_s=600"
         )
     tell_smol(cli)
 

@@ -54,7 +54,7 @@ def rollout(
 
     The same command again goes on where it stopped, however it stopped: runs that ended are not run again.
     """
-    from jade_graph.assembly import corpus_name, is_microworld, open_retriever_for
+    from jade_graph.assembly import corpus_name, is_microworld, open_retriever_for, usual_concurrency
     from jade_graph.data import load_dataset
     from jade_graph.langchain.session import open_session
     from jade_graph.rollouts import Workers, tally
@@ -98,7 +98,7 @@ def rollout(
                         data.questions,
                         rollout_id=name,
                         runs_per_question=runs_per_question,
-                        concurrency=concurrency,
+                        concurrency=concurrency or usual_concurrency(session.backbone),
                         progress=count,
                         store=session.store,
                         workers=Workers(workers, partial(_worker, cli.config, own)),

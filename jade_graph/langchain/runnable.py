@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -29,6 +30,7 @@ from jade_graph.langchain.outputs import JadeInput, JadeOutput
 from jade_graph.langchain.streaming import unfold
 from jade_graph.langchain.tool import JadeTool
 from jade_graph.settings.config import Config
+from jade_graph.settings.fields import SMOL
 from jade_graph.sync import iterate_sync, run_sync
 from jade_graph.types import Backbone, Event, Limits, Preset, Recorder, Retriever, Run, Sampling
 from jade_graph.workflow.approval import Approve
@@ -128,7 +130,8 @@ class JadeGraph(Runnable[Any, JadeOutput]):
 
         Args:
             config: a TOML file, or settings that were loaded; None: as `load_config()` finds them.
-            backbone: a name ("tiny", a folder, "models:/jade-backbone@champion"), a `Backbone`, or a chat model.
+            backbone: a name ("smol", a folder, "models:/jade-backbone@champion"), a `Backbone`, or a chat model; by
+                default smol, or tiny over microworld.
             corpus: the name of a corpus, a `Retriever`, a LangChain retriever, or passages, documents or texts.
             preset: a name or a `Preset`.
             record: write runs to the store of the settings.
@@ -142,7 +145,10 @@ class JadeGraph(Runnable[Any, JadeOutput]):
         named = {key: value for key, value in said.items() if isinstance(value, str)}
         parts = {"backbone": backbone, "retriever": corpus, "preset": preset}
         given = {key: value for key, value in parts.items() if value is not None and not isinstance(value, str)}
-        opened = open_parts(configured(config, {**(settings or {}), **named}), {**given, **arguments}, record=record)
+        found = configured(config, {**(settings or {}), **named})
+        if "retriever" in given and found.origin("backbone") == "default":
+            found = replace(found, settings=replace(found.settings, backbone=SMOL))  # tiny reads microworld alone
+        opened = open_parts(found, {**given, **arguments}, record=record)
         try:
             graph = cls(**opened.arguments)
         except BaseException:

@@ -130,6 +130,15 @@ def test_limits_end_a_run_with_a_named_failure(work: Path, asked: Any) -> None:
 
 def test_the_bundled_model_says_that_it_cannot_read_the_question(work: Path, asked: Any) -> None:
     del asked
-    out = jade(work, "ask", "Where was Momo the cat born?", "--corpus", "notes", code=2)
+    out = jade(work, "ask", "Where was Momo the cat born?", code=2)
     assert out["error"]["code"] == "FOREIGN_QUESTION"
-    assert "--backbone" in out["error"]["hint"]
+    assert "jade index" in out["error"]["hint"]
+
+
+def test_over_own_documents_the_small_model_answers_once_it_is_added(work: Path, asked: Any) -> None:
+    del asked
+    out = jade(work, "ask", "Where was Momo the cat born?", "--corpus", "notes", code=4)
+    assert out["error"]["code"] == "MODEL_NOT_ADDED"
+    assert "jade models add smol" in out["error"]["hint"]
+    out = jade(work, "ask", "Where was Momo the cat born?", "--corpus", "nots", code=3)
+    assert out["error"]["code"] == "UNKNOWN_CORPUS"

@@ -137,3 +137,86 @@ def test_a_file_that_is_no_gguf_is_an_error_by_name(tmp_path: Path) -> None:
         gguf.convert(tmp_path / "x.gguf", tmp_path / "out")
     assert caught.value.error_code == "BACKBONE_LOAD"
     assert not (tmp_path / "out").exists()
+
+
+# --- a model that an adapter of the package makes of another ----------------------------------------------------------
+@pytest.fixture
+def taught(shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """`keen`: `small` with an adapter that adds one to a weight."""
+    import torch
+    from safetensors.torch import save_file
+
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    name = "base_model.model.model.layers.0.self_attn.q_proj"
+    halves = {f"{name}.lora_A.weight": torch.ones(1, 16), f"{name}.lora_B.weight": torch.ones(16, 1)}
+    save_file(halves, adapter / "adapter_model.safetensors")
+    (adapter / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 2, "lora_alpha": 2}))
+    (adapter / "README.md").write_text("# keen\n\nWhose it is.\n")
+    (adapter / "jade.json").write_text(json.dumps({"roles": ["AG"], "profile": "brief"}))
+    keen = named.Taught("small", adapter, "Apache-2.0", "brief", ("Keen.",))
+    monkeypatch.setitem(named.NAMED, "keen", keen)  # type: ignore[arg-type]
+    return adapter
+
+
+def test_it_is_merged_when_it_is_first_asked_for(taught: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    data = tmp_path / "data"
+    with pytest.raises(BackboneError, match="jade models add keen") as caught:
+        named.require_added("keen", data)
+    assert "93 MB" in caught.value.hint
+    base = named.add("small", data)
+    assert not named.is_added("keen", data)
+    folder = named.require_added("keen", data)
+    assert folder == data / "models" / "keen"
+    name = "model.layers.0.self_attn.q_proj.weight"
+    before, after = (load_file(f / "model.safetensors")[name].float() for f in (base, folder))
+    assert (after - before).mean().item() == pytest.approx(1.0, abs=0.02)
+    about = json.loads((folder / "jade.json").read_text())
+    assert (about["profile"], about["roles"], about["base"]) == ("brief", ["AG"], "small")
+    assert (folder / "README.md").read_text().startswith("# keen")
+    assert named.described("keen", data)["added"]
+
+
+def test_another_adapter_makes_it_anew(taught: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    first = named.add("keen", data)
+    assert named.is_added("small", data)
+    old = (first / "model.safetensors").read_bytes()
+    weights = taught / "adapter_model.safetensors"
+    from safetensors.torch import load_file, save_file
+
+    save_file({name: 2 * tensor for name, tensor in load_file(weights).items()}, weights)
+    assert not named.is_added("keen", data)
+    again = named.require_added("keen", data)
+    assert (again / "model.safetensors").read_bytes() != old
+    assert named.is_added("keen", data)
+
+
+def test_an_installation_without_the_adapter_says_so(taught: Path, tmp_path: Path) -> None:
+    named.add("small", tmp_path / "data")
+    (taught / "adapter_model.safetensors").unlink()
+    with pytest.raises(BackboneError) as caught:
+        named.require_added("keen", tmp_path / "data")
+    assert caught.value.error_code in ("ADAPTER_LOAD", "MODEL_DAMAGED")
+
+
+def test_the_adapter_that_ships_is_whole_small_and_plain() -> None:
+    from safetensors import safe_open
+
+    about = named.NAMED[named.SMOL]
+    assert isinstance(about, named.Taught)
+    files = {path.name: path.stat().st_size for path in about.adapter.iterdir()}
+    assert sum(files.values()) < 10_000_000
+    assert {"adapter_config.json", "adapter_model.safetensors", "README.md", "jade.json", "figures.json"} <= set(files)
+    told = json.loads((about.adapter / "jade.json").read_text())
+    assert told["profile"] == about.profile
+    assert {"PL", "QDS", "QDP", "QR", "DS", "AG", "AS"} <= set(told["roles"])
+    with safe_open(about.adapter / "adapter_model.safetensors", "pt") as opened:
+        names = list(opened.keys())
+    assert names
+    assert all(".lora_" in name for name in names)
+    card = (about.adapter / "README.md").read_text()
+    for word in ("SmolLM2", "Apache-2.0", "MuSiQue", "CC BY 4.0", "2WikiMultihopQA", "jade models make"):
+        assert word in card

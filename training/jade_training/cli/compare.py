@@ -27,7 +27,8 @@ def compare(
         "compared"
     ),
     suite: Annotated[
-        str, typer.Option(help="What is compared: joint (who learns), or m-ask (turn loops and their credit).")
+        str,
+        typer.Option(help="joint (who learns), m-ask (turn loops and their credit), real (joint, on real questions)."),
     ] = "joint",
     quick: Annotated[bool, typer.Option(help="One seed, fewer arms and updates, no sweep.")] = False,
     seeds: Annotated[int | None, typer.Option(min=1, help="Learning runs of each arm.")] = None,
@@ -39,9 +40,15 @@ def compare(
     backbone: Annotated[
         str | None, typer.Option(help="The start: tiny, a folder, a hub id, or models:/NAME@ALIAS.")
     ] = None,
-    train: Annotated[str, typer.Option(help="Questions to learn from.")] = "microworld:train?n=2000",
-    dev: Annotated[str, typer.Option(help="Questions to pick weights with.")] = "microworld:validation?n=140",
-    test: Annotated[str, typer.Option(help="Questions to report on.")] = "microworld:test?n=400",
+    train: Annotated[str | None, typer.Option(help="Questions to learn from; default: the suite's.")] = None,
+    dev: Annotated[str | None, typer.Option(help="Questions to pick weights with.")] = None,
+    test: Annotated[str | None, typer.Option(help="Questions to report on.")] = None,
+    lora: Annotated[
+        int | None, typer.Option(min=1, metavar="RANK", help="Train adapters in place of all weights.")
+    ] = None,
+    replay: Annotated[
+        Path | None, typer.Option(help="Demonstrations that hold roles which the policy seldom visits.")
+    ] = None,
     sweep: Annotated[bool, typer.Option(help="Sweep the costs of turns and calls, too.")] = True,
     costs: Annotated[
         str | None, typer.Option(help="Turn costs (alpha) of the sweep, or none; default: 0,.1,.2,.3,.5.")
@@ -58,8 +65,9 @@ def compare(
     """Learn each arm from the same start under the same budget and report, with intervals, which claims hold.
 
     Arms of the suite "joint": no learning; planner only; executors only; all roles on each fixed graph; joint. Of the
-    suite "m-ask": M-ASK with each turn credit, Search-R1, R,AG and JADE. Killed at any time, the same command goes on
-    where it stopped.
+    suite "m-ask": M-ASK with each turn credit, Search-R1, R,AG and JADE. Of the suite "real": smol with the stock
+    presets, planner only, two fixed graphs, joint, on what jade models make has split. Killed at any time, the same
+    command goes on where it stopped.
     """
     from dataclasses import replace
 
@@ -73,17 +81,20 @@ def compare(
     from jade_training.compare.run import CompareSettings, Comparison, Price, Result
     from jade_training.improve.inputs import data_of, require_apart
     from jade_training.improve.registering import start_of
-    from jade_training.improve.settings import ImproveSettings
+    from jade_training.improve.settings import ImproveSettings, fitted
 
     # A start that reads well leaves joint learning nothing to teach, and a start of one's own is meant.
     origin = load_config(config=cli.config_file, overrides=cli.overrides).origin("backbone")
     wanted = chosen(arms, quick=quick, suite=suite)
     cli.put("backbone", backbone or (suites()[suite].start if origin == "default" else None))
+    about = suites()[suite]
     given = {"iterations": iterations or (QUICK_ITERATIONS if quick else None), "questions": questions}
-    improve = ImproveSettings(**{**suites()[suite].settings, **{k: v for k, v in given.items() if v is not None}})
+    improve = ImproveSettings(**{**about.settings, **{k: v for k, v in given.items() if v is not None}})
     few = tuple(arm.name for arm in chosen(once, quick=quick, suite=suite)) if once else ()
     all_seeds = tuple(range(first_seed, first_seed + (seeds or (1 if quick else 3))))
-    settings = CompareSettings(all_seeds, improve, once=few)
+    start = start_of(cli.settings)
+    improve = fitted(improve, start, lora=lora or about.lora, limits=cli.config.chosen("limits"))
+    settings = CompareSettings(all_seeds, improve, once=few, replay=None if replay is None else str(replay))
     if suite != "joint" and (costs or call_costs):
         raise UsageError(f"the suite {suite!r} sweeps no costs.", code="BAD_COSTS", hint="--suite joint")
     sweeps = sweep and not quick and any(arm.name == "joint" for arm in wanted)
@@ -93,10 +104,10 @@ def compare(
         sweep_seeds=sweep_seeds,
         call_costs=tuple(_numbers(call_costs)) if call_costs else settings.call_costs if sweeps else (),
     )
-    data = [data_of(cli.config, spec) for spec in (train, dev, test)]
+    specs = tuple(spec or usual for spec, usual in zip((train, dev, test), about.data, strict=True))
+    data = [data_of(cli.config, spec) for spec in specs]
     for one, other in ((0, 1), (0, 2), (1, 2)):
         require_apart(data[one], data[other])
-    start = start_of(cli.settings)
     taken(out, COMPARE, fresh=fresh)
     every = runs.jobs_of(wanted, settings)
     learning = len(every)
@@ -115,7 +126,7 @@ def compare(
 
         work = Comparison(out, start, data[0], data[1], data[2], settings, tell)
         if at_once > 1:
-            shared = runs.Shared(cli.config, out, start, (train, dev, test), settings, suite)
+            shared = runs.Shared(cli.config, out, start, (specs[0], specs[1], specs[2]), settings, suite)
             runs.side_by_side(shared, every, at_once, tick)
 
         async def everything() -> tuple[list[Result], dict[Price, list[Result]]]:
@@ -128,7 +139,7 @@ def compare(
             return found, await work.sweep(all_arms()["joint"])
 
         results, swept = run_sync(everything())
-    ceiling = run_sync(_ceiling(test, "jade" if suite == "joint" else "m-ask"))
+    ceiling = run_sync(_ceiling(specs[2], "m-ask" if suite == "m-ask" else "jade"))
     command_line = "jade compare" + (f" --suite {suite}" if suite != "joint" else "") + (" --quick" if quick else "")
     command_line += (f" --seeds {seeds}" if seeds else "") + (f" --first-seed {first_seed}" if first_seed else "")
     command_line += f" --questions {questions}" if questions else ""
@@ -136,7 +147,7 @@ def compare(
     command_line += (f' --once "{once}"' if once else "") + (f" --costs {costs}" if costs else "")
     command_line += (f" --call-costs {call_costs}" if call_costs else "") + ("" if sweep else " --no-sweep")
     command_line += f" --sweep-seeds {sweep_seeds}" if sweep_seeds > 1 else ""
-    if suite == "joint":
+    if suite != "m-ask":
         told = report.compared(wanted, results, swept)
         text = report.markdown(told, work.facts, command_line, ceiling)
     else:
@@ -144,12 +155,12 @@ def compare(
         text = turns.markdown(told, work.facts, command_line, ceiling)
     (out / "report.md").write_text(text, encoding="utf-8")
     plots.curves(results, out / "curves.png")
-    against = "calls" if suite == "joint" else "prompt_tokens"
+    against = "prompt_tokens" if suite == "m-ask" else "calls"
     plots.front(told["arms"], out / "front.png", against=against, sweeps=told.get("sweep", {}))
     told = {**told, "ceiling": ceiling, "facts": work.facts, "report": str(out / "report.md")}
     told["manifest"] = manifest(seeds=settings.seeds, compare=work.facts, command=command_line)
     (out / "report.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-    cli.out.result(report.summarized(told) if suite == "joint" else told, lambda: _show(told))
+    cli.out.result(told if suite == "m-ask" else report.summarized(told), lambda: _show(told))
 
 
 def _numbers(text: str) -> list[float]:

@@ -5,6 +5,7 @@ Invariant: thin. The command parses its options, calls `Improver`, and prints wh
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from jade_training.learner.logits import Pair
 
 app = single()
-PATIENT_S = 600.0
 ELSEWHERE = {"seed": "--seed", "updates": "--iterations", "credit": "--credit"}
 """Hyper-parameters that other options decide."""
 
@@ -85,7 +85,6 @@ def improve(
 
     from jade_graph import plugins
     from jade_graph.assembly import is_microworld
-    from jade_graph.assembly.models import FEW, MANY
     from jade_graph.errors import UsageError
     from jade_graph.registry.place import Place
     from jade_graph.sync import run_sync
@@ -95,7 +94,7 @@ def improve(
     from jade_training.improve.improver import Improver
     from jade_training.improve.inputs import MICROWORLD, data_of, require_answers, require_apart
     from jade_training.improve.registering import register_best, start_of
-    from jade_training.improve.settings import PPO, ImproveSettings, large_here, policy_rate_for
+    from jade_training.improve.settings import PPO, ImproveSettings, fitted
     from jade_training.improve.tracking import tracked
 
     for name, value in (("preset", preset), ("backbone", backbone), ("corpus", corpus), ("seed", seed)):
@@ -107,16 +106,7 @@ def improve(
     given = replace(PPO, **{k: v for k, v in chosen.items() if v is not None})
     texts = [*([f"lora.rank={lora}", f"lora.alpha={2 * lora}"] if lora else []), *(ppo or [])]
     start = start_of(cli.settings)
-    large = large_here(start)
-    limits = dict(cli.config.chosen("limits"))
-    if large and "deadline_s" not in limits:
-        limits["deadline_s"] = PATIENT_S
-        cli.out.log(f"a large model on this machine: a run may take {PATIENT_S:g} s (--set limits.deadline_s=..)")
-    if learning_rate is None and large:
-        given = replace(given, learning_rate=policy_rate_for(start, lora is not None))
     settings = ImproveSettings(
-        concurrency=concurrency or (FEW if large else MANY),
-        limits=limits,
         preset=cli.settings.preset,
         iterations=iterations,
         questions=questions,
@@ -133,6 +123,13 @@ def improve(
         seed=cli.settings.seed,
         k=cli.settings.k,
         ppo=overridden(given, texts, elsewhere=ELSEWHERE),
+    )
+    settings = fitted(
+        settings,
+        start,
+        limits=cli.config.chosen("limits"),
+        concurrency=concurrency,
+        learning_rate=settings.ppo.learning_rate if _rate_given(learning_rate, ppo) else None,
     )
     if held_out is None and not dataset.startswith(MICROWORLD):
         raise UsageError(
@@ -191,6 +188,10 @@ def improve(
         told = f"Registered as version {version.number}. Next: jade promote {version.number}"
     described = as_dict(result) | {"version": None if version is None else version.as_dict()}
     cli.out.result(described, lambda: [*show(result, following), told])
+
+
+def _rate_given(option: float | None, ppo: Sequence[str] | None) -> bool:
+    return option is not None or any(text.startswith("learning_rate=") for text in ppo or ())
 
 
 def _line(p: Progress) -> str:

@@ -70,6 +70,10 @@ def all_arms() -> Mapping[str, Arm]:
     return {arm.name: arm for arm in arms}
 
 
+MICROWORLDS = ("microworld:train?n=2000", "microworld:validation?n=140", "microworld:test?n=400")
+REAL_DATA = ("smol/data/train", "smol/data/dev", "smol/data/test")
+"""As `jade models make` leaves them."""
+REAL: Mapping[str, Any] = {"iterations": 10, "questions": 8, "runs_per_question": 4, "evaluate_every": 5}
 QUICK = ("start", "decoupled", "static R,AG", "static QR,R,DS,AG", "static QDS/R,DS,AG", "joint")
 
 
@@ -81,6 +85,8 @@ class Suite:
         start: the bundled model to start from.
         quick: arms of the quick comparison.
         settings: of `ImproveSettings`, where they differ from its defaults.
+        data: what is learned from, chosen with and reported on, where nothing else is named.
+        lora: rank of adapters that learn in place of all weights.
     """
 
     name: str
@@ -88,16 +94,33 @@ class Suite:
     start: str
     quick: tuple[str, ...]
     settings: Mapping[str, Any] = field(default_factory=dict)
+    data: tuple[str, str, str] = MICROWORLDS
+    lora: int | None = None
+
+
+def real_arms() -> Mapping[str, Arm]:
+    """The stock presets as the start plays them, and what learns on real questions; in the order of the report."""
+    mmoa, vanilla = (plugins.load("jade.presets", name) for name in ("mmoa-rag", "vanilla-rag"))
+    usual = all_arms()
+    measured = [
+        Arm("vanilla-rag", "R,AG, no learning", vanilla, learns=False),
+        Arm("mmoa-rag", "QR,R,DS,AG, no learning", mmoa, learns=False),
+    ]
+    names = ("start", "decoupled", "static R,AG", "static QDS/R,AG", "joint")
+    return {arm.name: arm for arm in (*measured, *(usual[name] for name in names))}
 
 
 def suites() -> Mapping[str, Suite]:
-    """By name: "joint", whether joint learning is worth it; "m-ask", turn loops and their credit."""
+    """By name: "joint", whether joint learning is worth it; "m-ask", turn loops and their credit; "real", joint
+    learning on real questions.
+    """
     turned = turn_arms()
     # A cost of calls would fall on the last action of a turn-credited run, and on none of those that made the calls.
     shared = {"call_cost": 0.0, "iterations": 12, "questions": 12, "evaluate_every": 4}
     return {
         "joint": Suite("joint", all_arms(), "tiny-hasty", QUICK),
         "m-ask": Suite("m-ask", turned, "tiny-ask", ("m-ask start", "m-ask turn", "vanilla-rag"), shared),
+        "real": Suite("real", real_arms(), "smol", ("start", "vanilla-rag", "joint"), REAL, REAL_DATA, lora=16),
     }
 
 

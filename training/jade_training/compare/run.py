@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from jade_graph.backbones.codec import Codec
 from jade_graph.backbones.folders import content_version
@@ -22,10 +22,15 @@ from jade_graph.scoring.keeping import load_rows, save_rows
 from jade_graph.settings.manifest import manifest
 from jade_graph.types import Preset, Sampling
 from jade_graph.workflow.engine import Engine
+from jade_graph.workflow.parts import limits_of
 from jade_training.compare.arms import Arm
-from jade_training.improve.holding import microworld_replay
+from jade_training.improve.holding import microworld_replay, replay_of
 from jade_training.improve.improver import Data, Improver, Progress, evaluation_figures, write_whole
 from jade_training.improve.settings import ImproveSettings
+from jade_training.supervised import files
+
+if TYPE_CHECKING:
+    from jade_training.learner.logits import Pair
 
 GROWS = ("seeds", "costs", "call_costs", "sweep_seeds", "once")
 """Settings that say which learning runs there are, not how any of them is made: a folder takes more of them."""
@@ -61,6 +66,7 @@ class CompareSettings:
             turns, in place of the cost of calls; and the cost of every call. None: no sweep.
         sweep_seeds: how many of the seeds the sweeps take.
         once: arms that learn with the first seed alone, to save time on what decides no claim.
+        replay: a file of demonstrations that hold roles which the policy seldom visits; microworld brings its own.
     """
 
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -69,6 +75,7 @@ class CompareSettings:
     call_costs: tuple[float, ...] = (0.04, 0.06, 0.08)
     sweep_seeds: int = 1
     once: tuple[str, ...] = ()
+    replay: str | None = None
 
     @property
     def prices(self) -> tuple[Price, ...]:
@@ -80,7 +87,10 @@ class CompareSettings:
         return tuple(dict.fromkeys(found))
 
     def as_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "improve": self.improve.as_dict()}
+        told = {**asdict(self), "improve": self.improve.as_dict()}
+        if self.replay is None:
+            del told["replay"]  # as comparisons that were begun before there was any have it
+        return told
 
 
 @dataclass(slots=True)
@@ -124,8 +134,13 @@ class Comparison:
         self.settings, self.tell = settings, tell
         self.version = content_version(start)
         learns_microworld = train.name.startswith("microworld")
-        self.replay = microworld_replay(Codec.from_folder(start).tokenizer) if learns_microworld else []
+        self.replay: list[Pair] = []
         """Demonstrations of the roles that a planner may leave out; a loop calls all of its own."""
+        if settings.replay is not None:
+            shown, about = files.read(Path(settings.replay))
+            self.replay = replay_of(shown, Codec.from_folder(start, profile=about.get("profile")))
+        elif learns_microworld:
+            self.replay = microworld_replay(Codec.from_folder(start).tokenizer)
         self.facts = {
             "start": self.version, "train": train.name, "dev": dev.name, "test": test.name,
             "settings": {k: v for k, v in settings.as_dict().items() if k not in GROWS},
@@ -200,6 +215,7 @@ class Comparison:
             retriever=self.test.retriever,
             frozen_backbone=frozen,
             k=self.settings.improve.k,
+            limits=limits_of(preset, **self.settings.improve.limits),
             sampling=Sampling(temperature=0.0),
         )
         try:

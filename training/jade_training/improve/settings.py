@@ -10,12 +10,13 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from jade_graph.assembly.models import FEW, SMALL
 from jade_graph.errors import ConfigError, unknown
 from jade_graph.scoring.credit import MODES
 from jade_graph.scoring.rewards import RewardSpec
 from jade_graph.settings.manifest import cpu_flags
 from jade_graph.types import Preset
-from jade_training.learner.ppo import PPOConfig
+from jade_training.learner.ppo import Lora, PPOConfig
 
 # Chosen on worlds of the split "validation" (docs/learning.md says how), never on those that are reported.
 PPO = PPOConfig(
@@ -167,8 +168,8 @@ def writes_plans(preset: Preset) -> bool:
     return preset.loop is None and preset.plan is None
 
 
-LARGE = 20_000_000
-"""Parameters from which a CPU reads one run's prompts as slowly as many."""
+LARGE, PATIENT_S = SMALL, 600.0
+"""Parameters from which a CPU reads one run's prompts as slowly as many; seconds that a run then may take."""
 
 
 def large_here(start: Path) -> bool:
@@ -188,3 +189,26 @@ def policy_rate_for(start: Path, lora: bool) -> float:
     from jade_training.supervised.sft import learning_rate_for
 
     return learning_rate_for(count_parameters(start), lora) / 4
+
+
+def fitted(
+    settings: ImproveSettings,
+    start: Path,
+    *,
+    lora: int | None = None,
+    limits: Mapping[str, Any] | None = None,
+    concurrency: int | None = None,
+    learning_rate: float | None = None,
+) -> ImproveSettings:
+    """The settings with what suits the size of the start on this machine, unless it is given here.
+
+    Of a large model fewer runs are made at once, each may take longer, and the learning rate is `policy_rate_for`.
+    """
+    large, chosen = large_here(start), dict(limits or {})
+    ppo = settings.ppo if lora is None else replace(settings.ppo, lora=Lora(lora, 2 * lora))
+    if large:
+        chosen.setdefault("deadline_s", PATIENT_S)
+        rate = policy_rate_for(start, ppo.lora is not None) if learning_rate is None else learning_rate
+        ppo = replace(ppo, learning_rate=rate)
+    at_once = concurrency or (FEW if large else settings.concurrency)
+    return replace(settings, ppo=ppo, limits=chosen, concurrency=at_once)

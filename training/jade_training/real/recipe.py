@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from jade_graph.backbones.lora import CONFIG, WEIGHTS
-from jade_graph.backbones.named import require_added
+from jade_graph.backbones.named import NAMED, SMOL, Taught, require_added
 from jade_graph.data import Dataset
 from jade_graph.microworld.shown import Shown
 from jade_graph.retrieval.memory import MemoryRetriever
@@ -55,7 +55,9 @@ class Recipe:
     held_out: float = 0.04
 
 
-BASE, PROFILE = "smollm2", "brief"
+_SMOL = NAMED[SMOL]
+assert isinstance(_SMOL, Taught)
+BASE, PROFILE, ASSET = _SMOL.base, _SMOL.profile, _SMOL.adapter
 ADAPTER, FIGURES = "adapter", "figures.json"
 ROLES = ("PL", "QDS", "QDP", "QR", "DS", "AG", "AS")
 
