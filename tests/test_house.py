@@ -83,7 +83,7 @@ def test_no_method_is_declared_again_for_the_type_checker():
     ("word", "homes"),
     [
         ("assembly", ["jade_graph.assembly"]),
-        ("card", ["jade_graph.registry.card", "jade_training.pretrain.card"]),  # a model card
+        ("card", ["jade_graph.registry.card", "jade_training.pretrain.card", "jade_training.real.card"]),  # of a model
         ("demo", ["jade_graph.cli.demo", "jade_training.cli.demo"]),  # `jade demo`, and its part that learns
         ("forward", ["jade_graph.backbones.forward"]),
         ("plans", ["jade_graph.workflow.plans"]),

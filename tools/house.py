@@ -195,7 +195,7 @@ STOREYS: Mapping[str, list[tuple[str, list[str]]]] = {
     "jade_training": [
         ("one update", ["learner"]),
         ("what is right", ["supervised", "pretrain"]),
-        ("what was recorded", ["offline", "improve"]),
+        ("what was recorded", ["offline", "improve", "real"]),
         ("experiments", ["compare", "bench"]),
         ("the commands", ["cli"]),
     ],

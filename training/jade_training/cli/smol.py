@@ -28,11 +28,13 @@ def make(
 ) -> None:
     """Make smol: split real questions, write demonstrations of every role, teach SmolLM2 as a LoRA adapter.
 
-    About an hour on two cores. Killed at any time, the same command goes on where it stopped.
+    About an hour on two cores. Killed at any time, the same command goes on where it stopped. Where evaluations lie in
+    OUT/rows (PRESET.jsonl, of jade eval --out), the card in OUT/ships has their figures: the command again writes it.
     """
     import torch
 
-    from jade_training.real.recipe import ADAPTER, Recipe
+    from jade_training.real.card import card
+    from jade_training.real.recipe import ADAPTER, Recipe, install
     from jade_training.real.recipe import make as made
 
     torch.set_num_threads(threads)
@@ -42,6 +44,7 @@ def make(
             tick(done, of, what)
 
         figures = made(data, out, cli.settings.data_path, Recipe(seed=seed, rank=rank), tell=tell)
+    install(out, out / "ships", card(out))
     told = {"out": str(out), "adapter": str(out / ADAPTER), **figures}
     cli.out.result(told, lambda: _show(out, figures))
 
