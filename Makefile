@@ -28,7 +28,7 @@ help:  ## list the targets
 setup: $(STAMP) model  ## create .venv and install the package with its development tools, and the model smol
 	@echo "Ready. Try: $(BIN)/jade demo"
 
-model: $(STAMP)
+model: $(STAMP)  ## add the model smol to .jade (fetches 93 MB, once)
 	@$(BIN)/jade models list --json | grep -A30 '"name": "smol"' | grep -q '"added": true' || \
 	  { echo "adding the model smol (fetches 93 MB, once; about a minute)"; \
 	    $(BIN)/jade models add smol --quiet >$(VENV)/model.log 2>&1 || \

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,7 +39,17 @@ def rows(page: str) -> list[list[str]]:
     return [[cell.strip().strip("`") for cell in line.strip("|").split(" | ")] for line in lines]
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if BLOCK.search(read(p))], ids=relative)
+SLOW = {"docs/howto/own-graph.md"}
+"""Pages that take more than a minute: `make test-all` runs them."""
+
+
+def runnable() -> list[Any]:
+    """Pages with blocks that run, as parameters."""
+    pages = [page for page in PAGES if BLOCK.search(read(page))]
+    return [pytest.param(p, marks=[pytest.mark.slow] if relative(p) in SLOW else [], id=relative(p)) for p in pages]
+
+
+@pytest.mark.parametrize("page", runnable())
 def test_marked_blocks_run_one_after_the_other_in_an_empty_folder(page, tmp_path):
     settings = {k: v for k, v in os.environ.items() if not k.startswith(("JADE_", "XDG_"))}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"

@@ -46,7 +46,7 @@ def placed(settings: Settings, name: str) -> str:
 
     Raises `BackboneError` MODEL_NOT_ADDED.
     """
-    if name in NAMED and not Path(name).is_dir():
+    if name in NAMED and not (Path(name) / "config.json").is_file():
         return str(require_added(name, settings.data_path))
     return name
 

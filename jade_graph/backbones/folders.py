@@ -35,7 +35,7 @@ def find_folder(name: str, *, revision: str | None = None, weights: bool = True)
         BackboneError: BACKBONE_NOT_FOUND, BACKBONE_NO_SAFETENSORS, MODEL_NOT_ADDED.
     """
     folder = BUNDLED.get(name) or Path(name).expanduser()
-    if name in NAMED and not folder.is_dir():
+    if name in NAMED and not (folder / "config.json").is_file():  # a folder of that name may hold anything else
         folder = require_added(name)
     if not folder.is_dir():
         folder = _download(name, revision, weights)

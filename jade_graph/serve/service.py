@@ -199,5 +199,6 @@ class Service:
                 "the bundled model jade-tiny knows only the invented microworld and cannot read this question "
                 f"({words}).",
                 code="FOREIGN_QUESTION",
-                hint="a server with --backbone FOLDER or a hub id; jade microworld show has questions for this one",
+                hint="jade serve --corpus NAME, over your own documents, or --backbone with a hub id or a folder; "
+                "jade microworld show has questions for this one",
             )

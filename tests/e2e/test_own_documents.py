@@ -137,8 +137,8 @@ def test_the_bundled_model_says_that_it_cannot_read_the_question(work: Path, ask
 
 def test_over_own_documents_the_small_model_answers_once_it_is_added(work: Path, asked: Any) -> None:
     del asked
-    out = jade(work, "ask", "Where was Momo the cat born?", "--corpus", "notes", code=4)
+    out = jade(work, "ask", "Where was Momo the cat born?", "--corpus", "notes", code=5)
     assert out["error"]["code"] == "MODEL_NOT_ADDED"
     assert "jade models add smol" in out["error"]["hint"]
-    out = jade(work, "ask", "Where was Momo the cat born?", "--corpus", "nots", code=3)
+    out = jade(work, "ask", "Where was Momo the cat born?", "--corpus", "nots", code=4)
     assert out["error"]["code"] == "UNKNOWN_CORPUS"

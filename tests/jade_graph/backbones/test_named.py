@@ -139,6 +139,20 @@ def test_a_file_that_is_no_gguf_is_an_error_by_name(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_a_folder_of_that_name_that_is_no_model_does_not_stand_for_it(
+    shelf: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("JADE_DATA_DIR", "data")
+    named.add("small", Path("data"))
+    Path("small/data").mkdir(parents=True)  # as `jade models make --out smol` leaves it
+    settings = load_config(overrides=["backbone=small", "data_dir=data"]).settings
+    assert find_folder("small") == Path("data/models/small")
+    assert open_backbone(settings).version.startswith("small@")
+    make_random_model(Path("small"), width=8, heads=2)
+    assert find_folder("small") == Path("small")
+
+
 # --- a model that an adapter of the package makes of another ----------------------------------------------------------
 @pytest.fixture
 def taught(shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -27,10 +27,12 @@ def added(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_models_are_added_listed_shown_and_removed(jade: Any, added: None) -> None:
     before = jade("models", "list", "--json").json
     assert [m["name"] for m in before["bundled"]] == ["tiny", "tiny-hasty", "tiny-ask"]
-    assert [(m["name"], m["added"]) for m in before["named"]] == [("smollm2", False)]
+    assert [(m["name"], m["added"]) for m in before["named"]] == [("smol", False), ("smollm2", False)]
     told = jade("models", "add", "smollm2", "--json").json
     assert (told["fresh"], told["added"], told["licence"]) == (True, True, "Apache-2.0")
-    assert jade("models", "list", "--json").json["named"][0]["added"]
+    after = {m["name"]: m for m in jade("models", "list", "--json").json["named"]}
+    assert after["smollm2"]["added"]
+    assert (after["smol"]["base"], after["smol"]["added"]) == ("smollm2", False)
     assert jade("models", "show", "smollm2", "--json").json["sha256"] == named.NAMED["smollm2"].sha256
     removed = jade("models", "remove", "smollm2", "--yes", "--json").json
     assert removed["bytes"] > 1000

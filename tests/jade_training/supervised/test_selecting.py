@@ -27,8 +27,22 @@ def test_a_role_has_equal_parts_of_its_sources_as_far_as_these_go() -> None:
     assert at_most(sources, {}) == everything
 
 
+def test_plans_are_counted_apart_where_they_have_a_limit() -> None:
+    def planned(plan: str, count: int) -> list[Shown]:
+        return [
+            Shown(f"{plan}{i}", "PL", (Message("user", "q"),), f"<workflow>{plan}</workflow>") for i in range(count)
+        ]
+
+    sources = [planned("R,AG", 40) + planned("QDS", 9) + planned("QDP", 3), shown("b", "AG", 4)]
+    kept = at_most(sources, {"PL QDS": 5, "PL R,AG": 7, "PL": 2})
+    actions = [s.action for s in kept if s.role == "PL"]
+    counts = {plan: actions.count(f"<workflow>{plan}</workflow>") for plan in ("R,AG", "QDS", "QDP")}
+    assert counts == {"R,AG": 7, "QDS": 5, "QDP": 2}
+
+
 def test_limits_are_read_and_what_is_none_is_refused() -> None:
     assert limits_of(["AG=7, DS=3", "PL=1"]) == {"AG": 7, "DS": 3, "PL": 1}
+    assert limits_of(["PL R,AG=250,DS=2"]) == {"PL R,AG": 250, "DS": 2}
     for wrong in ("AG", "AG=", "=3", "AG=x", "AG=-1"):
         with pytest.raises(UsageError, match="BAD_MOST"):
             limits_of([wrong])

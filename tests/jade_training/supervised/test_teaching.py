@@ -102,7 +102,7 @@ async def test_every_role_is_shown_what_is_right_for_what_it_sees() -> None:
     # Another plan is carried out now and then, so that every role is met: a few seeds meet them all.
     shown = [s for seed in range(4) for s in (await taught(BRIDGE, COMPARISON, PLAIN, seed=seed, unknown=1.0))[0]]
     said = {(s.question_id, s.role): s.action for s in shown}
-    assert said["b", "QDS"] == "<q1>What is the author of Dune?</q1><q2>When was #1 born?</q2>"
+    assert said["b", "QDS"] == "<q1>Who is the author of Dune?</q1><q2>When was #1 born?</q2>"
     assert said["b", "AS"] == "<answer>October 8, 1920</answer>"
     plans = {s.action for s in shown if s.role == "PL" and "plan root" in s.messages[0].content}
     assert plans == {"<workflow>QDS</workflow>", "<workflow>QDP</workflow>", "<workflow>R,AG</workflow>"}

@@ -65,7 +65,7 @@ def demonstrations(
     if profile not in PROFILES:
         raise unknown_name("prompt profile", profile, PROFILES, code="BACKBONE_PROFILE")
     cli.put("corpus", corpus)
-    limits = limits_of(most or ())
+    limits, ks = limits_of(most or ()), k or [cli.settings.k]
     found, about, dropped, left = [], [], Counter[str](), 0
     for dataset in datasets:
         if offline.is_export(dataset):
@@ -84,14 +84,19 @@ def demonstrations(
                 code="DEMONSTRATIONS_NONE",
                 hint="questions with answers[], and decomposition[] where they take several steps",
             )
-        shown, told = _taught(cli, data, lessons, profile, k or [cli.settings.k], unknown)
+        shown, told = _taught(cli, data, lessons, profile, ks, unknown)
         found.append(shown)
         dropped += told["left_out"]
         about.append({name: value for name, value in told.items() if name != "left_out"})
     kept = at_most(found, limits, seed=cli.settings.seed)
     dropped["more than --most"] += sum(map(len, found)) - len(kept)
     made = manifest(
-        datasets=about, profile=profile, k=k or [cli.settings.k], seed=cli.settings.seed, unknown=unknown, most=limits
+        **(about[0] if len(about) == 1 else {"datasets": about}),
+        profile=profile,
+        k=ks[0] if len(ks) == 1 else ks,
+        seed=cli.settings.seed,
+        unknown=unknown,
+        most=limits,
     )
     files.write(out, kept, made)
     told = {

@@ -102,6 +102,10 @@ def improve(
     if not is_microworld(dataset):
         suit(cli)
     warn_untaught(cli)
+    if held_out is None and not dataset.startswith(MICROWORLD):
+        raise UsageError(
+            f"nothing is said of what is held out from {dataset!r}.", code="NO_HELD_OUT", hint="--held-out dev.jsonl"
+        )
     chosen: dict[str, Any] = {"learning_rate": learning_rate, "estimator": estimator}
     given = replace(PPO, **{k: v for k, v in chosen.items() if v is not None})
     texts = [*([f"lora.rank={lora}", f"lora.alpha={2 * lora}"] if lora else []), *(ppo or [])]
@@ -131,10 +135,6 @@ def improve(
         concurrency=concurrency,
         learning_rate=settings.ppo.learning_rate if _rate_given(learning_rate, ppo) else None,
     )
-    if held_out is None and not dataset.startswith(MICROWORLD):
-        raise UsageError(
-            f"nothing is said of what is held out from {dataset!r}.", code="NO_HELD_OUT", hint="--held-out dev.jsonl"
-        )
     held_out = held_out or "microworld:validation?n=140"
     with indexing(cli) as progress:
         train = data_of(cli.config, dataset, limit=train_limit or limit, progress=progress)

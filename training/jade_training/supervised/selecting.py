@@ -7,18 +7,22 @@ what is kept is the order in which it came.
 from __future__ import annotations
 
 import random
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 from jade_graph.errors import UsageError
 from jade_graph.microworld.shown import Shown
 
+# "AG=700,DS=160" are two; "PL R,AG=250" is one.
+_SEVERAL = re.compile(r"(?<=\d)\s*,\s*")
+
 
 def limits_of(texts: Iterable[str]) -> dict[str, int]:
-    """`["AG=700", "DS=160"]` as numbers. Raises `UsageError` BAD_MOST."""
+    """`["AG=700,DS=160", "PL R,AG=250"]` as numbers. Raises `UsageError` BAD_MOST."""
     out = {}
     for text in texts:
-        for part in text.split(","):
+        for part in _SEVERAL.split(text):
             role, _, number = part.partition("=")
             if not role.strip() or not number.strip().isdigit():
                 raise UsageError(f"{part!r} is no role with a number.", code="BAD_MOST", hint="--most AG=700")
@@ -26,14 +30,23 @@ def limits_of(texts: Iterable[str]) -> dict[str, int]:
     return out
 
 
+def kind_of(shown: Shown, limits: Mapping[str, int]) -> str:
+    """What a demonstration counts as: its role, or, of the planner, its plan ("PL QDS") where that has a limit."""
+    plan = f"{shown.role} {shown.action.removeprefix('<workflow>').removesuffix('</workflow>')}"
+    return plan if plan in limits else shown.role
+
+
 def at_most(sources: Sequence[Sequence[Shown]], limits: Mapping[str, int], *, seed: int = 0) -> list[Shown]:
-    """All demonstrations, but of a role with a limit only so many, in equal parts from the sources that have them."""
+    """All demonstrations, but of a role with a limit only so many, in equal parts from the sources that have them.
+
+    A planner that is shown what is common alone learns to write nothing else: "PL QDS" limits a single plan.
+    """
     places: dict[str, list[list[int]]] = defaultdict(lambda: [[] for _ in sources])
     everything = [shown for source in sources for shown in source]
     at = 0
     for i, source in enumerate(sources):
         for shown in source:
-            places[shown.role][i].append(at)
+            places[kind_of(shown, limits)][i].append(at)
             at += 1
     kept: set[int] = set()
     for role, by_source in places.items():
@@ -47,4 +60,4 @@ def at_most(sources: Sequence[Sequence[Shown]], limits: Mapping[str, int], *, se
     return [everything[i] for i in sorted(kept)]
 
 
-__all__ = ["at_most", "limits_of"]
+__all__ = ["at_most", "kind_of", "limits_of"]

@@ -11,6 +11,7 @@ import json
 import math
 import random
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -221,7 +222,8 @@ def sft(
         trainer.callback_handler.callbacks = [
             c for c in trainer.callback_handler.callbacks if type(c).__name__ == "DefaultFlowCallback"
         ]
-        trainer.add_callback(_watch(progress, log))
+        before = _seconds(kept)
+        trainer.add_callback(_watch(progress, log, kept, before))
         if groups is not None:
             ordered(trainer, groups)
         result = trainer.train(resume_from_checkpoint=resumed)
@@ -248,7 +250,7 @@ def sft(
         "learning_rate": float(chosen["learning_rate"]),
         "loss": float(result.training_loss),
         "padding": padded,
-        "seconds": float(result.metrics["train_runtime"]),
+        "seconds": before + float(result.metrics["train_runtime"]),
         **told,
     }
 
@@ -290,10 +292,28 @@ def _last(folder: Path) -> str | None:
     return str(max(found, key=lambda path: int(path.name.rpartition("-")[2]))) if found else None
 
 
-def _watch(progress: Callable[[int, int], None] | None, log: Callable[[Mapping[str, float], int], None] | None) -> Any:
+def _seconds(folder: Path | None) -> float:
+    """What the steps up to the last checkpoint took, in all processes that made them."""
+    path = None if folder is None else folder / "seconds"
+    return float(path.read_text("utf-8")) if path is not None and path.exists() else 0.0
+
+
+def _watch(
+    progress: Callable[[int, int], None] | None,
+    log: Callable[[Mapping[str, float], int], None] | None,
+    kept: Path | None,
+    before: float,
+) -> Any:
     from transformers import TrainerCallback
 
+    began = time.monotonic()
+
     class Watch(TrainerCallback):
+        def on_save(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+            del args, state, control, rest
+            if kept is not None:
+                (kept / "seconds").write_text(f"{before + time.monotonic() - began:.1f}\n", "utf-8")
+
         def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
             del args, control, rest
             if progress is not None:
