@@ -20,7 +20,7 @@ from jade_graph.microworld.shown import Shown
 from jade_graph.retrieval.memory import MemoryRetriever
 from jade_graph.settings.manifest import manifest
 from jade_graph.sync import run_sync
-from jade_training.real.questions import SINGLE, counted, prepare
+from jade_training.real.questions import counted, prepare
 from jade_training.supervised import files, teaching
 from jade_training.supervised.selecting import at_most
 from jade_training.supervised.sft import sft
@@ -35,8 +35,8 @@ class Recipe:
 
     Attributes:
         most: demonstrations of a role at most, as evenly from the data sets. The answerer's are two thirds of all
-            tokens. Plans are counted apart: most prompts of a planner are of steps that are looked up, and one that
-            learned from them as they come decomposed 10 % of the questions of several steps.
+            tokens. Plans can be counted apart ("PL QDS": 160): most prompts of a planner are of steps that are looked
+            up, and the one that these counts taught decomposes 10 % of the test questions.
         ks: passages a search brings: fewer make shorter prompts, more make harder ones.
         rank: of the adapter, on every linear layer; alpha is twice that.
         learning_rate: falling linearly to 0.
@@ -46,10 +46,8 @@ class Recipe:
     seed: int = 0
     most: Mapping[str, int] = field(
         default_factory=lambda: {
-            "PL QDS": 160,
-            "PL QDP": 100,
-            "PL R,AG": 240,
-            "AG": 540,
+            "AG": 600,
+            "PL": 500,
             "DS": 140,
             "QR": 180,
             "AS": 210,
@@ -108,8 +106,7 @@ def make(data: Path, out: Path, models: Path, recipe: Recipe | None = None, *, t
 
 def demonstrate(train: Dataset, file: Path, recipe: Recipe, tell: Tell) -> None:
     """What is right for every role on the training questions and their sub-questions, over BM25 of the passages."""
-    # Single-hop questions are the others' own steps, which `single` brings with them.
-    lessons = [found for q in train.questions if q.type != SINGLE and (found := teaching.lesson(q))]
+    lessons = [found for question in train.questions if (found := teaching.lesson(question))]
     lessons += teaching.single(lessons)
     retriever = MemoryRetriever(list(train.passages), "bm25")
     shown: list[Shown] = []
