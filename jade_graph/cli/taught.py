@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from jade_graph.backbones.folders import BUNDLED, taught
@@ -35,8 +34,7 @@ def tell_smol(cli: Cli) -> None:
 
 def suit(cli: Cli) -> None:
     """Let the default model be the one that reads more than microworld."""
-    if cli.config.origin("backbone") == "default":
-        cli.config = replace(cli.config, settings=replace(cli.settings, backbone=SMOL))
+    cli.config = cli.config.reading_any_text()
 
 
 def roles_of_loop(preset: str) -> list[str]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -30,7 +29,6 @@ from jade_graph.langchain.outputs import JadeInput, JadeOutput
 from jade_graph.langchain.streaming import unfold
 from jade_graph.langchain.tool import JadeTool
 from jade_graph.settings.config import Config
-from jade_graph.settings.fields import SMOL
 from jade_graph.sync import iterate_sync, run_sync
 from jade_graph.types import Backbone, Event, Limits, Preset, Recorder, Retriever, Run, Sampling
 from jade_graph.workflow.approval import Approve
@@ -146,8 +144,8 @@ class JadeGraph(Runnable[Any, JadeOutput]):
         parts = {"backbone": backbone, "retriever": corpus, "preset": preset}
         given = {key: value for key, value in parts.items() if value is not None and not isinstance(value, str)}
         found = configured(config, {**(settings or {}), **named})
-        if "retriever" in given and found.origin("backbone") == "default":
-            found = replace(found, settings=replace(found.settings, backbone=SMOL))  # tiny reads microworld alone
+        if "retriever" in given:
+            found = found.reading_any_text()
         opened = open_parts(found, {**given, **arguments}, record=record)
         try:
             graph = cls(**opened.arguments)

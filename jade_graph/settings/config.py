@@ -105,6 +105,12 @@ class Config:
     def origin(self, name: str) -> str:
         return self.origins.get(_require(name, "").name, "default")
 
+    def reading_any_text(self) -> Config:
+        """These settings; where nobody named a backbone, with the default over any text but microworld's."""
+        if self.origin("backbone") != "default":
+            return self
+        return replace(self, settings=replace(self.settings, backbone=SMOL))
+
     def chosen(self, section: str) -> dict[str, Any]:
         """The keys of a section (e.g. "limits") that somebody set: what goes on top of a preset's own."""
         start = f"{section}."
@@ -160,9 +166,8 @@ def load_config(
     values.update(_read_env(env))
     values.update(_read_overrides(overrides))
     settings = _build(values)
-    if "backbone" not in values and settings.corpus != MICROWORLD:
-        settings = replace(settings, backbone=SMOL)  # tiny reads microworld alone
-    return Config(settings, {name: origin for name, (_, origin) in values.items()}, tuple(files))
+    found = Config(settings, {name: origin for name, (_, origin) in values.items()}, tuple(files))
+    return found if settings.corpus == MICROWORLD else found.reading_any_text()
 
 
 def user_file(env: Mapping[str, str]) -> Path:

@@ -147,21 +147,14 @@ def went_well(export: str, minimum: float) -> list[Shown]:
 
     Raises `DataError` SFT_EMPTY, and those of `material`.
     """
+    from jade_training.supervised.sft import good_actions
+
     given = material(export)
-    found: dict[Shown, None] = {}
-    for run in given.runs:
-        if (given.scored[run.id].outcome_total or 0.0) < minimum or given.scored[run.id].outcome_total is None:
-            continue
-        for t in run.transitions:
-            if t.learns and t.valid and not t.truncated and _trained(given.preset, t.role):
-                found[Shown(t.question_id, t.role, tuple(t.prompt_messages), t.action_text)] = None
+    good = good_actions(given.runs, given.scored, minimum, roles=given.preset.trainable)
+    found = dict.fromkeys(Shown(t.question_id, t.role, tuple(t.prompt_messages), t.action_text) for t in good)
     if not found:
         raise _none_so_good(export, minimum, given)
     return list(found)
-
-
-def _trained(preset: Preset, role: str) -> bool:
-    return preset.trainable is None or role in preset.trainable
 
 
 def _none_so_good(source: str, minimum: float, given: Material) -> DataError:

@@ -23,7 +23,7 @@ from jade_training.supervised.batches import Pair, collate, grouped, held_out_lo
 
 if TYPE_CHECKING:
     from jade_graph.scoring.rewards import Scored
-    from jade_graph.types import Run
+    from jade_graph.types import Run, Transition
     from jade_training.learner.ppo import Lora
     from jade_training.supervised.demonstrations import Demonstration
 
@@ -42,15 +42,21 @@ def examples_of(
         scored: by run id; an unscored run gives nothing.
         roles: only these (None: every trainable role).
     """
-    found: dict[tuple[tuple[int, ...], tuple[int, ...]], None] = {}
+    good = good_actions(runs, scored, minimum, roles=roles)
+    return list(dict.fromkeys((tuple(t.prompt_token_ids), tuple(t.action_token_ids)) for t in good))
+
+
+def good_actions(
+    runs: Sequence[Run], scored: Mapping[str, Scored], minimum: float, *, roles: frozenset[str] | None = None
+) -> Iterator[Transition]:
+    """What `examples_of` takes, as it was recorded; an action may come more than once."""
     for run in runs:
         score = scored.get(run.id)
         if score is None or score.outcome is None or math.fsum(score.outcome.values()) < minimum:
             continue
         for t in run.transitions:
             if t.learns and t.valid and not t.truncated and (roles is None or t.role in roles):
-                found[tuple(t.prompt_token_ids), tuple(t.action_token_ids)] = None
-    return list(found)
+                yield t
 
 
 def encoded(tokenizer: Any, shown: Sequence[Demonstration]) -> list[Pair]:
