@@ -29,7 +29,7 @@ setup: $(STAMP) model  ## create .venv and install the package with its developm
 	@echo "Ready. Try: $(BIN)/jade demo"
 
 model: $(STAMP)  ## add the model smol to .jade (fetches 93 MB, once)
-	@$(BIN)/jade models list --json | grep -A30 '"name": "smol"' | grep -q '"added": true' || \
+	@[ -f "$${JADE_DATA_DIR:-.jade}/models/smol/jade.json" ] || \
 	  { echo "adding the model smol (fetches 93 MB, once; about a minute)"; \
 	    $(BIN)/jade models add smol --quiet >$(VENV)/model.log 2>&1 || \
 	    echo "smol could not be added (no network?); all else works. Later: jade models add smol"; }

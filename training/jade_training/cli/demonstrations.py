@@ -121,23 +121,13 @@ def _taught(
 
     with indexing(cli) as progress:
         retriever = open_retriever_for(cli.config, data, progress)
-    shown: list[Shown] = []
-    left = Counter[str]()
     with cli.out.progress(f"teaching {data.name}") as tick:
-        for i, k in enumerate(ks):
-
-            def ahead(done: int, of: int, i: int = i) -> None:
-                tick(i * of + done, len(ks) * of)
-
-            seed = cli.settings.seed + i
-            made = teaching.teach(lessons, retriever, profile=profile, k=k, unknown=unknown, seed=seed, progress=ahead)
-            more, why = run_sync(made)
-            shown += more
-            left += why
+        made = teaching.teach_over(
+            lessons, retriever, ks, profile=profile, unknown=unknown, seed=cli.settings.seed, progress=tick
+        )
+        shown, left = run_sync(made)
     about = {"dataset": data.name, "dataset_id": data.dataset_id, "questions": len(data.questions)}
-    once = list(dict.fromkeys(shown))
-    left["the same again"] += len(shown) - len(once)
-    return once, {**about, "lessons": len(lessons), "corpus_id": retriever.corpus_id, "left_out": left}
+    return shown, {**about, "lessons": len(lessons), "corpus_id": retriever.corpus_id, "left_out": left}
 
 
 def _show(told: dict[str, Any]) -> list[Any]:

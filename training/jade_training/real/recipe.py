@@ -10,6 +10,7 @@ import json
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -109,17 +110,12 @@ def demonstrate(train: Dataset, file: Path, recipe: Recipe, tell: Tell) -> None:
     lessons = [found for question in train.questions if (found := teaching.lesson(question))]
     lessons += teaching.single(lessons)
     retriever = MemoryRetriever(list(train.passages), "bm25")
-    shown: list[Shown] = []
-    for i, k in enumerate(recipe.ks):
-
-        def ahead(done: int, of: int, i: int = i) -> None:
-            tell("teaching", i * of + done, len(recipe.ks) * of)
-
-        seed = recipe.seed + i
-        more, _ = run_sync(teaching.teach(lessons, retriever, profile=PROFILE, k=k, seed=seed, progress=ahead))
-        shown += more
+    made = teaching.teach_over(
+        lessons, retriever, recipe.ks, profile=PROFILE, seed=recipe.seed, progress=partial(tell, "teaching")
+    )
+    shown, _ = run_sync(made)
     by_source: dict[str, list[Shown]] = {}
-    for each in dict.fromkeys(shown):
+    for each in shown:
         by_source.setdefault(each.question_id.partition(":")[0], []).append(each)
     kept = at_most(list(by_source.values()), recipe.most, seed=recipe.seed)
     files.write(file, kept, {"profile": PROFILE, "corpus_id": retriever.corpus_id, "dataset_id": train.dataset_id})

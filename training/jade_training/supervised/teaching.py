@@ -13,6 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from jade_graph.backbones.scripted import ScriptedBackbone
 from jade_graph.errors import DataError
@@ -236,6 +237,32 @@ async def teach(
     return _fewer_unknown(list(dict.fromkeys(found)), unknown, left), +left
 
 
+async def teach_over(
+    lessons: Sequence[Lesson],
+    retriever: Retriever,
+    ks: Sequence[int],
+    *,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+    **options: Any,
+) -> tuple[list[Shown], Counter[str]]:
+    """`teach` over more and over fewer passages, each with a seed of its own; what comes again is left out."""
+    found: list[Shown] = []
+    left: Counter[str] = Counter()
+    for i, k in enumerate(ks):
+
+        def ahead(done: int, of: int, i: int = i) -> None:
+            if progress is not None:
+                progress(i * of + done, len(ks) * of)
+
+        more, why = await teach(lessons, retriever, k=k, seed=seed + i, progress=ahead, **options)
+        found += more
+        left += why
+    once = list(dict.fromkeys(found))
+    left["the same again"] += len(found) - len(once)
+    return once, +left
+
+
 def _fewer_unknown(found: Sequence[Shown], share: float, left: Counter[str]) -> list[Shown]:
     """Answers that are taught as unknown, no more than their share of all; the first of them stay."""
     blank = f"<answer>{UNKNOWN}</answer>"
@@ -252,4 +279,4 @@ def _fewer_unknown(found: Sequence[Shown], share: float, left: Counter[str]) -> 
     return out
 
 
-__all__ = ["Lesson", "Teacher", "keywords", "lesson", "single", "states", "teach"]
+__all__ = ["Lesson", "Teacher", "keywords", "lesson", "single", "states", "teach", "teach_over"]
