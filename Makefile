@@ -20,7 +20,7 @@ export TOKENIZERS_PARALLELISM ?= false
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := setup
-.PHONY: help setup model demo test test-all test-langchain check bench bench-ppo docs docs-serve architecture constraints clean
+.PHONY: help setup model demo test test-all test-langchain reliability check bench bench-ppo docs docs-serve architecture constraints clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,11 @@ test: $(STAMP) model  ## run the tests
 
 test-all: $(STAMP) test-langchain $(SCHEMATHESIS)/.installed  ## run the tests, the slow ones and LangChain's own too
 	@$(PYTEST) -m "slow or not slow" $(PYTEST_ARGS)
+	@$(BIN)/python tests/reliability --scale 0.1
+
+reliability: $(STAMP)  ## count what docs/reliability.md promises, in full (hours; goes on where it stopped)
+	@$(BIN)/python tests/reliability --json > .reliability.json || { cat .reliability.json; exit 1; }
+	@cat .reliability.json
 
 test-langchain: $(LC)/.installed  ## LangChain's standard tests and langgraph dev, in an environment of their own
 	@$(LC)/bin/python -m pytest -rs -m "slow or not slow" --benchmark-disable --junitxml $(LC)/report.xml \

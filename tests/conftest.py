@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+# What a terminal says of itself is no part of a test: the same output in a shell, in CI and under FORCE_COLOR.
+for name in ("NO_COLOR", "FORCE_COLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "COLUMNS", "LINES"):
+    os.environ.pop(name, None)
 
 # A busy machine must not fail a property: no deadlines, and the same examples every time.
 settings.register_profile("jade", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])

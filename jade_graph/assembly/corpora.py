@@ -19,6 +19,8 @@ from jade_graph.types import Retriever
 Progress = Callable[[str, int, int], None]
 """Called with (phase, done, total) while a corpus is built."""
 
+_WAIT = 3600.0  # seconds that another process may take to build the same corpus
+
 
 def open_retriever(settings: Settings, progress: Progress | None = None) -> Retriever:
     """The corpus that the settings name; `SCHEME:REST` is a retriever by entry point (group "jade.retrievers").
@@ -28,7 +30,7 @@ def open_retriever(settings: Settings, progress: Progress | None = None) -> Retr
     scheme, _, rest = settings.corpus.partition(":")
     if rest or scheme in plugins.names("jade.retrievers"):
         found: Retriever = plugins.load("jade.retrievers", scheme)(rest)
-        return found
+        return _ranked_again(found, settings)
     try:
         return open_named(settings, settings.corpus)
     except RetrievalError as error:
@@ -58,17 +60,36 @@ def open_retriever_for(config: Config, dataset: Dataset, progress: Progress | No
 def open_named(settings: Settings, name: str) -> Retriever:
     from jade_graph.retrieval.corpus import open_corpus
 
-    return open_corpus(name, settings.data_path, mode=settings.retrieval)
+    return open_corpus(name, settings.data_path, mode=settings.retrieval, rerank=settings.rerank)
+
+
+def _ranked_again(found: Retriever, settings: Settings) -> Retriever:
+    """A third party's retriever with what the settings ask for: it keeps no vectors that we could read."""
+    if not settings.rerank:
+        return found
+    from jade_graph.retrieval.encoder import load_encoder
+    from jade_graph.retrieval.reranked import RerankedRetriever
+
+    return RerankedRetriever(found, load_encoder(settings.encoder), settings.rerank)
 
 
 def open_dataset_corpus(
     settings: Settings, dataset: Dataset, progress: Progress | None = None, *, name: str | None = None
 ) -> Retriever:
-    """The data set's own passages as a corpus: built on first use, unchanged passages are not embedded again."""
-    from jade_graph.retrieval.corpus import build_corpus
+    """The data set's own passages as a corpus: built on first use, unchanged passages are not embedded again.
+
+    A whole corpus is opened as it is, be it for reading only; another process that builds it is waited for.
+    """
+    from jade_graph.retrieval.corpus import build_corpus, is_built
 
     corpus = name or corpus_name(dataset.name)
-    build_corpus(dataset.passages, corpus, settings.data_path, settings.encoder, progress=progress)
+    if is_built(dataset.passages, corpus, settings.data_path, settings.encoder):
+        try:
+            return open_named(settings, corpus)
+        except RetrievalError as error:
+            if error.error_code != "CORPUS_BROKEN":  # else what is missing is made again
+                raise
+    build_corpus(dataset.passages, corpus, settings.data_path, settings.encoder, progress=progress, wait=_WAIT)
     return open_named(settings, corpus)
 
 

@@ -38,6 +38,8 @@ def open_backbone(settings: Settings, spec: str | None = None, *, follow: bool =
             options |= _registered(settings, follow)
     elif _scheme(name) == "openai" and settings.api_key:
         options = {"api_key": settings.api_key}
+    if settings.thought_tokens is not None and _scheme(name) in ("", "hf", "models", "openai"):
+        options["thought_tokens"] = settings.thought_tokens
     return load_backbone(name, **options)
 
 

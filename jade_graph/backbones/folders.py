@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import struct
 from pathlib import Path
 
+from jade_graph.backbones.contents import TEXT_FILES, count_parameters, require_whole, weight_files
 from jade_graph.backbones.named import NAMED, require_added
 from jade_graph.errors import BackboneError
 
@@ -24,15 +24,13 @@ BUNDLED = {
 """Models that the package carries, by name. All speak microworld alone; the second reads worse than it could, the third
 was taught the roles that search turn by turn beside JADE's."""
 
-_TEXT_FILES = ["*.json", "*.jinja", "*.model", "*.txt"]
-
 
 def find_folder(name: str, *, revision: str | None = None, weights: bool = True) -> Path:
     """The local folder of a model: a path, a bundled or named model, or a hub id, downloaded (or taken from the cache
     when offline).
 
     Raises:
-        BackboneError: BACKBONE_NOT_FOUND, BACKBONE_NO_SAFETENSORS, MODEL_NOT_ADDED.
+        BackboneError: BACKBONE_NOT_FOUND, BACKBONE_NO_SAFETENSORS, BACKBONE_FILES, WEIGHTS_TRUNCATED, MODEL_NOT_ADDED.
     """
     folder = BUNDLED.get(name) or Path(name).expanduser()
     if name in NAMED and not (folder / "config.json").is_file():  # a folder of that name may hold anything else
@@ -51,6 +49,8 @@ def find_folder(name: str, *, revision: str | None = None, weights: bool = True)
             code="BACKBONE_NO_SAFETENSORS",
             hint="model.save_pretrained(folder) with a current transformers writes safetensors",
         )
+    if weights:
+        require_whole(folder)
     return folder
 
 
@@ -59,7 +59,7 @@ def _download(name: str, revision: str | None, weights: bool) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    patterns = [*_TEXT_FILES, "*.safetensors"] if weights else _TEXT_FILES
+    patterns = [*TEXT_FILES, "*.safetensors"] if weights else list(TEXT_FILES)
     looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1
     try:
         if looks_local:
@@ -92,10 +92,6 @@ def taught(name: str) -> frozenset[str]:
     return frozenset(about.get("roles") or ())
 
 
-def weight_files(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.safetensors"))
-
-
 def content_version(folder: Path, name: str | None = None) -> str:
     """`name@` and the first 12 hexadecimal digits of the weights' SHA-256 (of several files: of their digests).
 
@@ -117,17 +113,4 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def count_parameters(folder: Path) -> int:
-    """Numbers stored in the folder's weights, read from the files' headers."""
-    total = 0
-    for path in weight_files(folder):
-        with path.open("rb") as file:
-            (size,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(size))
-        for key, tensor in header.items():
-            if key != "__metadata__":
-                count = 1
-                for extent in tensor["shape"]:
-                    count *= extent
-                total += count
-    return total
+__all__ = ["BUNDLED", "content_version", "count_parameters", "find_folder", "taught", "weight_files"]

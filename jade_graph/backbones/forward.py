@@ -229,10 +229,10 @@ class HFSession:
         if self._slab:
             self._grow(shared_stems(self._prompts, _WORTH), known)
         left = [length - done for length, done in zip(self._lengths, known, strict=True)]
+        if not self._slab:  # the cache is the model's own: its rows stay in the order in which they came
+            return self._prefill(list(range(self._rows)), max(left))
         order = sorted(range(self._rows), key=left.__getitem__)
-        groups = [(0, self._rows)]
-        if self._slab:
-            groups = list(prefill_groups([left[row] for row in order], self._budget))
+        groups = list(prefill_groups([left[row] for row in order], self._budget))
         parts = [self._prefill(order[first:last], left[order[last - 1]]) for first, last in groups]
         back = torch.tensor(order, device=self._mask.device).argsort()
         return torch.cat(parts)[back]

@@ -1,7 +1,8 @@
 """A local Hugging Face causal LM that all concurrent runs share.
 
 Invariant: requests of any thread or event loop are batched by one worker; each batch runs on one set of weights, read
-once at its start, and every completion names them. A prompt that does not fit is refused before it is queued.
+once at its start, and every completion names them. A prompt that does not fit is refused before it is queued. A model
+whose batches do not compute what it computes is decoded row by row (`fidelity`).
 """
 
 from __future__ import annotations
@@ -21,11 +22,12 @@ from jade_graph.backbones.batcher import DEFAULT_BATCH, Batcher, Job, Signals, S
 from jade_graph.backbones.checks import check_prompt, check_sampling
 from jade_graph.backbones.codec import Codec
 from jade_graph.backbones.decoding import Ending, decode
+from jade_graph.backbones.fidelity import Ability, PlainSession, ability
 from jade_graph.backbones.forward import HFSession, Session
 from jade_graph.backbones.lean import LeanModel
 from jade_graph.backbones.lean_session import LeanSession
 from jade_graph.errors import BackboneError
-from jade_graph.types import Ask, Completion, Message, Sampling
+from jade_graph.types import Ask, Completion, Message, Sampling, Thought
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,9 +47,12 @@ class Loaded:
     max_context: int
     vocabulary: int
     lean: LeanModel | None = None
+    ability: Ability = "batches"
 
     def session(self) -> Session:
         """An empty batch."""
+        if self.ability == "plain":
+            return PlainSession(self.model)
         budget = _CPU_BUDGET if self.model.device.type == "cpu" else _ACCELERATOR_BUDGET
         if self.lean is not None:
             return LeanSession(self.lean, budget)
@@ -97,6 +102,8 @@ class HFBackbone:
         max_batch: most requests decoded together.
     """
 
+    counts_draws = True  # a seed's numbers go by the token: see `Sampling.drawn`
+
     def __init__(self, loaded: Loaded, *, max_batch: int = DEFAULT_BATCH) -> None:
         self._slot = _Slot(loaded)
         self._batcher = Batcher(partial(_run, self._slot, max_batch), cap=max_batch, splits=out_of_memory)
@@ -116,6 +123,7 @@ class HFBackbone:
         lean: bool = True,
         revision: str | None = None,
         template_options: Mapping[str, Any] | None = None,
+        thought_tokens: int | None = None,
     ) -> HFBackbone:
         """Load a model folder or hub id (safetensors, no remote code).
 
@@ -130,10 +138,12 @@ class HFBackbone:
             lean: run small Llama-shaped models through `backbones.lean`, where it agrees with transformers.
             revision: of a hub model.
             template_options: further variables of the chat template.
+            thought_tokens: see `Codec.make_room`.
 
         Raises:
             BackboneError: BACKBONE_NOT_FOUND, BACKBONE_NO_SAFETENSORS, BACKBONE_LOAD, BACKBONE_DEVICE,
-                BACKBONE_DTYPE, BACKBONE_PROFILE, BACKBONE_NO_END_TOKEN, BACKBONE_ARCHITECTURE.
+                BACKBONE_DTYPE, BACKBONE_PROFILE, BACKBONE_TEMPLATE, BACKBONE_NO_END_TOKEN,
+                BACKBONE_ARCHITECTURE.
         """
         folder = folders.find_folder(str(name), revision=revision)
         target = weights.choose_device(device)
@@ -148,6 +158,7 @@ class HFBackbone:
             max_context=max_context,
             max_batch=max_batch,
             lean=lean,
+            thought_tokens=thought_tokens,
         )
 
     @classmethod
@@ -160,6 +171,7 @@ class HFBackbone:
         max_context: int | None = None,
         max_batch: int = DEFAULT_BATCH,
         lean: bool = True,
+        thought_tokens: int | None = None,
     ) -> HFBackbone:
         """Serve a model that is already in memory (a learner's, a test's). The caller names its version.
 
@@ -174,8 +186,11 @@ class HFBackbone:
             )
         vocabulary = int(model.get_input_embeddings().weight.shape[0])
         limit = max_context or weights.max_context(model, codec.tokenizer)
+        codec.make_room(limit, thought_tokens)
         fast = LeanModel.of(model) if lean else None
-        return cls(Loaded(model, codec, version, limit, vocabulary, fast), max_batch=max_batch)
+        able: Ability = "batches" if fast is not None else ability(model)
+        loaded = Loaded(model, codec, version, limit, vocabulary, fast, able)
+        return cls(loaded, max_batch=max_batch if able == "batches" else 1)
 
     @property
     def version(self) -> str:
@@ -199,9 +214,24 @@ class HFBackbone:
         return self._slot.loaded.codec.eos_token_ids
 
     @property
+    def thought(self) -> Thought | None:
+        """How the model thinks before it answers, as far as its template tells."""
+        return self._slot.loaded.codec.thought
+
+    @property
+    def ability(self) -> Ability:
+        """Whether requests are decoded together, a row at a time, or without cache: see `fidelity`."""
+        return self._slot.loaded.ability
+
+    @property
     def model(self) -> Any:
         """The transformers model in use."""
         return self._slot.loaded.model
+
+    @property
+    def codec(self) -> Codec:
+        """The text side of the model in use."""
+        return self._slot.loaded.codec
 
     @property
     def tokenizer(self) -> Any:

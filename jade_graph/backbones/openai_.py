@@ -23,7 +23,7 @@ from jade_graph.backbones.folders import find_folder
 from jade_graph.backbones.line import SERVE_HINT, Line, bearer, is_loopback
 from jade_graph.backbones.trie import trie_of
 from jade_graph.errors import BackboneError, JadeError, unknown
-from jade_graph.types import Ask, Completion, FinishReason, Message, Sampling
+from jade_graph.types import Ask, Completion, FinishReason, Message, Sampling, Thought
 
 _INT63 = 2**63 - 1
 
@@ -85,6 +85,16 @@ class OpenAIBackbone:
     @property
     def eos_token_ids(self) -> tuple[int, ...]:
         return self._codec.eos_token_ids
+
+    @property
+    def codec(self) -> Codec:
+        """The text side of the model."""
+        return self._codec
+
+    @property
+    def thought(self) -> Thought | None:
+        """How the model thinks before it answers, as far as its template tells."""
+        return self._codec.thought
 
     def encode(self, messages: Sequence[Message]) -> list[int]:
         return self._codec.encode(messages)
@@ -262,6 +272,7 @@ def connect(
     timeout_s: float = 300.0,
     retries: int = 5,
     template_options: Mapping[str, Any] | None = None,
+    thought_tokens: int | None = None,
 ) -> OpenAIBackbone:
     """The factory behind "openai:URL#MODEL". Asks the server for its models; MODEL may be left out if it has one.
 
@@ -274,6 +285,7 @@ def connect(
         api_key: None: the environment's JADE_OPENAI_API_KEY.
         timeout_s, retries: see `OpenAIBackbone`.
         template_options: further variables of the chat template.
+        thought_tokens: see `Codec.make_room`.
 
     Raises:
         UsageError: UNKNOWN_MODEL.
@@ -299,13 +311,15 @@ def connect(
             code="BACKBONE_NOT_FOUND",
             hint="tokenizer=FOLDER_OR_HUB_ID: prompts are sent as token ids",
         ) from error
-    context = max_context or served[name].get("max_model_len") or _positions(folder)
+    context = int(max_context or served[name].get("max_model_len") or _positions(folder))
+    codec = Codec.from_folder(folder, profile=profile, template_options=template_options)
+    codec.make_room(context, thought_tokens)
     return OpenAIBackbone(
         url,
         name,
-        Codec.from_folder(folder, profile=profile, template_options=template_options),
+        codec,
         version=version or name,
-        max_context=int(context),
+        max_context=context,
         api_key=key,
         timeout_s=timeout_s,
         retries=retries,

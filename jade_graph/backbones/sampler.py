@@ -83,7 +83,7 @@ class Sampler:
         table = np.zeros((len(samplings), longest))
         for row, s in enumerate(samplings):
             if s.temperature > 0:
-                table[row, : s.max_new_tokens] = self._numbers.draw(s.seed, s.max_new_tokens)
+                table[row, : s.max_new_tokens] = self._numbers.draw(s.seed, s.drawn + s.max_new_tokens)[s.drawn :]
         self._uniforms = stack_rows(self._uniforms, torch.from_numpy(table).to(self.device))
         temperature = torch.tensor([[s.temperature or 1.0] for s in samplings], dtype=torch.float32)
         self._temperature = stack_rows(self._temperature, temperature.to(self.device))

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from jade_graph.backbones.contents import require_whole
 from jade_graph.errors import BackboneError
 
 # Below this, float32: the weights fit the caches, and log-probabilities agree with a float32 trainer to 1e-5.
@@ -83,9 +84,13 @@ def quiet() -> Iterator[None]:
 
 
 def load_model(folder: Path, device: torch.device, dtype: torch.dtype) -> Any:
-    """The causal LM in `folder`, in evaluation mode, without gradients. Raises `BackboneError` BACKBONE_LOAD."""
+    """The causal LM in `folder`, in evaluation mode, without gradients.
+
+    Raises `BackboneError` BACKBONE_LOAD, BACKBONE_FILES, WEIGHTS_TRUNCATED.
+    """
     from transformers import AutoModelForCausalLM
 
+    require_whole(folder)
     try:
         with LOADING, quiet():
             model: Any = AutoModelForCausalLM.from_pretrained(

@@ -9,16 +9,19 @@ from __future__ import annotations
 import time
 
 from jade_graph.gate import Policy, judge
-from jade_graph.testing.evaluations import CASES, simulate_pair
+from jade_graph.testing.evaluations import CASES, simulate_pair, simulate_tries
 
 
-def run(*, pairs: int = 200, questions: int = 400, quick: bool = False, case: str = "all") -> dict[str, float]:
+def run(
+    *, pairs: int = 200, questions: int = 400, quick: bool = False, case: str = "all", looks: int = 1
+) -> dict[str, float]:
     """Judge simulated pairs under the built-in policy (`jade_graph.testing.evaluations` says how they are drawn).
 
     Args:
         pairs: of each case.
         questions: that both versions of a pair answered.
         quick: 40 pairs.
+        looks: above 1, equal versions too that are tried so often in turn against one champion.
         case: one of `CASES` ("equal", "gain", "gain_three", "loss_one"), or "all".
 
     Returns:
@@ -38,7 +41,21 @@ def run(*, pairs: int = 200, questions: int = 400, quick: bool = False, case: st
     for name in chosen:
         figures[f"promoted_{name}"] = promoted(name, pairs, questions) / pairs
     figures["judge_ms"] = 1000 * (time.perf_counter() - began) / (pairs * len(chosen))
+    if case == "all" and looks > 1:
+        for name in ("spend", "ignore"):
+            policy = Policy.of({"gain": {"peeking": name}})
+            figures[f"promoted_equal_peeking_{name}"] = peeked(pairs, looks, questions, policy) / pairs
+        figures["looks"] = float(looks)
     return figures
+
+
+def peeked(pairs: int, looks: int, questions: int = 400, policy: Policy | None = None) -> int:
+    """Of learning runs that learn nothing and are tried after each of `looks` iterations: how many promote one."""
+    found = 0
+    for seed in range(pairs):
+        champion, *tried = simulate_tries(seed, looks, questions)
+        found += any(judge(rows, champion, policy, tries=j).passed for j, rows in enumerate(tried, start=1))
+    return found
 
 
 def promoted(case: str, pairs: int, questions: int = 400, policy: Policy | None = None) -> int:

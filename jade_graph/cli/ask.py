@@ -9,7 +9,7 @@ import typer
 from jade_graph.backbones.folders import BUNDLED
 from jade_graph.cli.command import Cli, command, single
 from jade_graph.cli.indexing import indexing
-from jade_graph.cli.taught import tell_smol, warn_untaught
+from jade_graph.cli.taught import tell_smol, tell_weak, warn_untaught
 from jade_graph.errors import JadeError, UsageError
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ def ask(
         run = session.graph.run(question, seed=cli.settings.seed, plan=plan)
     cli.out.result(as_json(run), lambda: run.answer if brief and run.status == "answered" else _tree(run))
     tell_smol(cli)
+    tell_weak(cli, run)
     if run.status == "failed":
         raise typer.Exit(1)
 
@@ -76,27 +77,27 @@ def _lines(cli: Cli) -> Iterator[str]:
 
 def _answered(cli: Cli, session: Session, question: str, plan: str | None, brief: bool) -> bool:
     """Answer one of many: what is wrong with it is told, and the next one is read."""
-    import json
     import sys
 
-    from jade_graph.settings.plain import jsonable
+    from jade_graph.settings.plain import json_text
 
     try:
         _must_read(cli, question)
         run = session.graph.run(question, seed=cli.settings.seed, plan=plan)
     except JadeError as error:
         if cli.out.json:
-            sys.stdout.write(json.dumps({"question": question, "error": error.as_dict()}, ensure_ascii=False) + "\n")
+            sys.stdout.write(json_text({"question": question, "error": error.as_dict()}) + "\n")
             sys.stdout.flush()
         else:
             cli.out.warn(str(error))
         return False
     if cli.out.json:
-        sys.stdout.write(json.dumps(jsonable(as_json(run)), ensure_ascii=False, allow_nan=False) + "\n")
+        sys.stdout.write(json_text(as_json(run)) + "\n")
         sys.stdout.flush()
     else:
         cli.out.result({}, lambda: run.answer if brief and run.status == "answered" else _tree(run))
         sys.stdout.flush()
+    tell_weak(cli, run)
     return run.status != "failed"
 
 
@@ -124,6 +125,7 @@ def _must_read(cli: Cli, question: str) -> None:
 
 def as_json(run: Run) -> dict[str, Any]:
     """A run as JSON, token ids and prompts left out (jade runs show --json has them)."""
+    from jade_graph.scoring import weakness
     from jade_graph.settings.plain import jsonable
 
     return {
@@ -136,6 +138,7 @@ def as_json(run: Run) -> dict[str, Any]:
         "plan": run.plan,
         "counters": jsonable(run.counters),
         "wall_ms": run.wall_ms,
+        "advice": weakness.of_run(run),
         "trace": jsonable(run.trace),
         "documents": [{"id": d.id, "title": d.title, "text": d.text, "score": d.score} for d in run.documents],
         "actions": [

@@ -8,6 +8,7 @@ import typer
 
 from jade_graph.cli.command import Cli, command, single
 from jade_graph.cli.indexing import indexing
+from jade_graph.cli.leaving import left_out
 
 app = single()
 
@@ -35,6 +36,7 @@ def bounds(
 
     cli.put("corpus", corpus)
     data = load_dataset(dataset, limit=limit, split=split, format=format)
+    cli.noted(data)
     with indexing(cli) as progress:
         retriever = open_retriever_for(cli.config, data, progress)
     with cli.out.progress(f"bounds of {data.name}") as tick:
@@ -42,9 +44,10 @@ def bounds(
     facts = manifest(
         dataset=data.name, dataset_id=data.dataset_id, limit=limit, corpus_id=retriever.corpus_id, budget=budget,
         encoder=getattr(retriever, "encoder_id", None), retrieval=cli.settings.retrieval,
-        questions=found["questions"], decomposed=found["decomposed"],
+        questions=found["questions"], decomposed=found["decomposed"], left_out=len(found["left_out"]),
     )  # fmt: skip
-    result = {"single_shot": found["single_shot"], "oracle": found["oracle"], "manifest": facts}
+    sides = {"single_shot": found["single_shot"], "oracle": found["oracle"]}
+    result = {**sides, "left_out": [*data.odd, *found["left_out"]], "manifest": facts}
     cli.out.result(result, lambda: _show(result, data.name, found))
 
 
@@ -66,6 +69,7 @@ def _show(result: dict[str, Any], name: str, found: dict[str, Any]) -> list[Any]
     shown: list[Any] = [
         table(columns, rows, title=f"{name}: percent, {found['questions']} questions", right=" ".join(columns))
     ]
+    shown += left_out(found["left_out"], "left out of both sides, for what they hold is no bound")
     if not result["oracle"]:
         shown.append(Text("This data set has no decompositions: there is no oracle to compare with.", style="dim"))
     return shown

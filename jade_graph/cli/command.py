@@ -7,19 +7,25 @@ a command which needs none works with a broken settings file.
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 from typer.models import OptionInfo
 
 from jade_graph.cli.classes import Command, extended
 from jade_graph.cli.console import Output
+from jade_graph.errors import masked
 from jade_graph.settings.config import Config, load_config
 from jade_graph.settings.fields import Settings
+from jade_graph.settings.plain import visible
+
+if TYPE_CHECKING:
+    from jade_graph.data import Dataset
 
 PANEL = "Common options"
 Json = Annotated[bool, typer.Option("--json", metavar="", help="Print one JSON object.", rich_help_panel=PANEL)]
@@ -58,6 +64,12 @@ class Cli:
         if value is not None:
             self.overrides.append(f"{name}={value}")
             self.__dict__.pop("config", None)
+
+    def noted(self, *datasets: Dataset) -> None:
+        """Say what of data sets was left out: figures are of the rest."""
+        for dataset in datasets:
+            for note in dataset.notes:
+                self.out.warn(f"{dataset.name}: {note}")
 
     def add(
         self,
@@ -143,7 +155,14 @@ def _nothing() -> None:
     """A group does nothing by itself."""
 
 
-def _logs() -> None:
-    import logging
+class _Shown(logging.Formatter):
+    """Hides the secrets of URLs, and what a terminal would obey: other packages log both as they are."""
 
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(masked(super().format(record)))
+
+
+def _logs() -> None:
+    logging.basicConfig(level=logging.INFO)
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(_Shown("%(levelname)s %(name)s: %(message)s"))

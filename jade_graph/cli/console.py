@@ -1,12 +1,11 @@
 """What the command line prints, and where.
 
 Invariant: standard output holds the result and nothing else (with --json exactly one JSON object); progress, logs and
-errors go to standard error. Colour and animation appear only on a terminal.
+errors go to standard error. Colour and animation appear only on a terminal, and no text from outside acts on it.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
-from jade_graph.settings.plain import jsonable, text
+from jade_graph.settings.plain import json_text, text, visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -54,7 +53,7 @@ class Output:
             return
         shown = show()
         for item in shown if isinstance(shown, list | tuple) else [shown]:
-            self.stdout.print(item)
+            self.stdout.print(item, markup=False, emoji=False)  # brackets in an answer are brackets
 
     def log(self, text: str) -> None:
         """A line about what goes on; not with --quiet."""
@@ -79,7 +78,7 @@ class Output:
 
 def print_json(value: Mapping[Any, Any]) -> None:
     """One JSON object on standard output. A number that JSON cannot hold becomes null, never `NaN`."""
-    sys.stdout.write(json.dumps(jsonable(value), ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+    sys.stdout.write(json_text(value, indent=2) + "\n")
     sys.stdout.flush()
 
 
@@ -92,10 +91,21 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str =
     from rich.table import Table
     from rich.text import Text
 
-    out = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False)
+    out = Table(
+        title=Text(visible(title)) if title else None,
+        box=box.SIMPLE_HEAD,
+        title_justify="left",
+        title_style="bold",
+        pad_edge=False,
+    )
     numeric = set(right.split())
     for name in columns:
-        out.add_column(name, justify="right" if name in numeric else "left", overflow="fold", no_wrap=name in numeric)
+        out.add_column(
+            Text(visible(name)),
+            justify="right" if name in numeric else "left",
+            overflow="fold",
+            no_wrap=name in numeric,
+        )
     for row in rows:
         out.add_row(*(cell if hasattr(cell, "__rich_console__") else Text(text(cell)) for cell in row))
     return out
@@ -109,8 +119,14 @@ def _plain(value: str) -> str:
 
 def _console(*, stderr: bool) -> Console:
     from rich.console import Console
+    from rich.segment import Segment
 
     class Quitting(Console):
+        def render(self, renderable: Any, options: Any = None) -> Iterable[Segment]:
+            """Everything that is printed comes by here: text is shown and never acts, only rich's own codes do."""
+            for segment in super().render(renderable, options):
+                yield segment if segment.control else Segment(visible(segment.text), segment.style)
+
         def on_broken_pipe(self) -> None:
             """Rich would exit with code 1 here: let the command line end as it does for every broken pipe."""
             raise BrokenPipeError

@@ -35,21 +35,56 @@ def list_(cli: Cli) -> None:
 
 
 @command(app)
-def show(cli: Cli, name: Name) -> None:
-    """Show what a corpus was made from and with, and what was left out."""
+def show(
+    cli: Cli,
+    name: Name,
+    passages: Annotated[bool, typer.Option("--passages", metavar="", help="Show its passages, too.")] = False,
+    of: Annotated[str | None, typer.Option(metavar="TEXT", help="Only passages with this in id or source.")] = None,
+    limit: Annotated[int, typer.Option(min=0, help="At most so many passages; 0: all.")] = 20,
+    width: Annotated[int, typer.Option(min=0, help="Show so many characters of each; 0: all.")] = 160,
+) -> None:
+    """Show what a corpus was made from and with, what was left out and guessed, and how texts were cut."""
     from jade_graph.cli.console import table
 
     manifest = _require(cli, name).as_dict()
-    skipped = manifest.pop("skipped")
+    skipped, notes = manifest.pop("skipped"), manifest.pop("notes")
+    cut, found = _passages(cli, name, of, limit) if passages or of is not None else ([], 0)
 
     def view() -> list[Any]:
         shown = manifest | {"created_at": _when(manifest["created_at"])}
         parts = [table(("field", "value"), list(shown.items()), title=name)]
         if skipped:
             parts.append(table(("left out", "reason"), [(s["source"], s["reason"]) for s in skipped]))
+        if notes:
+            parts.append(table(("read", "note"), [(n["source"], n["note"]) for n in notes]))
+        if cut:
+            rows = [
+                (p["id"], p["title"], len(p["text"].split()), len(p["text"]), _start(p["text"], width)) for p in cut
+            ]
+            title = f"{len(cut)} of {found:,} passages"
+            parts.append(
+                table(("id", "title", "words", "characters", "text"), rows, title=title, right="words characters")
+            )
         return parts
 
-    cli.out.result(manifest | {"skipped": skipped}, view)
+    told = manifest | {"skipped": skipped, "notes": notes}
+    cli.out.result(told | ({"cut": cut, "found": found} if passages or of is not None else {}), view)
+
+
+def _passages(cli: Cli, name: str, of: str | None, limit: int) -> tuple[list[dict[str, Any]], int]:
+    """The first passages that are asked for, and how many there are of them."""
+    from jade_graph.retrieval.corpus import open_corpus
+
+    corpus = open_corpus(name, cli.settings.data_path, mode="bm25")
+    corpus.close()
+    found = [p for p in corpus.passages if of is None or of in p.id or of in str(p.metadata.get("source", ""))]
+    cut = found[: limit or len(found)]
+    return [{"id": p.id, "title": p.title, "text": p.text, "metadata": dict(p.metadata)} for p in cut], len(found)
+
+
+def _start(text: str, width: int) -> str:
+    flat = " ".join(text.split())
+    return flat if not width or len(flat) <= width else flat[: width - 1] + "…"
 
 
 @command(app)

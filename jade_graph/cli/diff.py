@@ -30,12 +30,18 @@ def diff(
     preset: Annotated[str | None, typer.Option(help="Method; jade presets list.")] = None,
     corpus: Annotated[str | None, typer.Option(help="Corpus to search; default: the data set's own passages.")] = None,
     show: Annotated[int, typer.Option(min=0, help="Most answers of each kind that turned.")] = 10,
+    look: Annotated[
+        bool, typer.Option("--look", help="Look inside a recorded decision in both: which heads took it over.")
+    ] = False,
+    run: Annotated[str, typer.Option(help="With --look: the run; last: the newest.")] = "last",
+    node: Annotated[str, typer.Option(help="With --look: the action, as jade look takes it.")] = "DS",
     markdown: Annotated[Path | None, typer.Option(help="Write the tables to this file too.")] = None,
 ) -> None:
     """Compare two versions: drift of the weights by layer, plans, answers that turned right or wrong, figures.
 
     The answers come from the promotion log where it compared the two; otherwise both answer the questions now.
     """
+    from jade_graph.cli.look_versions import inside_both, told
     from jade_graph.cli.showing import markdown as written
     from jade_graph.cli.showing import of_diff, shown
     from jade_graph.errors import UsageError
@@ -72,9 +78,13 @@ def diff(
     found = compare(registry, a, b, trial, metric=policy.gain.metric)
     if sides:
         cli.out.log(f"question by question: jade studio, its page /compare?{urlencode(sides)}")
+    inside = None
+    if look:
+        inside = inside_both(cli, versions, run, node)
     parts = of_diff(found, show)
     title = f"{found.a.name}: version {found.b.number} against version {found.a.number}"
     if markdown is not None:
         markdown.write_text(written(title, parts), encoding="utf-8")
         cli.out.log(f"wrote {markdown}")
-    cli.out.result(found.as_dict(), lambda: [title, *shown(parts)])
+    whole = found.as_dict() if inside is None else {**found.as_dict(), "look": inside}
+    cli.out.result(whole, lambda: [title, *shown(parts), *(told(inside) if inside is not None else [])])

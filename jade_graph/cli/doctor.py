@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from jade_graph.cli.command import Cli, command, single
-from jade_graph.errors import JadeError
-from jade_graph.settings.config import mask_passwords
+from jade_graph.errors import JadeError, masked
 
 app = single()
 State = Literal["ok", "note", "missing"]
@@ -27,11 +26,16 @@ class Finding:
 
 
 @command(app)
-def doctor(cli: Cli) -> None:
+def doctor(
+    cli: Cli,
+    backbone: Annotated[str | None, typer.Option(help="A model to load and look at: what was found of it.")] = None,
+) -> None:
     """Check Python, packages, devices, settings, folders, models and plug-ins. Exit code 1 if something is missing."""
     from jade_graph.settings.manifest import manifest
 
-    findings = [finding for check in CHECKS for finding in _run(check, cli)]
+    cli.put("backbone", backbone)
+    checks = (*CHECKS, _backbone) if backbone else CHECKS
+    findings = [finding for check in checks for finding in _run(check, cli)]
     missing = [f for f in findings if f.state == "missing"]
     cli.out.result(
         {"ok": not missing, "findings": findings, "manifest": manifest()},
@@ -168,7 +172,7 @@ def _runs(cli: Cli) -> Iterator[Finding]:
     from jade_graph.runs.store import RunStore
 
     with RunStore(where) as store:
-        yield Finding("runs", "ok", f"{store.count():,} in {mask_passwords(str(where))}")
+        yield Finding("runs", "ok", f"{store.count():,} in {masked(str(where))}")
 
 
 def _plugins(_: Cli) -> Iterator[Finding]:
@@ -186,6 +190,20 @@ def _plugins(_: Cli) -> Iterator[Finding]:
         yield Finding("plug-ins", "ok", f"{count} found; jade plugins list tries each")
     else:
         yield Finding("plug-ins", "missing", "none found, not even the stock roles", "make setup")
+
+
+def _backbone(cli: Cli) -> Iterator[Finding]:
+    from jade_graph.assembly.models import open_backbone
+    from jade_graph.cli.model_facts import facts
+    from jade_graph.sync import run_sync
+
+    model = open_backbone(cli.settings)
+    try:
+        yield Finding("backbone", "ok", f"{model.version}, profile {model.profile}")
+        for what, good, detail, fix in facts(model):
+            yield Finding(what, "ok" if good else "note", detail, fix)
+    finally:
+        run_sync(model.aclose())
 
 
 CHECKS: tuple[Callable[[Cli], Iterator[Finding]], ...] = (

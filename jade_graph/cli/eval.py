@@ -68,12 +68,14 @@ def eval_(
     plan shares; 95 % bootstrap intervals. With --out, killed at any time, the same command goes on where it stopped.
     """
     from jade_graph.data import load_dataset
+    from jade_graph.scoring import weakness
     from jade_graph.scoring.evaluation import compare, report, require_comparable
     from jade_graph.scoring.keeping import load_rows
 
     for name, value in (("preset", preset), ("backbone", backbone), ("corpus", corpus), ("seed", seed)):
         cli.put(name, value)
     data = [load_dataset(d, split=split, format=format).head(limit).sample(sample, cli.settings.seed) for d in datasets]
+    cli.noted(*data)
     if any(not is_microworld(each.name) for each in data):
         suit(cli)
     warn_untaught(cli)
@@ -89,6 +91,9 @@ def eval_(
             theirs = _manifest(cli, asked, against, limit, sample)
     rows, manifest = _evaluate(cli, asked, cli.settings.preset, concurrency, record, ours, out, fresh)
     result = report(rows, manifest, seed=cli.settings.seed)
+    illegal, calls = sum(row.illegal_actions for row in rows), sum(row.calls for row in rows)
+    result["advice"] = weakness.told(illegal, calls, constrained=cli.settings.constrained)
+    result["left_out"] = [{"dataset": a.name, **one} if a.name else one for a in asked for one in a.data.odd]
     if against is not None:
         if other is None:
             other, theirs = _evaluate(cli, asked, against, concurrency, record, theirs)
@@ -102,6 +107,8 @@ def eval_(
             f"{late} of {len(rows)} questions ran into the deadline of {cli.settings.limits.deadline_s:g} s and count "
             "as wrong: fewer at once (--concurrency 4), or --set limits.deadline_s=600"
         )
+    if result["advice"]:
+        cli.out.warn(result["advice"])
     tell_smol(cli)
 
 

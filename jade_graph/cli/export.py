@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from jade_graph.cli.command import Cli, command, single
+from jade_graph.cli.leaving import left_out
 from jade_graph.errors import DataError
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ def export(
     The last attempt of each run that ended; failed runs with their error. Runs still running are left out and counted.
     """
     from jade_graph.runs.export import export_store
-    from jade_graph.runs.store import RunFilter, RunStore
+    from jade_graph.runs.filters import RunFilter
+    from jade_graph.runs.store import RunStore
 
     where = cli.settings.store_url
     if not (isinstance(where, str) or where.exists()):  # to look must not make one
@@ -55,8 +57,10 @@ def _show(out: Path, manifest: Mapping[str, Any]) -> list[Any]:
     from jade_graph.cli.console import table
 
     left = {f"left out: {why}": n for why, n in manifest["left_out"].items() if n}
+    odd = left_out(manifest["runs_left_out"], "runs left out, for they hold what an export cannot")
+    odd += left_out(manifest["questions_left_out"], "questions of the data set were left out of the rollout")
     made = {"backbone version": ", ".join(manifest["backbone_versions"]), "content hash": manifest["content_hash"][:16]}
     counts = {key.replace("_", " "): n for key, n in manifest["counts"].items()}
     rows = [*counts.items(), *left.items(), *made.items()]
     following = f'python -c "from datasets import load_dataset; print(load_dataset({str(out)!r}))"'
-    return [table(("", ""), rows, title=f"export {out}"), Text(following, style="dim")]
+    return [table(("", ""), rows, title=f"export {out}"), *odd, Text(following, style="dim")]

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 import typer
 
 from jade_graph.cli.console import Output, print_json
-from jade_graph.errors import JadeError, UsageError
-from jade_graph.settings.config import mask_passwords
+from jade_graph.errors import JadeError, UsageError, storage_error
+from jade_graph.settings.plain import visible
 
 OK, INTERNAL, INTERRUPTED, BROKEN_PIPE = 0, 70, 130, 141
 DOCS = "docs/reference/errors.md"
@@ -47,7 +47,7 @@ def report(error: BaseException, args: Sequence[str]) -> int:
     known = _typed(error)
     out = Output(json="--json" in options)
     if {"--verbose", "-v"} & set(options):
-        traceback.print_exception(error, file=sys.stderr)
+        sys.stderr.write(visible("".join(traceback.format_exception(error))))
     if out.json:
         print_json({"error": as_dict(known)})
     else:
@@ -56,9 +56,7 @@ def report(error: BaseException, args: Sequence[str]) -> int:
 
 
 def as_dict(error: JadeError) -> dict[str, object]:
-    code = error.error_code
-    told = error.as_dict() | {"message": mask_passwords(error.message)}
-    return told | {"docs": f"{DOCS}#{code.lower()}", "exit_code": error.exit_code}
+    return error.as_dict() | {"docs": f"{DOCS}#{error.error_code.lower()}", "exit_code": error.exit_code}
 
 
 def show(error: JadeError, out: Output) -> None:
@@ -70,7 +68,7 @@ def show(error: JadeError, out: Output) -> None:
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(no_wrap=True, style="dim")
     grid.add_column(overflow="fold")
-    grid.add_row("  what", Text(mask_passwords(error.message)))
+    grid.add_row("  what", Text(error.message))
     if error.known:
         grid.add_row("  known", Text(", ".join(error.known)))
     if error.hint:
@@ -87,6 +85,8 @@ def _typed(error: BaseException) -> JadeError:
         path = context.command_path if context is not None else "jade"
         message = error.format_message() or "that is no complete command."  # type: ignore[attr-defined]
         return UsageError(message, hint=f"{path} --help")
+    if isinstance(error, OSError) and (stored := storage_error(error)) is not None:
+        return stored
     return InternalError(
         f"unexpected {type(error).__name__}: {error}",
         hint="again with --verbose for the traceback; report it with the output of jade doctor",

@@ -42,7 +42,7 @@ def fork(
     from jade_graph.langchain.session import open_session
     from jade_graph.workflow.replay import first_difference
 
-    found = _recorded(cli, run)
+    found = recorded(cli, run)
     cli.put("backbone", backbone)
     cli.put("corpus", corpus or _corpus_of(cli, found))
     edit = {"plan": plan, "query": query, "answer": answer, "text": text, "questions": question or None}
@@ -74,7 +74,8 @@ def fork(
         raise typer.Exit(1)
 
 
-def _recorded(cli: Cli, wanted: str) -> Run:
+def recorded(cli: Cli, wanted: str) -> Run:
+    """A run of the store. Raises `StoreError` RUN_NOT_FOUND, RUN_AMBIGUOUS."""
     from jade_graph.runs.store import RunStore
 
     where = cli.settings.store_url

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -86,6 +87,59 @@ def plans(
     )
     cli.out.result(
         found.as_dict() | {"manifest": facts_of}, lambda: _plan_table(found, f"F1 by plan, {backbone} on {name}")
+    )
+
+
+@command(app)
+def users(
+    cli: Cli,
+    world: Spec = "train?n=60",
+    sessions: Annotated[int, typer.Option(min=1, help="Lists that users are shown.")] = 5000,
+    etas: Annotated[
+        str,
+        typer.Option(
+            metavar="ETA,..", help="Users: each looks at rank k with chance (1/k)^ETA; the first is heaviest."
+        ),
+    ] = "2.5,2,1,.8,0",
+    depth: Annotated[int, typer.Option(min=1, max=100, help="Passages in a list.")] = 10,
+    shuffle: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Share of sessions with their list in random order; 0: none can be fitted."),
+    ] = 0.2,
+    corpus: Annotated[str | None, typer.Option(help="The corpus that brings the lists; else word search.")] = None,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Where the events go.")] = Path("clicks.jsonl"),
+    truth: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also write who looks where, for --examination FILE.")
+    ] = None,
+) -> None:
+    """Simulate users who search a world and click, each in their own way; writes what jade feedback import reads."""
+    import json
+
+    from jade_graph.cli.microworld_users import parsed_etas, searched
+    from jade_graph.feedback.events import write_events
+    from jade_graph.microworld import parse
+    from jade_graph.microworld.users import make_crowd, make_events
+
+    made, questions, name = parse(world)
+    crowd = make_crowd(len(questions), parsed_etas(etas), seed=cli.settings.seed)
+    lists = searched(cli, made, [q.question for q in questions], corpus, depth)
+    relevant = {q.question: q.supporting for q in questions}
+    events = make_events(crowd, lists, relevant, sessions, shuffle=shuffle, seed=cli.settings.seed)
+    count = write_events(out, events)
+    known = {"eta": dict(zip(crowd.names, crowd.etas, strict=True)), "others": 1.0}
+    if truth is not None:
+        truth.write_text(json.dumps(known) + "\n", "utf-8")
+    found = sum(any(d in relevant[q] for d in shown) for q, shown in lists.items())
+    value = {
+        "file": str(out), "world": name, "events": count, "sessions": sessions, "queries": len(lists),
+        "with_evidence": found, "shuffle": shuffle, **known,
+    }  # fmt: skip
+    cli.out.result(
+        value,
+        lambda: (
+            f"{count:,} events of {len(crowd.etas)} users in {out}: {sessions:,} lists for {len(lists)} queries, of "
+            f"which {found} hold a passage that answers"
+        ),
     )
 
 

@@ -55,6 +55,7 @@ def package_graph(
         backbone=told,
         corpus=s.corpus,
         retrieval=s.retrieval,
+        rerank=s.rerank,
         k=s.k,
         constrained=s.constrained,
         action_tokens=s.sampling.max_new_tokens,

@@ -42,6 +42,7 @@ def promote(
     from jade_graph.gate import Policy, measure
     from jade_graph.gate import promote as decide
     from jade_graph.registry import Registry
+    from jade_graph.settings.plain import visible
 
     rules = Policy.load(policy)
     if dataset is not None:
@@ -50,7 +51,7 @@ def promote(
         if cli.out.json:
             cli.out.result(rules.as_dict(), lambda: ())
         else:
-            typer.echo(rules.toml(), nl=False)  # a file, not a table: no wrapping, no markup
+            typer.echo(visible(rules.toml()), nl=False)  # a file, not a table: no wrapping, no markup
         return
     for name, value in (("preset", preset), ("corpus", corpus)):
         cli.put(name, value)

@@ -66,6 +66,7 @@ def rollout(
     ):  # fmt: skip
         cli.put(name, value)
     data = load_dataset(dataset, limit=limit, split=split, format=format)
+    cli.noted(data)
     if not is_microworld(data.name):
         suit(cli)
     warn_untaught(cli)
@@ -101,6 +102,7 @@ def rollout(
                         concurrency=concurrency or usual_concurrency(session.backbone),
                         progress=count,
                         store=session.store,
+                        left_out=data.odd,
                         workers=Workers(workers, partial(_worker, cli.config, own)),
                         **settings,
                     )
@@ -113,6 +115,7 @@ def rollout(
             raise
     following = f"jade export {name} --out {name}" + (f" --set store.url={store}" if store else "")
     told = asdict(result) | {"runs_per_s": result.runs_per_s, "next": following, "made_with": facts}
+    told["left_out"] = data.odd
     cli.out.result(told, lambda: _show(result, following))
 
 

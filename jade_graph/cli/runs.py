@@ -31,7 +31,7 @@ def list_(
 ) -> None:
     """List runs, the newest first."""
     from jade_graph.cli.console import table
-    from jade_graph.runs.store import RunFilter
+    from jade_graph.runs.filters import RunFilter
 
     rows, total = list[dict[str, Any]](), 0
     if _recorded(cli):
@@ -118,7 +118,7 @@ def send(
     Runs that are there already are not sent again. Texts stay here unless --content is given.
     """
     from jade_graph.errors import unknown
-    from jade_graph.runs.store import RunFilter
+    from jade_graph.runs.filters import RunFilter
     from jade_graph.telemetry import spans as telemetry
     from jade_graph.telemetry.sending import to_mlflow, to_otlp
 
@@ -138,9 +138,16 @@ def send(
             place = Place.find(uri, settings=cli.settings)
             sent = to_mlflow(chosen, place, experiment=experiment, content=content, progress=tick)
     known = f", {sent.known} were there already" if sent.known else ""
+    said = f", {sent.assessments} assessments are new or changed" if sent.assessments else ""
     cli.out.result(
-        {"to": to, "runs": sent.runs, "spans": sent.spans, "already_there": sent.known},
-        lambda: f"{sent.runs} runs sent as {sent.spans} spans{known}",
+        {
+            "to": to,
+            "runs": sent.runs,
+            "spans": sent.spans,
+            "already_there": sent.known,
+            "assessments": sent.assessments,
+        },
+        lambda: f"{sent.runs} runs sent as {sent.spans} spans{known}{said}",
     )
 
 

@@ -18,6 +18,10 @@ def search(
     query: Annotated[str, typer.Argument(help="What to look for.")],
     k: Annotated[int | None, typer.Option("--top", "-k", help="Passages. [default: the setting k]")] = None,
     mode: Annotated[str | None, typer.Option(help="hybrid, dense or bm25. [default: the setting retrieval]")] = None,
+    rerank: Annotated[
+        int | None,
+        typer.Option(min=0, help="Rank so many of the first again by a listwise prompt. [default: the setting rerank]"),
+    ] = None,
     width: Annotated[int, typer.Option(min=0, help="Show so many characters of each text; 0: all.")] = 160,
 ) -> None:
     """Search a corpus; show each passage's rank by words (BM25), by meaning (vectors) and fused."""
@@ -26,7 +30,9 @@ def search(
 
     cli.put("k", k)
     cli.put("retrieval", mode)
-    retriever = open_corpus(corpus, cli.settings.data_path, mode=cli.settings.retrieval)
+    cli.put("rerank", rerank)
+    s = cli.settings
+    retriever = open_corpus(corpus, s.data_path, mode=s.retrieval, rerank=s.rerank)
     try:
         ranked = retriever.explain(query, cli.settings.k)
     finally:
@@ -35,6 +41,7 @@ def search(
         "corpus": corpus,
         "corpus_id": retriever.corpus_id,
         "mode": retriever.mode,
+        "rerank": retriever.reranked,
         "query": query,
         "results": [
             {
@@ -47,22 +54,25 @@ def search(
                 "bm25_score": r.bm25_score,
                 "dense_rank": r.dense_rank,
                 "dense_score": r.dense_score,
+                "first_rank": r.first_rank,
             }
             for r in ranked
         ],
     }
 
     def show() -> Any:
-        columns = ("rank", "words", "meaning", "passage")
-        return table(columns, [_row(r, width) for r in ranked], right="rank words meaning")
+        again = bool(retriever.reranked)
+        columns = ("rank", *(("before",) if again else ()), "words", "meaning", "passage")
+        return table(columns, [_row(r, width, again) for r in ranked], right="rank before words meaning")
 
     cli.out.result(value, show if ranked else lambda: "No passage has any of these words.")
 
 
-def _row(ranked: Any, width: int) -> tuple[Any, ...]:
+def _row(ranked: Any, width: int, again: bool) -> tuple[Any, ...]:
     from rich.text import Text
 
     flat = " ".join(ranked.passage.text.split())
     shown = flat if not width or len(flat) <= width else flat[: width - 1] + "…"
     title = f"{ranked.passage.title}\n" if ranked.passage.title else ""
-    return ranked.rank, ranked.bm25_rank, ranked.dense_rank, Text.assemble((title, "bold"), shown)
+    places = (ranked.rank, *((ranked.first_rank,) if again else ()), ranked.bm25_rank, ranked.dense_rank)
+    return *places, Text.assemble((title, "bold"), shown)

@@ -50,7 +50,7 @@ def serve(
     _require_installed()
     from jade_graph.serve.app import create_app
     from jade_graph.serve.keys import read_keys
-    from jade_graph.serve.server import is_loopback, listen, require_safe, url_of
+    from jade_graph.serve.server import gate_of, is_loopback, listen, require_safe, url_of
     from jade_graph.serve.server import serve as run
     from jade_graph.serve.setup import opened, reload_status
 
@@ -65,6 +65,7 @@ def serve(
         run(
             api,
             bound,
+            gate=gate_of(settings, ready.metrics),
             deadline_s=max(graph.limits.deadline_s for graph in ready.graphs.all()),
             started=lambda: _say(cli, ready, url_of(bound), keyed=bool(keys)),
             stopping=lambda again: _stop(cli, ready, again),

@@ -55,7 +55,7 @@ def of_versions(versions: Sequence[ModelVersion]) -> list[Part]:
     rows = [
         (
             str(v.number), ", ".join(v.aliases), v.weights, f"{v.created:%Y-%m-%d %H:%M}",
-            text(v.metrics.get("f1")), v.tags.get("jade.profile", ""), v.tags.get("jade.parents", ""),
+            text(v.metrics.get("f1")), v.tags.get("jade.profile", ""), v.made_from,
         )
         for v in versions
     ]  # fmt: skip

@@ -33,6 +33,7 @@ def split(
 
     shares = dict(map(_share, share or ["test=.2"]))
     data = load_dataset(dataset, format=format)
+    cli.noted(data)
     seed = cli.settings.seed
     parts = parts_of(data, shares, seed=seed)
     rows = []

@@ -9,6 +9,7 @@ from jade_graph.settings.fields import SMOL
 
 if TYPE_CHECKING:
     from jade_graph.cli.command import Cli
+    from jade_graph.types import Run
 
 
 def warn_untaught(cli: Cli) -> None:
@@ -30,6 +31,14 @@ def tell_smol(cli: Cli) -> None:
             "answered by smol, a small model (135 M): right for look-ups of one fact that a passage states, weak "
             "beyond. A better one: --backbone with a hub id, a folder, or openai:URL#MODEL."
         )
+
+
+def tell_weak(cli: Cli, run: Run) -> None:
+    """Where most of what a model wrote was illegal: that, and what to do."""
+    from jade_graph.scoring import weakness
+
+    if said := weakness.of_run(run):
+        cli.out.warn(said)
 
 
 def suit(cli: Cli) -> None:

@@ -1,6 +1,6 @@
 """Data sets of questions and passages: `load_dataset`.
 
-Invariant: what a file does not say is left empty, and a record that cannot be read is an error with its line.
+Invariant: what a file does not say is left empty, and a record that cannot be read is named with its line.
 """
 
 from jade_graph.data.dataset import Dataset, PassagePool

@@ -1,7 +1,8 @@
 """Data sets: questions, and the passages that they are asked over.
 
 Invariant: `dataset_id` names the questions in it, answers and gold passages included, so equal ids may be compared;
-question ids are unique, and every passage has one id however many questions bring it.
+question ids are unique, and every passage has one id however many questions bring it. Questions that nobody can ask are
+left out and named (`odd`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from functools import cached_property
 
+from jade_graph.data.odd import Odd, sieved
+from jade_graph.data.odd import notes as odd_notes
 from jade_graph.errors import DataError, UsageError
 from jade_graph.types import Passage, Question
 
@@ -25,9 +28,10 @@ class Dataset:
     Args:
         passages: the passages, or a function that reads them; a data set may have none.
         notes: what the reader should know, e.g. how many records were left out.
+        left_out: questions that could not be read. Those of `questions` that cannot be asked or told apart join them.
 
     Raises:
-        DataError: DATASET_EMPTY, or DATASET_IDS when two questions share an id.
+        DataError: DATASET_EMPTY; DATASET_IDS where no question is left because none has an id.
     """
 
     def __init__(
@@ -38,26 +42,38 @@ class Dataset:
         *,
         format: str = "",
         notes: Sequence[str] = (),
+        left_out: Sequence[Odd] = (),
     ) -> None:
-        self.name, self.format, self.notes = name, format, tuple(notes)
-        self.questions: tuple[Question, ...] = tuple(questions)
-        self._source = passages
+        self.name, self.format = name, format
+        self.questions, found = sieved(questions)
+        self.left_out: tuple[Odd, ...] = (*left_out, *found)
+        self._notes, self._source = tuple(notes), passages
         if not self.questions:
-            raise DataError(f"the data set {name!r} has no questions.", code="DATASET_EMPTY")
-        seen: set[str] = set()
-        for question in self.questions:
-            if not question.id or question.id in seen:
-                raise DataError(
-                    f"the data set {name!r} has two questions with the id {question.id!r}, or one without an id.",
-                    code="DATASET_IDS",
-                )
-            seen.add(question.id)
+            told = "".join(f" {note}." for note in odd_notes(self.left_out))
+            unnamed = bool(found) and all(each.kind == "without an id" for each in found)
+            code = "DATASET_IDS" if unnamed else "DATASET_EMPTY"
+            raise DataError(f"the data set {name!r} has no questions.{told}", code=code)
 
     def __len__(self) -> int:
         return len(self.questions)
 
     def __repr__(self) -> str:
         return f"Dataset({self.name!r}, {len(self.questions)} questions, format={self.format!r})"
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the reader should know: those that were given, and what was left out."""
+        return (*self._notes, *odd_notes(self.left_out))
+
+    @property
+    def odd(self) -> list[dict[str, str]]:
+        """The questions that were left out, each with its reason, as `--json` and manifests have them."""
+        return [each.as_dict() for each in self.left_out]
+
+    def _of(self, questions: Sequence[Question]) -> Dataset:
+        """Some of the questions, over the same passages."""
+        passages = lambda: self.passages  # noqa: E731
+        return Dataset(self.name, questions, passages, format=self.format, notes=self._notes, left_out=self.left_out)
 
     @cached_property
     def passages(self) -> tuple[Passage, ...]:
@@ -80,7 +96,7 @@ class Dataset:
             return self
         if limit < 1:
             raise UsageError(f"the limit {limit} leaves no question.", code="BAD_LIMIT", hint="--limit 50")
-        return Dataset(self.name, self.questions[:limit], lambda: self.passages, format=self.format, notes=self.notes)
+        return self._of(self.questions[:limit])
 
     def sample(self, count: int | None, seed: int = 0) -> Dataset:
         """So many questions drawn with the seed, in their order, over the same passages. Raises `UsageError` BAD_LIMIT.
@@ -92,8 +108,7 @@ class Dataset:
         if count < 1:
             raise UsageError(f"a sample of {count} is no question.", code="BAD_LIMIT", hint="--sample 50")
         order = random.Random(f"sample {seed}").sample(range(len(self.questions)), len(self.questions))
-        drawn = [self.questions[i] for i in sorted(order[:count])]
-        return Dataset(self.name, drawn, lambda: self.passages, format=self.format, notes=self.notes)
+        return self._of([self.questions[i] for i in sorted(order[:count])])
 
 
 class PassagePool:

@@ -1,15 +1,17 @@
 """The public multi-hop and retrieval data sets, each read from its own format.
 
 Invariant: a reader turns a path into a `Dataset` and invents nothing: what a format does not state (answers of a test
-split, decompositions) stays empty, and records that cannot be used are counted in the notes.
+split, decompositions) stays empty; records that cannot be used are counted in the notes, or left out and named (`odd`).
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from pathlib import Path
 
 from jade_graph.data.dataset import Dataset, PassagePool
+from jade_graph.data.odd import read_questions
 from jade_graph.data.records import Record, open_text, read_records
 from jade_graph.errors import DataError
 from jade_graph.types import Passage, Question, SubQuestion
@@ -21,14 +23,15 @@ def read_musique(path: Path, name: str) -> Dataset:
     Questions marked `answerable: false` (MuSiQue-Full) have no answer in their passages and are left out.
     """
     pool = PassagePool()
-    questions = []
     unanswerable = 0
-    for record in read_records(path):
+
+    def question(record: Record) -> Question | None:
+        nonlocal unanswerable
         paragraphs = record.objects("paragraphs")
         ids = [pool.add(p.get("title", str, ""), p.need("paragraph_text", str)) for p in paragraphs]
         if not record.get("answerable", bool, True):
             unanswerable += 1
-            continue
+            return None
         by_index = {p.get("idx", int, i): ids[i] for i, p in enumerate(paragraphs)}
         steps = []
         for step in record.objects("question_decomposition"):
@@ -41,19 +44,19 @@ def read_musique(path: Path, name: str) -> Dataset:
                 )
             )
         key = record.identifier("id")
-        questions.append(
-            Question(
-                id=key,
-                question=record.need("question", str),
-                answers=_distinct([*record.texts("answer"), *record.texts("answer_aliases")]),
-                type=key.partition("__")[0] if "hop" in key.partition("__")[0] else "",
-                hops=max(1, len(steps)),
-                supporting=_distinct(ids[i] for i, p in enumerate(paragraphs) if p.get("is_supporting", bool, False)),
-                decomposition=tuple(steps),
-            )
+        return Question(
+            id=key,
+            question=record.need("question", str),
+            answers=_distinct([*record.texts("answer"), *record.texts("answer_aliases")]),
+            type=key.partition("__")[0] if "hop" in key.partition("__")[0] else "",
+            hops=max(1, len(steps)),
+            supporting=_distinct(ids[i] for i, p in enumerate(paragraphs) if p.get("is_supporting", bool, False)),
+            decomposition=tuple(steps),
         )
+
+    questions, odd = read_questions(path, question)
     notes = [f"{unanswerable} unanswerable questions left out"] if unanswerable else []
-    return Dataset(name, questions, pool.passages, format="musique", notes=notes)
+    return Dataset(name, questions, pool.passages, format="musique", notes=notes, left_out=odd)
 
 
 def read_hotpot(path: Path, name: str) -> Dataset:
@@ -75,26 +78,52 @@ def read_flashrag(path: Path, name: str) -> Dataset:
     Passages come from `metadata.context` where it is there (the multi-hop sets); most sets bring none.
     """
     pool = PassagePool()
-    questions = []
-    for record in read_records(path):
+
+    def question(record: Record) -> Question:
         extra = record.within("metadata")
         supporting = _supporting(extra, _context(extra, pool))
         steps = tuple(
             SubQuestion(step.need("question", str), " ".join(step.texts("answer")))
             for step in extra.objects("question_decomposition")
         )
-        questions.append(
-            Question(
-                id=record.identifier("id"),
-                question=record.need("question", str),
-                answers=record.texts("golden_answers"),
-                type=extra.get("type", str, ""),
-                hops=max(1, len(steps), len(supporting)),
-                supporting=supporting,
-                decomposition=steps,
-            )
+        return Question(
+            id=record.identifier("id"),
+            question=record.need("question", str),
+            answers=record.texts("golden_answers"),
+            type=extra.get("type", str, ""),
+            hops=max(1, len(steps), len(supporting)),
+            supporting=supporting,
+            decomposition=steps,
         )
-    return Dataset(name, questions, pool.passages, format="flashrag")
+
+    questions, odd = read_questions(path, question)
+    return Dataset(name, questions, pool.passages, format="flashrag", left_out=odd)
+
+
+ANSWERS = ("golden_answers", "answers", "answer", "possible_answers")
+"""What the sets of open questions call their gold answers: FlashRAG, WebQuestions, NQ-open, PopQA."""
+
+
+def read_open(path: Path, name: str) -> Dataset:
+    """Open questions without passages, as NQ-open, TriviaQA, PopQA, WebQuestions or SQuAD have them: `question` and one
+    of `ANSWERS`, a list, a text, `{"value", "aliases"}` or `{"text": [..]}`. Records without an id are numbered.
+    """
+    numbers = itertools.count(1)
+
+    def question(record: Record) -> Question:
+        number = next(numbers)
+        field = next((f for f in ANSWERS if record.data.get(f) is not None), ANSWERS[0])
+        if isinstance(record.data.get(field), dict):
+            inner = record.within(field)
+            answers = _distinct([*inner.texts("value"), *inner.texts("aliases"), *inner.texts("text")])
+        else:
+            answers = record.texts(field)
+        named = any(record.data.get(f) not in (None, "") for f in ("id", "_id", "question_id"))
+        key = record.identifier("id", "_id", "question_id") if named else str(number)
+        return Question(id=key, question=record.need("question", str), answers=answers)
+
+    questions, odd = read_questions(path, question)
+    return Dataset(name, questions, format="open", left_out=odd)
 
 
 def read_beir(folder: Path, name: str, split: str = "test") -> Dataset:
@@ -104,25 +133,26 @@ def read_beir(folder: Path, name: str, split: str = "test") -> Dataset:
     Queries without a judgement in the split are left out.
     """
     judged = _qrels(folder, split)
-    questions = []
-    for record in read_records(one_of(folder, "queries.jsonl")):
+
+    def question(record: Record) -> Question | None:
         key = record.identifier("_id", "id")
-        if key in judged:
-            extra = record.within("metadata")
-            questions.append(
-                Question(
-                    id=key,
-                    question=record.need("text", str),
-                    answers=_distinct([*extra.texts("answer"), *extra.texts("answers")]),
-                    supporting=judged[key],
-                )
-            )
+        if key not in judged:
+            return None
+        extra = record.within("metadata")
+        return Question(
+            id=key,
+            question=record.need("text", str),
+            answers=_distinct([*extra.texts("answer"), *extra.texts("answers")]),
+            supporting=judged[key],
+        )
+
+    questions, odd = read_questions(one_of(folder, "queries.jsonl"), question)
 
     def passages() -> Iterable[Passage]:
         for record in read_records(one_of(folder, "corpus.jsonl")):
             yield Passage(record.identifier("_id", "id"), record.need("text", str), record.get("title", str, ""))
 
-    return Dataset(name, questions, passages, format="beir")
+    return Dataset(name, questions, passages, format="beir", left_out=odd)
 
 
 def read_jade(path: Path, name: str) -> Dataset:
@@ -132,8 +162,8 @@ def read_jade(path: Path, name: str) -> Dataset:
     text?}]`; passages: `id, title, text`. A step's `text`, a natural wording of its `question`, is what will be asked.
     """
     folder = path if path.is_dir() else path.parent
-    questions = []
-    for record in read_records(one_of(folder, "questions.jsonl") if path.is_dir() else path):
+
+    def question(record: Record) -> Question:
         if "answer" in record.data:  # a slip that would leave every run unscored
             record.need("answers", list)
         steps = [
@@ -144,18 +174,18 @@ def read_jade(path: Path, name: str) -> Dataset:
             )
             for step in record.objects("decomposition")
         ]
-        questions.append(
-            Question(
-                id=record.identifier("id"),
-                question=record.need("question", str),
-                answers=record.texts("answers"),
-                type=record.get("type", str, ""),
-                hops=record.get("hops", int, 1),
-                supporting=record.texts("supporting"),
-                decomposition=tuple(steps),
-                metadata=record.get("metadata", dict, {}),
-            )
+        return Question(
+            id=record.identifier("id"),
+            question=record.need("question", str),
+            answers=record.texts("answers"),
+            type=record.get("type", str, ""),
+            hops=record.get("hops", int, 1),
+            supporting=record.texts("supporting"),
+            decomposition=tuple(steps),
+            metadata=record.get("metadata", dict, {}),
         )
+
+    questions, odd = read_questions(one_of(folder, "questions.jsonl") if path.is_dir() else path, question)
 
     def passages() -> Iterable[Passage]:
         for record in read_records(one_of(folder, "corpus.jsonl")):
@@ -167,7 +197,7 @@ def read_jade(path: Path, name: str) -> Dataset:
             )
 
     alone = not path.is_dir() and _found(folder, "corpus.jsonl") is None
-    return Dataset(name, questions, () if alone else passages, format="jade")
+    return Dataset(name, questions, () if alone else passages, format="jade", left_out=odd)
 
 
 def one_of(folder: Path, name: str) -> Path:
@@ -187,25 +217,25 @@ def _found(folder: Path, name: str) -> Path | None:
 
 def _read_contexts(path: Path, name: str, format: str) -> Dataset:
     pool = PassagePool()
-    questions = []
-    for record in read_records(path):
+
+    def question(record: Record) -> Question:
         if record.data.get("context") is None:
             record.need("context", list)
         titles = _context(record, pool)
         supporting = _supporting(record, titles)
         steps = _evidences(record, titles, supporting)
-        questions.append(
-            Question(
-                id=record.identifier("_id", "id"),
-                question=record.need("question", str),
-                answers=_distinct([*record.texts("answer"), *record.texts("answer_aliases")]),
-                type=record.get("type", str, ""),
-                hops=max(2, len(steps)),
-                supporting=supporting,
-                decomposition=steps,
-            )
+        return Question(
+            id=record.identifier("_id", "id"),
+            question=record.need("question", str),
+            answers=_distinct([*record.texts("answer"), *record.texts("answer_aliases")]),
+            type=record.get("type", str, ""),
+            hops=max(2, len(steps)),
+            supporting=supporting,
+            decomposition=steps,
         )
-    return Dataset(name, questions, pool.passages, format=format)
+
+    questions, odd = read_questions(path, question)
+    return Dataset(name, questions, pool.passages, format=format, left_out=odd)
 
 
 def _context(record: Record, pool: PassagePool) -> dict[str, list[str]]:

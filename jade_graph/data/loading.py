@@ -7,6 +7,7 @@ registered scheme, and what cannot be told is an error that lists the formats.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,17 @@ from typing import Any
 from jade_graph import plugins
 from jade_graph.data.dataset import Dataset
 from jade_graph.data.formats import (
+    ANSWERS,
     read_2wiki,
     read_beir,
     read_flashrag,
     read_hotpot,
     read_jade,
     read_musique,
+    read_open,
 )
 from jade_graph.data.records import Record, first_record
+from jade_graph.data.tables import SUFFIXES, is_saved, saved_splits
 from jade_graph.errors import DataError, PluginError, UsageError, unknown
 
 ENTRY_POINTS = "jade.datasets"
@@ -33,9 +37,10 @@ FORMATS: dict[str, Callable[..., Dataset]] = {
     "hotpot": read_hotpot,
     "jade": read_jade,
     "musique": read_musique,
+    "open": read_open,
 }
 
-_FILES = (".jsonl", ".jsonl.gz", ".json", ".json.gz")
+_FILES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", *SUFFIXES)
 
 
 def load_dataset(
@@ -93,23 +98,42 @@ def load_dataset(
 
 
 def detect_format(path: Path | str) -> str | None:
-    """The format of a file or folder; None when it is no data set (a folder of documents, say)."""
+    """The format of a file or folder; None when it is no data set (a folder of documents, say).
+
+    "open" is that of any questions with answers: their file may be meant as a document, too.
+    """
     path = Path(path)
-    if path.is_dir():
+    if path.is_dir() and not is_saved(path):
         files = {p.name.removesuffix(".gz") for p in path.iterdir()}
         if "questions.jsonl" in files:
             return "jade"
         if {"corpus.jsonl", "queries.jsonl"} <= files:
             return "beir"
         formats = {detect_format(file) for file in _data_files(path)}
-        return formats.pop() if len(formats) == 1 else None
-    if not path.is_file() or not path.name.endswith(_FILES):
+        return formats.pop() if len(formats) == 1 and not _holds_documents(path) else None
+    if not is_saved(path) and (not path.is_file() or not path.name.endswith(_FILES)):
         return None
     try:
         first = first_record(path)
     except DataError:  # reading it as that format will tell
         return None
     return None if first is None else _format_of(first)
+
+
+_DOCUMENTS = frozenset(
+    {".md", ".markdown", ".txt", ".text", ".rst", ".org", ".html", ".htm", ".xhtml", ".pdf", ".docx"}
+)
+_ABOUT = ("readme", "license", "licence", "changelog", "citation", "notice", "authors", "version", "dataset_card")
+
+
+def _holds_documents(folder: Path) -> bool:
+    """Whether notes lie beside the data: then a file of questions among them does not make it a data set."""
+    for _, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in files:
+            if Path(name).suffix.lower() in _DOCUMENTS and not name.lower().startswith((".", *_ABOUT)):
+                return True
+    return False
 
 
 def _format_of(record: Record) -> str | None:
@@ -122,6 +146,8 @@ def _format_of(record: Record) -> str | None:
         return "flashrag"
     if {"id", "question", "answers"} <= fields:
         return "jade"
+    if "question" in fields and not fields.isdisjoint(ANSWERS):
+        return "open"
     return None
 
 
@@ -136,7 +162,7 @@ def _load_path(path: Path, split: str | None, format: str | None) -> Dataset:
         if split is not None:
             raise DataError(f"{name!r} has no splits, and so no {split!r}.", code="DATASET_SPLIT")
         return read_jade(path, _part_name(path) or name)
-    if path.is_dir():
+    if path.is_dir() and not is_saved(path):
         path = _split_file(path, split)
         found = format or detect_format(path)
         name = f"{name}/{_stem(path)}"
@@ -160,7 +186,7 @@ def _data_files(folder: Path) -> list[Path]:
 
 
 def _split_file(folder: Path, split: str | None) -> Path:
-    files = _data_files(folder)
+    files = [folder / name for name in saved_splits(folder)] or _data_files(folder)
     chosen = [f for f in files if split is None or split == _stem(f)]
     if not chosen and split is not None:
         chosen = [f for f in files if split in _stem(f).replace("-", "_").replace(".", "_").split("_")]
@@ -186,6 +212,6 @@ def _part_name(folder: Path) -> str | None:
 
 def _stem(path: Path) -> str:
     name = path.name
-    for suffix in (".gz", ".jsonl", ".json"):
+    for suffix in (".gz", ".jsonl", ".json", *SUFFIXES):
         name = name.removesuffix(suffix)
     return name

@@ -1,17 +1,20 @@
-"""Reading records from JSON and JSON-lines files, compressed or not.
+"""Reading records from JSON and JSON-lines files, compressed or not; tables and saved data sets are in `tables`.
 
 Invariant: every error names the file, the line (or item) and the field, so that a person can go and mend it.
 """
 
 from __future__ import annotations
 
+import ast
 import gzip
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
+from jade_graph.data.tables import table_rows
 from jade_graph.errors import DataError
 
 T = TypeVar("T")
@@ -30,11 +33,11 @@ class Record:
     def get(self, field: str, kind: type[T], default: T) -> T:
         """A field that may be missing or null. Raises `DataError` DATASET_FIELD when it is of another kind."""
         value = self.data.get(field)
-        return default if value is None else self._checked(field, value, kind)
+        return default if absent(value) else self._checked(field, value, kind)
 
     def need(self, field: str, kind: type[T]) -> T:
         """A field that must be there. Raises `DataError` DATASET_FIELD."""
-        if self.data.get(field) is None:
+        if absent(self.data.get(field)):
             raise DataError(
                 f"{self.where}: the field {field!r} is missing.", code="DATASET_FIELD", known=sorted(self.data)
             )
@@ -43,7 +46,7 @@ class Record:
     def identifier(self, *fields: str) -> str:
         """The first of these fields that is there, as text; numbers are fine."""
         for field in fields:
-            if self.data.get(field) not in (None, ""):
+            if not absent(self.data.get(field)) and self.data[field] != "":
                 return str(self.data[field])
         raise DataError(
             f"{self.where}: the field {fields[0]!r} is missing.", code="DATASET_FIELD", known=sorted(self.data)
@@ -61,24 +64,55 @@ class Record:
         ]
 
     def texts(self, field: str) -> tuple[str, ...]:
-        """A text or a list of texts (numbers are written out); empty where it is missing."""
+        """A text or a list of texts, empty where it is missing or not a number (NaN).
+
+        Numbers are written out, true and false are yes and no, and a text that is a list as JSON or Python writes it
+        (a column of a table) is that list.
+        """
         value = self.data.get(field)
-        if value is None:
-            return ()
-        items = value if isinstance(value, list) else [value]
+        if isinstance(value, str):
+            value = _listed(value)
+        items = value if isinstance(value, list) else [] if absent(value) else [value]
+        written = []
         for item in items:
-            if not isinstance(item, str | int | float):
+            if not isinstance(item, str | int | float) or absent(item):
                 raise self.bad(field, "a text or a list of texts", item)
-        return tuple(dict.fromkeys(str(item) for item in items))
+            written.append(_written(item))
+        return tuple(dict.fromkeys(written))
 
     def bad(self, field: str, wanted: str, value: object) -> DataError:
         shown = json.dumps(value, default=str)
         return DataError(f"{self.where}: the field {field!r} is not {wanted} but {shown[:60]}.", code="DATASET_FIELD")
 
     def _checked(self, field: str, value: object, kind: type[T]) -> T:
+        if kind is int and isinstance(value, str) and value.strip().isdecimal():  # a cell of a table
+            value = int(value)
         if not isinstance(value, kind):
             raise self.bad(field, _KINDS.get(kind, kind.__name__), value)
         return value
+
+
+def absent(value: object) -> bool:
+    """Whether a field says nothing: null, or the NaN that tables put in its place."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _written(item: str | float) -> str:
+    return ("yes" if item else "no") if isinstance(item, bool) else str(item)
+
+
+def _listed(text: str) -> object:
+    """The list that a text is, else the text itself."""
+    if not (text.lstrip().startswith("[") and text.rstrip().endswith("]")):
+        return text
+    for read in (json.loads, ast.literal_eval):
+        try:
+            value = read(text)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+        if isinstance(value, list) and all(isinstance(item, str | int | float) for item in value):
+            return value
+    return text
 
 
 @contextmanager
@@ -98,11 +132,15 @@ def open_text(path: Path) -> Iterator[IO[str]]:
 
 
 def read_records(path: Path) -> Iterator[Record]:
-    """The objects of a JSON-lines file, or of a JSON file that holds a list of them.
+    """The objects of a JSON-lines file, of a JSON file that holds a list of them, or the rows of a table.
 
     Raises:
         DataError: DATASET_JSON with file and line, DATASET_UNREADABLE.
     """
+    if (rows := table_rows(path)) is not None:
+        for where, row in rows:
+            yield Record(row, where)
+        return
     with open_text(path) as file:
         first = ""
         while not first.strip():
@@ -122,6 +160,8 @@ def first_record(path: Path) -> Record | None:
     Raises:
         DataError: DATASET_JSON, DATASET_UNREADABLE.
     """
+    if (rows := table_rows(path)) is not None:
+        return next((Record(row, where) for where, row in rows), None)
     size = 1 << 16
     with open_text(path) as file:
         text = file.read(size)
@@ -135,6 +175,8 @@ def first_record(path: Path) -> Record | None:
                 return _record(
                     json.JSONDecoder().raw_decode(body)[0], f"{path.name}: item 0" if array else f"{path.name}:1"
                 )
+            except RecursionError as error:
+                raise DataError(f"{path.name}: not JSON: {error}", code="DATASET_JSON") from error
             except ValueError as error:
                 more = file.read(size := 2 * size)
                 if not more:
@@ -152,7 +194,7 @@ def _lines(path: Path, file: IO[str]) -> Iterator[Record]:
         where = f"{path.name}:{number}"
         try:
             data = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{where}: not JSON: {error}", code="DATASET_JSON") from error
         yield _record(data, where)
 
@@ -162,6 +204,8 @@ def _items(path: Path, file: IO[str]) -> Iterator[Record]:
         items = json.load(file)
     except json.JSONDecodeError as error:
         raise DataError(f"{path.name}:{error.lineno}: not JSON: {error.msg}", code="DATASET_JSON") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path.name}: not JSON: {error}", code="DATASET_JSON") from error
     for number, data in enumerate(items):
         yield _record(data, f"{path.name}: item {number}")
 

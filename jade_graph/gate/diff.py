@@ -294,7 +294,6 @@ def _plain(answer: str) -> str:
 
 def _related(a: ModelVersion, b: ModelVersion) -> str:
     def made_from(child: ModelVersion, parent: ModelVersion) -> bool:
-        hashes = {p.rpartition("@")[2] for p in child.tags.get("jade.parents", "").split()}
-        return bool(hashes & {parent.weights, parent.tags.get("jade.source_weights", "")})
+        return bool({p.rpartition("@")[2] for p in child.parents} & parent.hashes)
 
     return "parent" if made_from(b, a) else "child" if made_from(a, b) else ""

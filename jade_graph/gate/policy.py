@@ -16,6 +16,7 @@ from jade_graph.errors import ConfigError, unknown
 from jade_graph.registry.candidates import RISE
 
 POLICY_FILE = "gate.toml"
+PEEKING = ("spend", "ignore")
 METRICS = ("f1", "em", "f1_style_stripped", "answer_recall", "support_recall")
 
 
@@ -37,6 +38,11 @@ class Gain:
     metric: str = rule("f1", "figure that must grow: " + ", ".join(METRICS))
     least: float = rule(0.0, "the gain's confidence interval must lie above this", low=0, high=1)
     confidence: float = rule(0.95, "of that interval (two-sided)", low=0.5, high=0.9999)
+    peeking: str = rule(
+        "spend",
+        "'spend': a further try against one champion needs more confidence, so that all tries "
+        "together promote an equal version with at most 1 - confidence; 'ignore': each try as the first",
+    )
     resamples: int = rule(10_000, "bootstrap samples and sign patterns", low=1000)
     worth: float = rule(0.05, "smallest gain worth finding: how many questions that takes is told", low=0.001, high=1)
     power: float = rule(0.8, "probability with which that many questions would show a gain", low=0.5, high=0.999)
@@ -79,6 +85,13 @@ class First:
 
 
 @dataclass(frozen=True, slots=True)
+class Look:
+    pairs: int = rule(
+        0, "judgements that are looked into in both versions; a report, which refuses nothing; 0: none", low=0
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """All rules. `Policy()` is the default; `Policy.load` reads a TOML file."""
 
@@ -90,6 +103,7 @@ class Policy:
     cost: Cost = Cost()
     latency: Latency = Latency()
     first: First = First()
+    look: Look = Look()
 
     @classmethod
     def of(cls, values: Mapping[str, Any], where: str = "the policy") -> Policy:
@@ -116,6 +130,10 @@ class Policy:
         if policy.gain.metric not in METRICS:
             raise ConfigError(
                 f"gain.metric in {where} is {policy.gain.metric!r}.", code="GATE_POLICY", known=METRICS, hint="f1"
+            )
+        if policy.gain.peeking not in PEEKING:
+            raise ConfigError(
+                f"gain.peeking in {where} is {policy.gain.peeking!r}.", code="GATE_POLICY", known=PEEKING, hint="spend"
             )
         return policy
 

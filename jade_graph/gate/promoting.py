@@ -1,7 +1,8 @@
 """`promote`: from a version to the champion, through the gate.
 
 Invariant: the verdict is about the champion that it was measured against; when another is champion at the end, nothing
-is promoted. What was decided, by whom and on which rows is logged before the alias moves.
+is promoted. What was decided, by whom and on which rows is logged before the alias moves. A try that the gate refuses
+is counted on the champion that it was made against: who looks often must see more.
 """
 
 from __future__ import annotations
@@ -106,8 +107,17 @@ def promote(
         trial = measure(registry, versions, config or load_config(), policy, limit=limit, tick=tick)
     if trial is not None and champion is not None and champion.number not in trial.rows:
         raise outdated(next((n for n in trial.rows if n != challenger.number), None), champion.number)
-    verdict = None if trial is None else _verdict(registry, challenger, champion, trial, policy)
+    told: list[Finding] = []
+    if trial is not None and policy.look.pairs:
+        from jade_graph.gate.inside import reported
+        from jade_graph.settings.config import load_config
+
+        told = reported(versions, policy, config or load_config())
+    tries = 1 if champion is None else registry.refusals(champion.number) + 1
+    verdict = None if trial is None else _verdict(registry, challenger, champion, trial, policy, tries, told)
     promotion = None
+    if verdict is not None and champion is not None and not (verdict.passed or dry_run or force):
+        registry.refused(champion.number)
     if not dry_run and (force or (verdict is not None and verdict.passed)):
         kind = "force" if force else "first" if champion is None else "promote"
         promotion = registry.promote(
@@ -140,14 +150,21 @@ def contestants(registry: Registry, reference: str | int) -> list[ModelVersion]:
 
 
 def _verdict(
-    registry: Registry, challenger: ModelVersion, champion: ModelVersion | None, trial: Trial, policy: Policy
+    registry: Registry,
+    challenger: ModelVersion,
+    champion: ModelVersion | None,
+    trial: Trial,
+    policy: Policy,
+    tries: int,
+    told: Sequence[Finding] = (),
 ) -> Verdict:
     return judge(
         trial.rows[challenger.number],
         None if champion is None else trial.rows[champion.number],
         policy,
         same_machine=trial.same_machine,
-        before=[held_out(registry.manifest(challenger.number).get("data") or {}, trial)],
+        tries=tries,
+        before=[held_out(registry.manifest(challenger.number).get("data") or {}, trial), *told],
     )
 
 

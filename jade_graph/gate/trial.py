@@ -147,7 +147,7 @@ def load_evidence(files: Mapping[int, Path], versions: Sequence[ModelVersion]) -
         path = files[version.number]
         rows[version.number], manifests[version.number] = load_rows(path)
         found = str(manifests[version.number].get("backbone_version", "")).rpartition("@")[2]
-        if found not in {version.weights, version.tags.get("jade.source_weights")}:
+        if found not in version.hashes:
             raise UsageError(
                 f"{str(path)!r} was measured on the weights {found or '?'}, and version {version.number} has "
                 f"{version.weights}.",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import NormalDist, fmean, pstdev
 from typing import Any
 
@@ -18,6 +18,8 @@ from jade_graph.errors import UsageError
 from jade_graph.gate.policy import Policy
 from jade_graph.scoring.evaluation import Row
 from jade_graph.scoring.stats import Paired, mean_ci, paired_ci
+
+_FEW = 50  # resamples beyond both ends of an interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,7 @@ def judge(
     policy: Policy | None = None,
     *,
     same_machine: bool = True,
+    tries: int = 1,
     before: Sequence[Finding] = (),
 ) -> Verdict:
     """Whether the challenger becomes champion.
@@ -87,6 +90,7 @@ def judge(
     Args:
         challenger, champion: a row per question; None: there is no champion, and only the absolute limits apply.
         same_machine: whether both were measured on one machine; otherwise their latencies say nothing.
+        tries: which try against this champion it is, counted from 1; see `level_of`.
         before: findings of whoever calls, such as what the challenger learned from.
 
     Raises:
@@ -99,7 +103,7 @@ def judge(
     if len(pairs) >= 2 and champion is None:
         findings.append(_first([_score(ours, metric) for ours, _ in pairs], policy))
     elif len(pairs) >= 2:
-        findings += [_gain(pairs, policy), _types(pairs, policy)]
+        findings += [_gain(pairs, policy, tries), _types(pairs, policy)]
     findings += [_illegal(challenger, champion, policy), _failed(challenger, policy)]
     if champion is not None:
         findings.append(_cost(challenger, champion, policy))
@@ -156,10 +160,26 @@ def needed(sd: float, effect: float, policy: Policy) -> int | None:
     return max(policy.questions.minimum, math.ceil((z * sd / effect) ** 2))
 
 
-def _gain(pairs: Pairs, policy: Policy) -> Finding:
+def level_of(policy: Policy, tries: int) -> float:
+    """The confidence that the gain's interval must have at this try against one champion.
+
+    Let alpha = 1 - confidence. An equal version passes the first try with alpha / 2, the tail that lies above. The j-th
+    gets alpha / (2 j (j - 1)), and 1/(1 2) + 1/(2 3) + .. = 1: all tries together, however many there are, whenever one
+    stops and however much alike the versions are, promote an equal version with at most alpha (the union bound).
+    """
+    alpha = 1 - policy.gain.confidence
+    return 1 - alpha / (1 if tries < 2 or policy.gain.peeking == "ignore" else tries * (tries - 1))
+
+
+def _gain(pairs: Pairs, policy: Policy, tries: int) -> Finding:
     g = policy.gain
-    seen = _compare(pairs, policy, g.confidence)
+    level = level_of(policy, tries)
+    seen = _compare(pairs, policy, level)
     sd = pstdev([_score(a, g.metric) - _score(b, g.metric) for a, b in pairs])
+    if (1 - level) * g.resamples < _FEW:  # resamples cannot tell so far out: the normal's tail where it is wider
+        reach = NormalDist().inv_cdf((1 + level) / 2) * sd / math.sqrt(len(pairs))
+        low, high = min(seen.low, seen.difference - reach), max(seen.high, seen.difference + reach)
+        seen = replace(seen, low=low, high=high)
     passed = seen.low > g.least
     interval = f"[{seen.low:+.3f}, {seen.high:+.3f}]"
     told = f"{g.metric} {seen.difference:+.3f} {interval} over {seen.n} questions"
@@ -175,8 +195,10 @@ def _gain(pairs: Pairs, policy: Policy) -> Finding:
             todo = "no gain was seen: train further; "
         if at_worth is not None:
             todo += f"{at_worth:,} questions would show a gain of {g.worth:g}"
+    if tries > 1 and level != g.confidence:
+        told += f"; try {tries} against this champion, at {level:.4%} confidence"
     figures = {
-        "difference": seen.difference, "ci": [seen.low, seen.high], "confidence": g.confidence, "p": seen.p,
+        "difference": seen.difference, "ci": [seen.low, seen.high], "confidence": level, "p": seen.p, "tries": tries,
         "sd": sd, "questions_needed": at_seen, "questions_needed_for_worth": at_worth,
         "challenger": fmean(_score(a, g.metric) for a, _ in pairs),
         "champion": fmean(_score(b, g.metric) for _, b in pairs),
@@ -232,7 +254,7 @@ def _mean(rows: Sequence[Row], name: str) -> float:
 def _illegal_share(rows: Sequence[Row]) -> float:
     """Illegal actions per action, over all runs."""
     calls = sum(row.calls for row in rows)
-    return sum(row.illegal_rate * max(row.calls, 1) for row in rows) / calls if calls else 0.0
+    return sum(row.illegal_actions for row in rows) / calls if calls else 0.0
 
 
 def _illegal(challenger: Sequence[Row], champion: Sequence[Row] | None, policy: Policy) -> Finding:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from langchain_core.documents import Document
@@ -57,8 +57,16 @@ def identity(document: Document) -> str:
     """The document's id, or a digest of its text and metadata."""
     if document.id:
         return str(document.id)
-    told = json.dumps([document.page_content, document.metadata], sort_keys=True, default=str)
+    told = json.dumps([document.page_content, _sorted(document.metadata)], default=str)
     return hashlib.sha256(told.encode("utf-8", errors="replace")).hexdigest()[:16]
+
+
+def _sorted(value: Any) -> Any:
+    """The same, with every mapping in the order of its keys, of whatever kinds these are."""
+    if isinstance(value, Mapping):
+        told = ((key if isinstance(key, str) else f"{type(key).__name__} {key!r}", key) for key in value)
+        return {name: _sorted(value[key]) for name, key in sorted(told, key=lambda pair: pair[0])}
+    return [_sorted(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def passage_of_document(document: Document) -> Passage:

@@ -24,15 +24,17 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableMap, RunnablePassthrough
 from langchain_core.utils.function_calling import convert_to_json_schema
 from langchain_core.utils.pydantic import is_basemodel_subclass
-from pydantic import ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.errors import PydanticInvalidForJsonSchema
 
 from jade_graph.errors import UsageError
 from jade_graph.langchain.adapting import as_backbone
 from jade_graph.langchain.filling import Filler
 from jade_graph.langchain.messages import to_backbone
+from jade_graph.langchain.shapes import Generator, Shapes, wrong
 from jade_graph.sync import iterate_sync, run_sync
 from jade_graph.types import Ask, Backbone, Completion, Sampling, View
-from jade_graph.workflow.context import knows_ids
+from jade_graph.workflow.context import counts_draws, knows_ids
 
 _METHODS = ("json_schema", "json_mode", "function_calling")
 
@@ -83,11 +85,31 @@ class JadeChatModel(BaseChatModel):
 
     @property
     def _identifying_params(self) -> dict[str, Any]:
-        return {"model_name": self.backbone.version, "temperature": self.temperature, "max_tokens": self.max_tokens}
+        """What an answer depends on: what LangChain's caches know a model by."""
+        return {
+            "model_name": self.backbone.version,
+            "profile": self.backbone.profile,
+            "max_context": self.backbone.max_context,
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "max_tokens": self.max_tokens,
+            "seed": self.seed,
+            "stops": self.stop,  # LangChain writes a call's own over "stop"
+        }
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         found = super()._get_ls_params(stop=stop, **kwargs)
         return {**found, "ls_provider": "jade", "ls_model_name": kwargs.get("model") or self.backbone.version}
+
+    def get_token_ids(self, text: str) -> list[int]:
+        """The backbone's own token ids of a text."""
+        return list(self.backbone.encode_text(text))
+
+    def get_num_tokens_from_messages(self, messages: Sequence[BaseMessage], tools: Sequence[Any] | None = None) -> int:
+        """Tokens of the prompt that these messages become, with the chat template's own. Raises as a call would."""
+        if tools:
+            raise self._no_tools()
+        return len(self.backbone.encode(to_backbone(messages)))
 
     # --- one answer ---------------------------------------------------------------------------------------------------
     async def _agenerate(
@@ -160,14 +182,17 @@ class JadeChatModel(BaseChatModel):
     async def _pieces(
         self, ids: list[int], sampling: Sampling, hint: Ask, ends: Sequence[str], size: int | None = None
     ) -> AsyncIterator[Completion]:
-        """The answer in one piece; in several where somebody waits for them or a stop text may end it early."""
+        """The answer in one piece; in several where somebody waits for them or a stop text may end it early.
+
+        A seed's answer is the same in both ways. Where the backbone cannot go on with a seed, it is drawn whole.
+        """
         whole = (size is None and not ends) or not getattr(self.backbone, "continues", True)
-        whole = whole or not knows_ids(self.backbone)
+        whole = whole or not knows_ids(self.backbone) or (sampling.temperature > 0 and not counts_draws(self.backbone))
         left, context, done = sampling.max_new_tokens, list(ids), list[Completion]()
         step = size or 16
         while left > 0:
             wanted = left if whole else min(step, left)
-            drawn = replace(sampling, max_new_tokens=wanted, seed=sampling.seed + len(done))
+            drawn = replace(sampling, max_new_tokens=wanted, drawn=sampling.max_new_tokens - left)
             piece = await self.backbone.generate(context, drawn, hint=hint)
             done.append(piece)
             yield piece
@@ -214,7 +239,7 @@ class JadeChatModel(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        """Chunks of `stream_tokens` tokens as they are drawn; a greedy stream says what a greedy call says."""
+        """Chunks of `stream_tokens` tokens as they are drawn; a stream says what a call with its seed says."""
         if "json_schema" in kwargs:
             (generation,) = (await self._agenerate(messages, stop, None, **kwargs)).generations
             message = generation.message
@@ -268,9 +293,12 @@ class JadeChatModel(BaseChatModel):
         """A runnable whose answers are of the schema: a Pydantic model, a TypedDict or a JSON schema.
 
         The skeleton of the JSON is written for the model and it fills in the values, so the shape is right with any
-        model; whether the values are sensible is up to it. Bounds and patterns are checked afterwards.
+        model; whether the values are sensible is up to it. Which arm of a union it is the model chooses by its own
+        probabilities. Bounds and patterns are checked afterwards.
 
-        Raises `UsageError` STRUCTURED_SCHEMA or STRUCTURED_TOKENIZER (when called) for what cannot be filled in.
+        Raises:
+            UsageError: STRUCTURED_SCHEMA for what cannot be filled in, e.g. arms that begin alike;
+                STRUCTURED_TOKENIZER (when called).
         """
         method = kwargs.pop("method", "json_schema")  # of other models: here there is one way, and it keeps the shape
         kwargs.pop("strict", None)  # the shape is always kept
@@ -286,10 +314,11 @@ class JadeChatModel(BaseChatModel):
                 code="STRUCTURED_SCHEMA",
                 hint="with_structured_output of the chat model behind it",
             )
-        wanted = convert_to_json_schema(schema)
+        pydantic = isinstance(schema, type) and is_basemodel_subclass(schema)
+        wanted = _schema_of(schema)
+        Shapes(wanted, checked=pydantic)
         format_ = {"kwargs": {"method": method}, "schema": wanted}
         llm = self.bind(json_schema=wanted, ls_structured_output_format=format_)
-        pydantic = isinstance(schema, type) and is_basemodel_subclass(schema)
         parser: Runnable[Any, Any] = (
             PydanticOutputParser(pydantic_object=schema) if pydantic else JsonOutputParser()  # type: ignore[arg-type]
         )
@@ -300,8 +329,8 @@ class JadeChatModel(BaseChatModel):
         return RunnableMap(raw=llm) | ok.with_fallbacks([failed], exception_key="parsing_error")
 
     async def _filled(self, ids: list[int], sampling: Sampling, schema: dict[str, Any]) -> AIMessage:
-        filler = Filler(self.backbone, ids, sampling, schema.get("$defs") or schema.get("definitions") or {})
-        text = await filler.fill(schema)
+        filler = Filler(self.backbone, ids, sampling, Shapes(schema))
+        text = await filler.fill()
         message = self._message(ids, sampling, filler.sampled or [_nothing(self.backbone)], text)
         message.response_metadata["finish_reason"] = "length" if filler.cut else "stop"
         return message
@@ -317,6 +346,15 @@ class JadeChatModel(BaseChatModel):
             code="CHAT_NO_TOOLS",
             hint="with_structured_output(Schema); or an agent of another model with tools=[graph.as_tool()]",
         )
+
+
+def _schema_of(schema: dict[str, Any] | type) -> dict[str, Any]:
+    if not (isinstance(schema, type) and issubclass(schema, BaseModel)):
+        return convert_to_json_schema(schema)
+    try:
+        return schema.model_json_schema(schema_generator=Generator)
+    except PydanticInvalidForJsonSchema as error:
+        raise wrong({"title": schema.__name__}, f"cannot be written as JSON: {error.message}") from error
 
 
 def _usage(prompt: int, done: Sequence[Completion]) -> UsageMetadata:

@@ -16,6 +16,7 @@ from pydantic import ConfigDict
 from jade_graph.errors import UsageError
 from jade_graph.langchain.outputs import document_of, failure_of, passage_of
 from jade_graph.langchain.runnable import JadeGraph
+from jade_graph.langchain.tool import waits
 from jade_graph.retrieval.fusion import interleave
 from jade_graph.sync import run_sync
 from jade_graph.types import Passage, Run, path
@@ -52,6 +53,12 @@ class JadeRetriever(BaseRetriever):
         _check_k(wanted)
         graph = self.graph.variant(k=max(wanted, self.graph.k)) if wanted else self.graph
         run = await graph.arun(query, config={"callbacks": run_manager.get_child()})
+        if run.status == "running":  # nothing is searched before it is approved
+            raise UsageError(
+                waits(run.id),
+                code="RUN_WAITS",
+                hint="a graph without approve; or call the retriever in a LangGraph node, whose graph is resumed",
+            )
         found = ranked(run, self.selected_only)
         searched = any(t.role == "R" and t.error is None for t in run.transitions)
         if not searched and self.search_anyway and graph.retriever is not None:

@@ -1,7 +1,8 @@
 """The graph as a tool for an agent.
 
 Invariant: what the agent reads is the answer with the names of its sources; the whole output (steps, documents, usage)
-is the message's artifact. A run that failed is a tool error that the agent can read, never an answer.
+is the message's artifact. A run that failed or waits, and a question that cannot be asked, are tool errors that the
+agent can read, never an answer, and never the agent's end.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.tools import BaseTool, ToolException
 from pydantic import BaseModel, ConfigDict, Field
 
+from jade_graph.errors import JadeError
 from jade_graph.langchain.outputs import JadeOutput
 from jade_graph.sync import run_sync
 from jade_graph.workflow.engine import Engine
@@ -46,6 +48,7 @@ class JadeTool(BaseTool):
     args_schema: type[BaseModel] = JadeToolInput
     response_format: Literal["content", "content_and_artifact"] = "content_and_artifact"
     handle_tool_error: Any = True
+    handle_validation_error: Any = Field(default_factory=lambda: _invalid)
     sources: int = 3
 
     def model_post_init(self, context: Any, /) -> None:
@@ -60,15 +63,20 @@ class JadeTool(BaseTool):
         run_manager: AsyncCallbackManagerForToolRun | None = None,
     ) -> tuple[str, JadeOutput]:
         del run_manager  # the config carries its child callbacks
-        return self._told(await self.graph.ainvoke(question, config))
+        try:
+            return self._told(await self.graph.ainvoke(question, config))
+        except JadeError as error:
+            raise ToolException(f"No answer ({error.error_code}): {_without_code(error)}") from error
 
     def _run(
         self, question: str, config: RunnableConfig, run_manager: CallbackManagerForToolRun | None = None
     ) -> tuple[str, JadeOutput]:
         del run_manager
-        return self._told(run_sync(self.graph.ainvoke(question, config)))
+        return run_sync(self._arun(question, config))
 
     def _told(self, out: JadeOutput) -> tuple[str, JadeOutput]:
+        if out["status"] == "waiting":
+            raise ToolException(f"No answer yet (RUN_WAITS): {waits(out['run_id'])}")
         if out["status"] == "failed":
             told = out["error_message"].removeprefix(f"[{out['error']}] ")
             raise ToolException(f"No answer ({out['error']}): {told or 'the run failed.'}")
@@ -77,4 +85,19 @@ class JadeTool(BaseTool):
         return out["answer"] + (f"\nSources: {'; '.join(listed)}" if listed else ""), out
 
 
-__all__ = ["JadeTool", "JadeToolInput"]
+def waits(run_id: str) -> str:
+    """What is told instead of an answer, while a person is asked."""
+    return f"the plan of run {run_id!r} waits for a person's approval."
+
+
+def _invalid(error: Any) -> str:
+    """What is wrong with a call's arguments, each by its name."""
+    found = [f"{'.'.join(map(str, e['loc'])) or 'the arguments'}: {e['msg']}" for e in error.errors()]
+    return f"No answer (BAD_INPUT): {'; '.join(found)}. Call it with one text, the question."
+
+
+def _without_code(error: JadeError) -> str:
+    return str(error).removeprefix(f"[{error.error_code}] ")
+
+
+__all__ = ["JadeTool", "JadeToolInput", "waits"]

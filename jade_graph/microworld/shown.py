@@ -7,6 +7,7 @@ pairs.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,8 @@ from jade_graph.microworld.search import WordSearch
 from jade_graph.microworld.straying import Straying
 from jade_graph.microworld.world import World
 from jade_graph.types import Message, Preset, Question
+
+logger = logging.getLogger("jade_graph")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +40,20 @@ def demonstrations(
     k: int = 5,
     straying: float = 0.0,
     seed: int = 0,
+    left_out: list[dict[str, str]] | None = None,
 ) -> list[Shown]:
     """One pair per language-model action, question by question in their order.
+
+    A question whose run fails, or has an illegal action, is no demonstration; the others are.
 
     Args:
         straying: the share of a searching role's actions that are done wrong, though legally, so that what is right
             after a mistake is shown too; what is shown at the mistake itself is the right action. See `Straying`.
         seed: of the mistakes.
+        left_out: gets the questions that are no demonstration, `{"id", "reason"}`; default: they are logged.
 
     Raises:
-        DataError: ORACLE_RUN where a run fails or an action is illegal: it would be no demonstration.
+        DataError: ORACLE_RUN where no question is left.
     """
     from jade_graph.backbones.scripted import ScriptedBackbone
     from jade_graph.sync import run_sync
@@ -56,15 +63,14 @@ def demonstrations(
     right = policy.righted
     graph = Engine(ScriptedBackbone(policy, profile=profile), preset=preset, retriever=WordSearch(world.passages), k=k)
 
+    odd: dict[str, str] = {}
+
     async def run() -> dict[str, list[Shown]]:
         found: dict[str, list[Shown]] = {}
         async for run in graph.arun_many(questions):
             if run.status != "answered" or run.illegal_actions:
-                raise DataError(
-                    f"the oracle's run of question {run.question_id!r} is no demonstration: "
-                    f"{run.error or 'an action is illegal'}.",
-                    code="ORACLE_RUN",
-                )
+                odd[run.question_id] = f"its run is no demonstration: {run.error or 'an action is illegal'}"
+                continue
             found[run.question_id] = [
                 Shown(
                     run.question_id,
@@ -78,4 +84,12 @@ def demonstrations(
         return found
 
     by_question = run_sync(run())
-    return [shown for question in questions for shown in by_question[question.id]]
+    if odd and not by_question:
+        first = next(q.id for q in questions if q.id in odd)
+        raise DataError(f"no question is a demonstration; {first!r}: {odd[first]}.", code="ORACLE_RUN")
+    for name in (q.id for q in questions if q.id in odd):
+        if left_out is None:
+            logger.warning("the question %r is left out: %s", name, odd[name])
+        else:
+            left_out.append({"id": name, "reason": odd[name]})
+    return [shown for question in questions for shown in by_question.get(question.id, ())]

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from jade_graph.picture import facts
+from jade_graph.picture import facts, weighed
 from jade_graph.picture.text import clean, milliseconds
 from jade_graph.types import Run, TraceNode, Transition
 
@@ -26,7 +26,7 @@ def details(run: Run, key: str, *, pieces: Pieces | None = None) -> dict[str, An
         `{"key", "code", "family", "title", "summary", "badges": [[text, tone]], "facts": [[name, value]],
         "sections": [{"title", "kind", ..}]}`. Kinds: "text" {"text"}, "messages" {"messages": [[role, text]]}, "tokens"
         {"tokens": [[text, logprob]], "note"}, "documents" {"documents": [{"name", "title", "selected", "parts"}]},
-        "rows" {"rows": [[name, value]]}. Empty for a key that is not there.
+        "rows" {"rows": [[name, value]]}, "pieces" (`weighed.section`). Empty for a key that is not there.
     """
     kind, rest = key[:1], key[1:]
     if kind == "a" and rest.isdigit():
@@ -88,7 +88,10 @@ def _action(run: Run, t: Transition, pieces: Pieces | None) -> dict[str, Any]:
             badges.append(["explored" if name == "forced" else name, tone])
     if not t.agent_trainable and facts.family(t) != "tool" and "replayed" not in t.sampling:
         badges.append(["not trained", "note"])
-    sections = [s for s in (_written(t, pieces), _documents(run, t), _seen(t), _rewards(t), _parsed(t)) if s]
+    if t.judges is not None:
+        badges.append([f"judges action {t.judges}; in training only", "note"])
+    judged = weighed.section(run, t)
+    sections = [s for s in (_written(t, pieces), judged, _documents(run, t), _seen(t), _rewards(t), _parsed(t)) if s]
     if t.error and t.error == run.error and run.error_message:
         sections.insert(0, {"title": "Why it failed", "kind": "text", "text": clean(run.error_message)})
     return {

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 from rich.tree import Tree
 
+from jade_graph.picture import weighed
+from jade_graph.picture.text import clean
 from jade_graph.types import Run, TraceNode, Transition
+from jade_graph.workflow.judged import Judged, judged
 from jade_graph.workflow.reading import in_words
 
 _FONT = re.compile(r"@font-face\s*\{.*?\}\s*", re.DOTALL)
@@ -41,7 +45,8 @@ def run_tree(run: Run, *, documents: bool = True, width: int = 90) -> Renderable
         by_node.setdefault(t.trace_node, []).append(t)
     nodes = {n.id: n for n in run.trace}
     if "0" in nodes:
-        lines.append(_node_tree(nodes["0"], nodes, by_node, documents, width))
+        texts = {text.seq: text for text in judged(run)}
+        lines.append(_node_tree(nodes["0"], nodes, by_node, documents, width, texts))
     else:
         lines.append(Text(run.question))
     if run.status == "failed":
@@ -58,11 +63,17 @@ def run_svg(run: Run, *, documents: bool = False, width: int = 112) -> str:
     console = Console(record=True, width=width, file=io.StringIO(), force_terminal=True, color_system="truecolor")
     console.print(run_tree(run, documents=documents, width=width - 50))
     picture = console.export_svg(title=f"jade runs show {run.id[:8]}")
-    return _FONT.sub("", picture)  # it would be fetched from the network: a reader's own fixed-width font does
+    # The font would be fetched from the network: a reader's own fixed-width font does.
+    return clean(_FONT.sub("", picture))
 
 
 def _node_tree(
-    node: TraceNode, nodes: dict[str, TraceNode], actions: dict[str, list[Transition]], documents: bool, width: int
+    node: TraceNode,
+    nodes: dict[str, TraceNode],
+    actions: dict[str, list[Transition]],
+    documents: bool,
+    width: int,
+    texts: Mapping[int, Judged],
 ) -> Tree:
     label = Text.assemble(
         (f"{node.id} ", "dim"),
@@ -81,15 +92,15 @@ def _node_tree(
     rounds = list(dict.fromkeys(a.round for a in own))
     turns = {r: tree.add(Text(f"round {r}", style="dim")) for r in rounds} if len(rounds) > 1 else {}  # of a loop
     for t in own:
-        _action(turns.get(t.round, tree), t, documents, width)
+        _action(turns.get(t.round, tree), t, documents, width, texts.get(t.seq))
     for child in node.children:
-        tree.add(_node_tree(nodes[child], nodes, actions, documents, width))
+        tree.add(_node_tree(nodes[child], nodes, actions, documents, width, texts))
     for t in (a for a in actions.get(node.id, []) if a.role == "AS"):
-        _action(tree, t, documents, width)
+        _action(tree, t, documents, width, texts.get(t.seq))
     return tree
 
 
-def _action(tree: Tree, t: Transition, documents: bool, width: int) -> None:
+def _action(tree: Tree, t: Transition, documents: bool, width: int, text: Judged | None) -> None:
     line = Text.assemble((f"{t.role:<4}", _ROLE.get(t.role, "green")), _cut(_summary(t), width))
     if t.violation:
         line.append(f"  {t.violation}" + (" → fallback" if t.fallback_used else ""), style="red")
@@ -102,6 +113,8 @@ def _action(tree: Tree, t: Transition, documents: bool, width: int) -> None:
     tokens = f"{len(t.prompt_token_ids)}+{len(t.action_token_ids)} tokens " if t.action_token_ids else ""
     line.append(f"  {tokens}{t.latency_ms:.0f} ms", style="dim")
     branch = tree.add(line)
+    if text is not None:
+        branch.add(weighed.line(text, width))
     if documents and isinstance(t.parsed, dict):
         for i, d in enumerate(t.parsed.get("documents") or ()):
             branch.add(Text(f"Document{i} {_cut(d['title'] or d['text'], width)}", style="dim"))

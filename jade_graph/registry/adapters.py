@@ -12,7 +12,9 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from jade_graph.backbones.contents import TEXT_FILES, require_whole
 from jade_graph.backbones.folders import content_version, find_folder
+from jade_graph.backbones.merging import answers, merged, require_like
 from jade_graph.backbones.weights import LOADING, quiet
 from jade_graph.errors import BackboneError, RegistryError
 from jade_graph.registry.bundle import ADAPTER
@@ -34,7 +36,7 @@ def merge(adapter: Path, base: Path, into: Path) -> None:
     The tokenizer and jade.json are the adapter's where it brings them, else the base's.
 
     Raises:
-        RegistryError: ADAPTER_NEEDS_PEFT. BackboneError: ADAPTER_LOAD.
+        RegistryError: ADAPTER_NEEDS_PEFT. BackboneError: ADAPTER_LOAD, EXPORT_DIFFERS.
     """
     try:
         from peft import PeftModel
@@ -47,6 +49,8 @@ def merge(adapter: Path, base: Path, into: Path) -> None:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    require_whole(base)
+    require_whole(adapter, adapter=True)
     try:
         config: Any = AutoConfig.from_pretrained(str(base), trust_remote_code=False, local_files_only=True)
         stored = getattr(config, "dtype", None) or torch.float32
@@ -56,15 +60,17 @@ def merge(adapter: Path, base: Path, into: Path) -> None:
             model: Any = AutoModelForCausalLM.from_pretrained(
                 str(base), dtype=torch.float64, trust_remote_code=False, use_safetensors=True, local_files_only=True
             )
-            merged = PeftModel.from_pretrained(model, str(adapter), torch_device="cpu").merge_and_unload()
-            merged.to(stored).save_pretrained(into, safe_serialization=True)
+            adapted = PeftModel.from_pretrained(model, str(adapter), torch_device="cpu")
+            wanted = answers(adapted)
+            merged(adapted).to(stored).save_pretrained(into, safe_serialization=True)
     except Exception as error:  # PEFT and transformers raise whatever their parsers raise
         raise BackboneError(
             f"the adapter does not fit its base {str(base)!r}: {type(error).__name__}: {error}",
             code="ADAPTER_LOAD",
             hint="name the base that it was trained on with --base",
         ) from error
-    for pattern in ("*.json", "*.jinja", "*.model", "*.txt"):
+    require_like(into, wanted)
+    for pattern in TEXT_FILES:
         for folder in (base, adapter):
             for path in folder.glob(pattern):
                 if path.name in (ADAPTER, "config.json", "generation_config.json") or path.name.endswith("index.json"):

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from jade_graph.backbones.codec import read_json
+from jade_graph.backbones.contents import TEXT_FILES
 from jade_graph.backbones.folders import content_version
 from jade_graph.errors import BackboneError, RegistryError
 
@@ -26,7 +27,6 @@ FILES, MANIFEST, CARD = "files.json", "manifest.json", "README.md"
 ADAPTER = "adapter_config.json"
 _WEIGHTS = ("model*.safetensors", "adapter_model*.safetensors")
 _HEAD = "value_head.safetensors"
-_TEXT = ("*.json", "*.jinja", "*.model", "*.txt")
 # Written beside a model by those who measure or train it: no part of what it computes.
 _ASIDE = frozenset({"figures.json", MANIFEST, FILES, "trainer.json", "trainer_state.json", "improve.json"})
 
@@ -73,7 +73,7 @@ def stage(source: Path, root: Path) -> Bundle:
             f"there is no folder {str(source)!r}.", code="BACKBONE_NOT_FOUND", hint="jade register FOLDER"
         )
     adapter = (source / ADAPTER).is_file()
-    patterns = (*_TEXT, *_WEIGHTS)
+    patterns = (*TEXT_FILES, *_WEIGHTS)
     names = sorted({p.name for pattern in patterns for p in source.glob(pattern) if p.is_file()} - _ASIDE)
     weights = [name for name in names if name.endswith(".safetensors")]
     if not adapter and "config.json" not in names:
@@ -114,7 +114,9 @@ def open_bundle(root: Path, digest: str, reference: str) -> Bundle:
     """
     try:
         files: dict[str, str] = json.loads((root / FILES).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        if not isinstance(files, dict) or not all(isinstance(v, str) and _plain(name) for name, v in files.items()):
+            raise ValueError("it is no list of files with their hashes")
+    except (OSError, ValueError, RecursionError) as error:
         raise corrupt(reference, f"its {FILES} cannot be read: {error}") from error
     if digest_of(files) != digest:
         raise corrupt(reference, f"its {FILES} is not the one that was registered")
@@ -126,6 +128,12 @@ def open_bundle(root: Path, digest: str, reference: str) -> Bundle:
             raise corrupt(reference, f"{name} is not the file that was registered")
     base = str(read_json(root / MODEL_DIR / ADAPTER).get("base_model_name_or_path") or "") or None
     return Bundle(root, digest, files, base)
+
+
+def _plain(name: str) -> bool:
+    """Whether a name is of a file in one of the bundle's two folders."""
+    parts = Path(name).parts
+    return len(parts) == 2 and parts[0] in (MODEL_DIR, HEAD_DIR) and parts[1] not in ("..", ".")
 
 
 def corrupt(reference: str, what: str) -> RegistryError:

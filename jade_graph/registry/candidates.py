@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from jade_graph.backbones.folders import BUNDLED
+from jade_graph.backbones.seal import require_sealed
 from jade_graph.errors import BackboneError, RegistryError, UsageError
 
 STATE = "improve.json"
@@ -47,6 +48,7 @@ def resolve(path: str | Path) -> Source:
     """
     if str(path) in BUNDLED:
         bundled = BUNDLED[str(path)]
+        require_sealed(bundled)
         return Source(bundled, _trained(bundled))
     folder = Path(path).expanduser()
     if not folder.is_dir():
@@ -106,10 +108,12 @@ def best_of(evaluations: Mapping[int, Mapping[str, Any]]) -> int | None:
 def _of_run(run: Path, state: Mapping[str, Any], iteration: int) -> Source:
     facts, evaluation = state["facts"], state["evaluations"].get(iteration, {})
     settings = dict(facts.get("settings", {}))
+    merged = f"merged {settings.get('merge')}" if evaluation.get("merged") else None
     measured = _manifest(run / "evaluations" / f"{iteration:03d}.jsonl")
     learned = {
         "learning_run": run.resolve().name,
         "iteration": iteration,
+        "weights": merged,
         "preset": facts.get("preset"),
         "data": {
             "train": facts.get("train"),

@@ -26,6 +26,8 @@ def card(name: str, manifest: Mapping[str, Any]) -> str:
     """The card of a version that is registered with this manifest (see `registering.describe`)."""
     model = manifest["model"]
     base = f"base_model: {json.dumps(model['base'])}\n" if model.get("base") else ""
+    if model.get("kind") == "encoder":
+        return _of_encoder(name, manifest)
     what = "a LoRA adapter on a base model" if model.get("base") else "a causal language model"
     facts = [
         ("content", model["content"]),
@@ -47,6 +49,7 @@ def card(name: str, manifest: Mapping[str, Any]) -> str:
         f"The shared backbone of a JADE Graph's roles: {what}, in `model/` as safetensors. It plays planner and "
         "executors by prompts of the profile below.",
         _table(("", ""), facts),
+        *_merged(manifest.get("merge")),
         *_section("Figures it was registered with", manifest.get("metrics")),
         *_section("Learned from", manifest.get("data")),
         *_section("Hyper-parameters", manifest.get("hyperparameters")),
@@ -57,6 +60,43 @@ def card(name: str, manifest: Mapping[str, Any]) -> str:
         "record is `manifest.json`; `files.json` has the SHA-256 of every file.",
     ]
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"
+
+
+def _of_encoder(name: str, manifest: Mapping[str, Any]) -> str:
+    model = manifest["model"]
+    facts = [
+        ("content", model["content"]),
+        ("digest", model["digest"]),
+        ("architecture", model.get("architecture")),
+        ("parameters", model.get("parameters")),
+        ("made from", (manifest.get("start") or {}).get("encoder")),
+        ("registered", manifest.get("time")),
+        ("jade", manifest.get("jade")),
+        ("seeds", ", ".join(map(str, manifest.get("seeds") or ()))),
+    ]
+    parts = [
+        _HEAD.format(base="").replace("transformers", "sentence-transformers").replace(
+            "text-generation", "sentence-similarity"
+        ).replace("- reinforcement-learning\n", ""),
+        f"# {name}",
+        "The text encoder of a JADE Graph's corpora, in `model/` as safetensors: it retrieves, and reranks by a "
+        "listwise prompt (E2Rank). `jade_encoder.json` says how it pools and how long its prompts are.",
+        _table(("", ""), facts),
+        *_section("Figures it was registered with", manifest.get("metrics")),
+        *_section("Learned from", manifest.get("data")),
+        *_section("Hyper-parameters", manifest.get("hyperparameters")),
+        "## Using it",
+        f"```\njade index PATH --corpus NAME --encoder models:/{name}@champion\n```",
+    ]  # fmt: skip
+    return "\n\n".join(part.strip("\n") for part in parts) + "\n"
+
+
+def _merged(merge: Mapping[str, Any] | None) -> list[str]:
+    """Of a linear combination: its parents, and what each weighs."""
+    if not merge:
+        return []
+    rows = [(f"{p['name']}: {p['content']}", f"{p['coefficient']:.6g}") for p in merge["parents"]]
+    return [f"## Merged ({merge['decay']})", _table(("parent", "weighs"), rows)]
 
 
 def _section(title: str, values: Mapping[str, Any] | None) -> list[str]:

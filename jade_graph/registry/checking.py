@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from jade_graph.backbones.codec import load_tokenizer
+from jade_graph.backbones.contents import require_whole
 from jade_graph.backbones.folders import weight_files
 from jade_graph.errors import BackboneError, RegistryError
 
 # Vocabularies are padded for the hardware's sake: by a few per cent, not by more.
 _COVERED = 0.9
+_KINDS = {"encoder": "a text encoder", "backbone": "a language model"}
 
 
 def check_weights(folder: Path) -> None:
@@ -70,6 +72,42 @@ def mismatch(why: str) -> RegistryError:
     )
 
 
+def check_kind(folder: Path, wanted: str) -> bool:
+    """Whether the model is an encoder. Raises `RegistryError` VERSION_KIND where another kind is `wanted`."""
+    from jade_graph.retrieval.pooling import is_encoder
+
+    found = "encoder" if is_encoder(folder) else "backbone"
+    if found != wanted:
+        raise RegistryError(
+            f"the model {folder.name!r} is {_KINDS[found]}, and another kind is registered here: {_KINDS[wanted]}.",
+            code="VERSION_KIND",
+            hint="jade register FOLDER takes backbones, jade encoders register FOLDER encoders",
+        )
+    return found == "encoder"
+
+
+def check_encoder(folder: Path) -> None:
+    """Weights, tokenizer, and that the encoder loads whole and gives finite vectors.
+
+    Raises:
+        RegistryError: WEIGHTS_TRUNCATED, WEIGHTS_NOT_FINITE. BackboneError, RetrievalError: what loading raises.
+    """
+    import numpy as np
+
+    from jade_graph.retrieval.encoder import TransformerEncoder
+
+    check_weights(folder)
+    require_whole(folder)
+    encoder = TransformerEncoder(folder, spec=str(folder), name=folder.name, dtype="float32", device="cpu")
+    vectors = encoder.encode(["Who directed it?", "It was directed by somebody else."])
+    if not np.isfinite(vectors).all() or not np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-3):
+        raise RegistryError(
+            "the encoder computes vectors that are no finite numbers.",
+            code="WEIGHTS_NOT_FINITE",
+            hint="training diverged: take an earlier checkpoint, or a smaller learning rate",
+        )
+
+
 def check_model(folder: Path) -> None:
     """Everything: weights, tokenizer, and that the model loads whole and computes finite numbers.
 
@@ -84,6 +122,7 @@ def check_model(folder: Path) -> None:
     from jade_graph.backbones.weights import LOADING, quiet
 
     check_weights(folder)
+    require_whole(folder)
     try:
         with LOADING, quiet():
             loaded: Any = AutoModelForCausalLM.from_pretrained(

@@ -17,8 +17,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from jade_graph.errors import RegistryError, UsageError
-from jade_graph.settings.config import load_config, mask_passwords
+from jade_graph.errors import RegistryError, UsageError, masked
+from jade_graph.settings.config import load_config
 from jade_graph.settings.fields import Settings
 
 _TRACKING = "MLFLOW_TRACKING_URI"
@@ -61,7 +61,7 @@ class Place:
             chosen = f"sqlite:///{(data / 'mlflow.db').absolute()}"
         if not re.match(r"(?!file:)[a-z][a-z0-9+]*://", chosen):
             raise UsageError(
-                f"{mask_passwords(chosen)!r} is no address of an MLflow registry: folders are refused by MLflow.",
+                f"{masked(chosen)!r} is no address of an MLflow registry: folders are refused by MLflow.",
                 code="REGISTRY_URI",
                 known=KNOWN,
                 hint="leave it out for mlflow.db in the data folder",
@@ -97,7 +97,7 @@ class Place:
 
     @property
     def shown(self) -> str:
-        return mask_passwords(self.uri)
+        return masked(self.uri)
 
     @contextmanager
     def locked(self, what: str, seconds: float = 30.0) -> Iterator[None]:
@@ -189,7 +189,7 @@ class Place:
             if "API request to" in error.message or "HTTPConnectionPool" in error.message:
                 raise _unreachable(self.shown, error) from error
             raise RegistryError(
-                f"the registry {self.shown!r} refused: {mask_passwords(str(error.message))[:400]}",
+                f"the registry {self.shown!r} refused: {masked(str(error.message))[:400]}",
                 code="REGISTRY_FAILED",
                 hint="see the message; mlflow server's own log tells more",
             ) from error
@@ -215,7 +215,7 @@ def absent(error: Exception) -> bool:
 
 
 def _unreachable(uri: str, error: Exception) -> RegistryError:
-    text = mask_passwords(str(error)).splitlines()[0][:200]
+    text = masked(str(error)).splitlines()[0][:200]
     return RegistryError(
         f"the registry {uri!r} does not answer: {type(error).__name__}: {text}",
         code="REGISTRY_UNREACHABLE",

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from jade_graph.registry.candidates import Source
     from jade_graph.registry.registry import Registry
 
+_TOLD = {
+    "backbone": "Backbones of a JADE Graph: jade versions, jade history.",
+    "encoder": "Text encoders of a JADE Graph's corpora: jade encoders list.",
+}
 OWED = "jade.owed_alias"  # on a version whose alias is not set yet
 
 
@@ -59,7 +63,8 @@ def draft(
         checking.check_weights(bundle.model)
         adapters.merge(bundle.model, folder, served)
         adapter = {"jade.base": named, "jade.base_weights": adapters.weights_of(folder)}
-    checking.check_model(served)
+    encoder = checking.check_kind(served, registry.holds)
+    (checking.check_encoder if encoder else checking.check_model)(served)
     tokens = bundles.tokenizer_digest(served)
     lineage = tuple(dict.fromkeys([*parents, *source.parents]))
     _same_tokenizer(registry, lineage, tokens)
@@ -70,7 +75,8 @@ def draft(
         "digest": bundle.digest,
         "architecture": ", ".join(config.get("architectures") or ()) or None,
         "parameters": count_parameters(served),
-        "profile": _profile(served),
+        "kind": "encoder" if encoder else None,
+        "profile": None if encoder else _profile(served),
         "tokenizer": tokens,
         "base": adapter.get("jade.base"),
         "value_head": any(name.startswith(bundles.HEAD_DIR) for name in bundle.files),
@@ -82,7 +88,7 @@ def draft(
         "jade.content": content,
         "jade.digest": bundle.digest,
         "jade.tokenizer": tokens,
-        "jade.profile": str(about["profile"]),
+        **({"jade.kind": "encoder"} if encoder else {"jade.profile": str(about["profile"])}),
         "jade.parents": " ".join(lineage),
         "jade.metrics": json.dumps(figures),
         # What runs recorded that used the folder itself, before it had a number.
@@ -170,6 +176,7 @@ def mend(registry: Registry, version: ModelVersion, bundle: bundles.Bundle, tell
         if error.error_code == "REGISTRY_UNREACHABLE":
             raise
         tell(f"{error.message.rstrip('.')}; storing its files again")
+    registry.experiment()  # refuses to write to the old place of a registry that was moved
     client = registry.place.client
     with registry.place.asking():
         client.log_model_artifacts(version.tags["jade.model_id"], str(bundle.root))
@@ -181,9 +188,7 @@ def _make(registry: Registry) -> None:
     from mlflow.exceptions import MlflowException
 
     try:
-        registry.place.client.create_registered_model(
-            registry.model, description="Backbones of a JADE Graph: jade versions, jade history."
-        )
+        registry.place.client.create_registered_model(registry.model, description=_TOLD[registry.holds])
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
@@ -195,9 +200,8 @@ def _same_tokenizer(registry: Registry, parents: Iterable[str], tokens: str) -> 
     if not hashes or not registry.place.made:
         return
     for version in registry.versions():
-        own = {version.weights, version.tags.get("jade.source_weights", "")}
         other = version.tags.get("jade.tokenizer", "")
-        if hashes & own and other and tokens and other != tokens:
+        if hashes & version.hashes and other and tokens and other != tokens:
             raise checking.mismatch(f"its parent, version {version.number}, has another vocabulary")
 
 

@@ -11,11 +11,12 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from jade_graph.errors import RegistryError, UsageError
 from jade_graph.registry import bundle as bundles
 from jade_graph.registry import candidates as sources
+from jade_graph.registry import moved
 from jade_graph.registry.place import Place, absent
 from jade_graph.registry.promotions import Log
 from jade_graph.registry.shelf import Shelf
@@ -24,6 +25,8 @@ from jade_graph.settings.fields import Settings
 
 Tell = Callable[[str], None]
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
+
+_REFUSED = "jade.refused"  # of a champion: tries against it that the gate refused
 
 
 class Registry:
@@ -34,19 +37,27 @@ class Registry:
             MLFLOW_TRACKING_URI, else mlflow.db in the project's data folder, with the artifacts beside it.
         model: name of the registered model.
         data_dir: the project's data folder, where fetched versions are kept; None: the setting `data_dir`.
+        holds: what its versions are; the other kind is refused (`registry.encoders` has the registry of encoders).
 
     Raises:
         UsageError: REGISTRY_URI, REGISTRY_NAME. Every method: RegistryError REGISTRY_MISSING_PACKAGE,
             REGISTRY_UNREACHABLE, REGISTRY_FAILED.
     """
 
-    def __init__(self, uri: str | None = None, *, model: str = MODEL, data_dir: str | Path | None = None) -> None:
+    def __init__(
+        self,
+        uri: str | None = None,
+        *,
+        model: str = MODEL,
+        data_dir: str | Path | None = None,
+        holds: Literal["backbone", "encoder"] = "backbone",
+    ) -> None:
         if not _NAME.fullmatch(model):
             raise UsageError(
                 f"{model!r} can name no registered model.", code="REGISTRY_NAME", hint="letters, digits, '.', '_', '-'"
             )
         self.place = Place.find(uri, None if data_dir is None else Path(data_dir))
-        self.model = model
+        self.model, self.holds = model, holds
         self.log, self.shelf = Log(self.place, model), Shelf(self.place)
 
     @classmethod
@@ -80,7 +91,8 @@ class Registry:
         """
         wanted = Reference.parse(reference)
         if wanted.name not in (None, self.model):
-            return Registry(self.uri, model=str(wanted.name), data_dir=self.place.data).get(reference)
+            other = Registry(self.uri, model=str(wanted.name), data_dir=self.place.data, holds=self.holds)
+            return other.get(reference)
         row = self._row(wanted) if self.place.made else None
         if row is None:
             aliases = self._aliases() if self.place.made else {}
@@ -162,7 +174,7 @@ class Registry:
         Raises:
             BackboneError: BACKBONE_NOT_FOUND, BACKBONE_NO_SAFETENSORS, BACKBONE_LOAD, ADAPTER_LOAD ..
             RegistryError: WEIGHTS_TRUNCATED, WEIGHTS_NOT_FINITE, WEIGHTS_INCOMPLETE, TOKENIZER_MISMATCH,
-                MODEL_CHANGED, NOTHING_LEARNED, REGISTRY_BUSY.
+                MODEL_CHANGED, NOTHING_LEARNED, REGISTRY_BUSY, REGISTRY_MOVED.
         """
         from jade_graph.registry import registering
 
@@ -223,6 +235,19 @@ class Registry:
             )
         return self._move(kind, reference, expected, reason, summary, evidence, files)
 
+    def refusals(self, number: int) -> int:
+        """How many tries against this champion the gate has refused."""
+        with self.place.asking():
+            told = self.place.client.get_model_version(self.model, str(number)).tags.get(_REFUSED, "0")
+        return int(told) if told.isdecimal() else 0
+
+    def refused(self, number: int) -> None:
+        """Count a try against this champion that the gate has refused. Raises `RegistryError` REGISTRY_BUSY."""
+        with self.place.locked("counting a refusal"):
+            count = self.refusals(number) + 1
+            with self.place.asking():
+                self.place.client.set_model_version_tag(self.model, str(number), _REFUSED, str(count))
+
     def rollback(self, *, reason: str = "") -> Promotion:
         """Back to the champion before this one; again: further back. Logged, not evaluated.
 
@@ -251,7 +276,10 @@ class Registry:
 
     # --- parts --------------------------------------------------------------------------------------------------------
     def experiment(self) -> str:
-        """The id of the MLflow experiment of this model's versions and evidence; made on first use."""
+        """The id of the MLflow experiment of this model's versions and evidence; made on first use.
+
+        Raises `RegistryError` REGISTRY_MOVED: it is asked for where something is to be stored.
+        """
         from mlflow.exceptions import MlflowException
 
         client = self.place.client
@@ -264,7 +292,21 @@ class Registry:
                     if error.error_code != "RESOURCE_ALREADY_EXISTS":
                         raise
                     found = client.get_experiment_by_name(self.model)
+            moved.require_here(self.place, str(found.artifact_location), self.model)
             return str(found.experiment_id)
+
+    def relocate(self) -> int:
+        """Mend a registry whose folder was moved or copied: its addresses name the new place; how many were changed.
+
+        Raises:
+            RegistryError: REGISTRY_BUSY.
+        """
+        if not self.place.made:
+            return 0
+        with self.place.asking():
+            found = self.place.client.get_experiment_by_name(self.model)
+        old = moved.remembered_root(self.place, str(found.artifact_location), self.model) if found else None
+        return 0 if old is None else moved.relocate(self.place, old)
 
     def _artifacts(self) -> str | None:
         return None if self.place.artifacts is None else f"{self.place.artifacts}/{self.model}"

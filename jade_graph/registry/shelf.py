@@ -15,6 +15,7 @@ from pathlib import Path
 
 from jade_graph.errors import RegistryError
 from jade_graph.registry import bundle as bundles
+from jade_graph.registry import moved
 from jade_graph.registry.place import Place
 from jade_graph.registry.versions import ModelVersion
 
@@ -35,13 +36,13 @@ class Shelf:
             folder = self._kept(version) / version.name
             if bundle.base is not None:
                 return self._merged(version, bundle, folder)
-            _link(bundle.model, folder)
+            _link(bundle, folder)
         return folder
 
     def artifacts(self, uri: str, kept: str) -> dict[str, Path]:
         """Files behind an artifact URI, by name; those of a server are kept in this folder of the project's data."""
         if uri.startswith("file:") and not self.place.served:
-            folder = Path(_path_of(uri))
+            folder = moved.here(self.place, uri)
         else:
             folder = self.place.data / kept
             if not folder.is_dir():
@@ -95,7 +96,7 @@ class Shelf:
 
     def _local(self, version: ModelVersion) -> Path | None:
         source = version.tags.get("jade.source", "")
-        return Path(_path_of(source)) if source.startswith("file:") and not self.place.served else None
+        return moved.here(self.place, source) if source.startswith("file:") and not self.place.served else None
 
     def _download(self, version: ModelVersion, root: Path) -> None:
         self._get(version.tags["jade.source"], root)
@@ -127,7 +128,8 @@ class Shelf:
             )
         with self.staging() as staging:
             made = staging / version.name
-            adapters.merge(bundle.model, base, made)
+            _link(bundle, staging / bundles.MODEL_DIR)
+            adapters.merge(staging / bundles.MODEL_DIR, base, made)
             if bundles.content(made, version.name) != version.content:
                 raise bundles.corrupt(version.uri, "base and adapter do not make the model that was registered")
             folder.parent.mkdir(parents=True, exist_ok=True)
@@ -149,9 +151,12 @@ def _why(root: Path, reference: str, error: RegistryError) -> None:
         ) from error
 
 
-def _link(model: Path, folder: Path) -> None:
-    """A folder of the model's own name, so that its content version is the registered one, with links to the files."""
-    wanted = {path.name: path.resolve() for path in model.iterdir()}
+def _link(bundle: bundles.Bundle, folder: Path) -> None:
+    """A folder of the model's own name, so that its content version is the registered one, with links to the files that
+    were registered: whatever else lies beside them was never checked.
+    """
+    parts = [Path(name) for name in bundle.files]
+    wanted = {p.name: (bundle.root / p).resolve() for p in parts if p.parent.as_posix() == bundles.MODEL_DIR}
     if folder.is_dir() and {p.name: p.resolve() for p in folder.iterdir()} == wanted:
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -177,13 +182,6 @@ def _move_in(made: Path, folder: Path) -> None:
         if not folder.is_dir():
             raise
         shutil.rmtree(made, ignore_errors=True)
-
-
-def _path_of(uri: str) -> str:
-    from urllib.parse import unquote, urlparse
-    from urllib.request import url2pathname
-
-    return url2pathname(unquote(urlparse(uri).path)) if os.name == "nt" else unquote(urlparse(uri).path)
 
 
 def _alive(pid: int) -> bool:

@@ -5,6 +5,7 @@ Invariant: plain values, read once from the registry; nothing here talks to it, 
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,6 +17,8 @@ from jade_graph.errors import UsageError
 CHAMPION = "champion"
 CHALLENGER = "challenger"
 MODEL = "jade-backbone"
+MERGE = "jade.merge"
+"""Tag of a merged version: its decay and its parents with their coefficients, as JSON."""
 ANY = -1
 """As `expected`: whatever the champion is."""
 
@@ -55,6 +58,28 @@ class ModelVersion:
         return f"models:/{self.name}/{self.number}"
 
     @property
+    def merge(self) -> dict[str, Any] | None:
+        """Of a merged version: {"decay": .., "parents": [{"name", "content", "coefficient"}, ..]}."""
+        found: dict[str, Any] | None = json.loads(self.tags.get(MERGE) or "null")
+        return found
+
+    @property
+    def parents(self) -> tuple[str, ...]:
+        """Content versions of the models that it was made from."""
+        return tuple(p for p in self.tags.get("jade.parents", "").split(" ") if p)
+
+    @property
+    def hashes(self) -> frozenset[str]:
+        """Hashes of weights under which its runs are recorded: as registered, and as the folder it was made from."""
+        return frozenset({self.weights, self.tags.get("jade.source_weights", "")} - {""})
+
+    @property
+    def made_from(self) -> str:
+        """The parents in a few words."""
+        merge = self.merge
+        return f"{len(merge['parents'])} merged, {merge['decay']}" if merge else " ".join(self.parents)
+
+    @property
     def weights(self) -> str:
         """The hash of the weights alone: the part of `content` after the `@`."""
         return self.content.rpartition("@")[2]
@@ -64,7 +89,7 @@ class ModelVersion:
         return {
             "name": self.name, "number": self.number, "uri": self.uri, "content": self.content, "digest": self.digest,
             "aliases": list(self.aliases), "created": self.created.isoformat(timespec="seconds"),
-            "parents": [p for p in self.tags.get("jade.parents", "").split(" ") if p],
+            "parents": list(self.parents), "merge": self.merge,
             "profile": self.tags.get("jade.profile"), "base": self.tags.get("jade.base"), "metrics": dict(self.metrics),
         }  # fmt: skip
 

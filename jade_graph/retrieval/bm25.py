@@ -1,4 +1,4 @@
-"""Word search: BM25 (bm25s, Lucene's variant) over stemmed words.
+"""Word search: BM25 (bm25s, Lucene's variant) over the words that `words` makes.
 
 Invariant: a passage that shares no word with the query is never returned, and equal scores keep the passages' order.
 What is saved are arrays and JSON, never pickle.
@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from jade_graph.errors import RetrievalError
+from jade_graph.errors import RetrievalError, storage_error
+from jade_graph.retrieval.words import least_version, query_words, tokenize
 
 _PARAMS = "bm25.json"
 
@@ -36,8 +36,10 @@ class Bm25:
     Query time grows with the passages that share a word with the query: about .2 ms over 6000 passages.
     """
 
-    def __init__(self, index: Any, size: int, params: Bm25Params) -> None:
+    def __init__(self, index: Any, size: int, params: Bm25Params, words: int = 1) -> None:
         self._index, self._size, self.params = index, size, params
+        self.words = words
+        """The version of `jade_graph.retrieval.words` that made its words."""
 
     def __len__(self) -> int:
         return self._size
@@ -47,18 +49,19 @@ class Bm25:
         import bm25s
 
         params = params or Bm25Params()
-        tokens = tokenize(texts, params.language)
+        version = least_version(texts, params.language)
+        tokens = tokenize(texts, params.language, version=version)
         vocabulary: dict[str, int] = {}
         ids = [[vocabulary.setdefault(token, len(vocabulary)) for token in row] for row in tokens]
         if not vocabulary:  # no passage has a word in it: nothing can ever match
-            return cls(None, len(texts), params)
+            return cls(None, len(texts), params, version)
         index = bm25s.BM25(k1=params.k1, b=params.b, method="lucene")
         index.index((ids, vocabulary), create_empty_token=False, show_progress=False)
-        return cls(index, len(texts), params)
+        return cls(index, len(texts), params, version)
 
     def scores(self, query: str) -> npt.NDArray[np.float32]:
         """One score per passage, 0 where no word is shared. Shape (len(self),)."""
-        tokens = tokenize([query], self.params.language)[0]
+        tokens = query_words(query, self.params.language, version=self.words)
         ids = self._index.get_tokens_ids(tokens) if self._index is not None else []
         if not ids:
             return np.zeros(self._size, dtype=np.float32)
@@ -75,6 +78,8 @@ class Bm25:
         if self._index is not None:
             self._index.save(folder, show_progress=False)
         record = {"size": self._size, "empty": self._index is None, **asdict(self.params)}
+        if self.words != 1:
+            record["words"] = self.words
         (folder / _PARAMS).write_text(json.dumps(record), encoding="utf-8")
 
     @classmethod
@@ -84,37 +89,17 @@ class Bm25:
 
         try:
             record = json.loads((folder / _PARAMS).read_text(encoding="utf-8"))
-            size, empty = record.pop("size"), record.pop("empty")
+            size, empty, version = record.pop("size"), record.pop("empty"), record.pop("words", 1)
             index = None if empty else bm25s.BM25.load(folder, show_progress=False, allow_pickle=False)
-            return cls(index, size, Bm25Params(**record))
+            return cls(index, size, Bm25Params(**record), version)
         except (OSError, ValueError, KeyError, TypeError) as error:
+            if (stored := storage_error(error, str(folder))) is not None:
+                raise stored from error
             raise RetrievalError(
                 f"the BM25 index in {str(folder)!r} cannot be read: {error}",
                 code="CORPUS_BROKEN",
                 hint="index the corpus again: jade index PATH --corpus NAME",
             ) from error
-
-
-def tokenize(texts: Sequence[str], language: str = "english") -> list[list[str]]:
-    """Lower-cased words of two letters or more, stop words left out, stemmed; a row per text."""
-    import bm25s
-
-    rows: list[list[str]] = bm25s.tokenize(
-        list(texts),
-        stopwords=language,
-        stemmer=_stemmer(language),
-        return_ids=False,
-        show_progress=False,
-        allow_empty=False,
-    )
-    return [[token for token in row if token] for row in rows]  # a text without words comes as [""]
-
-
-@cache
-def _stemmer(language: str) -> Any:
-    import Stemmer
-
-    return Stemmer.Stemmer(language)
 
 
 def top(scores: npt.NDArray[np.float32], k: int) -> list[int]:

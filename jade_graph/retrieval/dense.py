@@ -7,6 +7,9 @@ ever opened with our embedding function, whose name says so; rows are named by c
 from __future__ import annotations
 
 import hashlib
+import os
+import shutil
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from jade_graph.errors import RetrievalError
+from jade_graph.errors import RetrievalError, storage_error
 from jade_graph.retrieval.bm25 import top
 from jade_graph.retrieval.encoder import Encoder, Vectors
 
@@ -37,6 +40,8 @@ def _chroma_failures() -> Iterator[None]:
     try:
         yield
     except (ChromaError, OSError, ValueError) as error:
+        if (stored := storage_error(error)) is not None:
+            raise stored from error
         raise _broken(f"the vectors cannot be read or written: {type(error).__name__}: {error}") from error
 
 
@@ -46,6 +51,10 @@ Hits = list[tuple[int, float]]
 class VectorSearch(Protocol):
     def search(self, queries: Vectors, k: int) -> list[Hits]:
         """For each row of `queries` (unit length), at most `k` (position, cosine), best first."""
+        ...
+
+    def at(self, positions: Sequence[int]) -> Vectors:
+        """The stored vectors of these positions, float32 of shape (len(positions), dim)."""
         ...
 
 
@@ -64,12 +73,20 @@ class ExactVectors:
             found.append([(i, float(scores[i])) for i in top(scores, k)])
         return found
 
+    def at(self, positions: Sequence[int]) -> Vectors:
+        rows: Vectors = self.matrix[list(positions)]
+        return rows
+
 
 class ChromaVectors:
     """Approximate search in a collection; `positions` maps a row's name to the passages with that content."""
 
     def __init__(self, store: ChromaStore, positions: Mapping[str, Sequence[int]]) -> None:
         self._store, self._positions = store, positions
+        self._rows = {position: row for row, found in positions.items() for position in found}
+
+    def at(self, positions: Sequence[int]) -> Vectors:
+        return self._store.vectors([self._rows[position] for position in positions])
 
     def search(self, queries: Vectors, k: int) -> list[Hits]:
         found: list[Hits] = []
@@ -86,8 +103,8 @@ class ChromaStore:
     Chroma's is a `RetrievalError` CORPUS_BROKEN.
     """
 
-    def __init__(self, client: ClientAPI, encoder_id: str, *, create: bool) -> None:
-        self._client, self._create = client, create
+    def __init__(self, client: ClientAPI, encoder_id: str, *, create: bool, copy: Path | None = None) -> None:
+        self._client, self._create, self._copy = client, create, copy
         self._encoder_id = encoder_id
         self.collection_name = "passages-" + hashlib.sha256(encoder_id.encode()).hexdigest()[:12]
         self._opened: Collection | None = None
@@ -147,6 +164,8 @@ class ChromaStore:
 
     def close(self) -> None:
         self._client.close()  # type: ignore[attr-defined]
+        if self._copy is not None:
+            shutil.rmtree(self._copy, ignore_errors=True)
 
     @property
     def _collection(self) -> Collection:
@@ -167,28 +186,57 @@ def open_store(folder: Path, encoder_id: str, *, create: bool = True) -> ChromaS
     """The store in `folder`; close it after use.
 
     Args:
-        create: make what is not there (a writer); without it nothing is written.
+        create: make what is not there (a writer); without it nothing is written, and of a folder that cannot be
+            written a copy is opened.
 
     Raises:
         RetrievalError: CORPUS_BROKEN.
+        JadeError: DISK_FULL, NO_ACCESS.
     """
     import chromadb
     from chromadb.config import Settings
 
+    copy: Path | None = None
     if create:
         folder.mkdir(parents=True, exist_ok=True)
     elif not (folder / "chroma.sqlite3").is_file():
         raise _broken(f"there are no vectors in {str(folder)!r}")
-    with _chroma_failures():
-        client = chromadb.PersistentClient(str(folder), settings=Settings(anonymized_telemetry=False))
-    return ChromaStore(client, encoder_id, create=create)
+    elif not _writable(folder):  # Chroma writes in what it opens, be it to read
+        copy = _copied(folder)
+    try:
+        with _chroma_failures():
+            client = chromadb.PersistentClient(str(copy or folder), settings=Settings(anonymized_telemetry=False))
+    except BaseException:
+        if copy is not None:
+            shutil.rmtree(copy, ignore_errors=True)
+        raise
+    return ChromaStore(client, encoder_id, create=create, copy=copy)
+
+
+def _writable(folder: Path) -> bool:
+    return all(os.access(path, os.W_OK) for path in (folder, folder / "chroma.sqlite3"))
+
+
+def _copied(folder: Path) -> Path:
+    """The folder's files in a place of their own, for as long as they are open."""
+    copy = Path(tempfile.mkdtemp(prefix="jade-corpus-"))
+    try:
+        shutil.copytree(folder, copy, dirs_exist_ok=True, copy_function=shutil.copyfile)
+        copy.chmod(0o700)
+        for path in copy.rglob("*"):
+            path.chmod(0o700 if path.is_dir() else 0o600)
+    except (OSError, shutil.Error) as error:
+        shutil.rmtree(copy, ignore_errors=True)
+        stored = storage_error(error, str(copy))
+        raise stored or _broken(f"the vectors in {str(folder)!r} cannot be copied: {error}") from error
+    return copy
 
 
 def _broken(what: str) -> RetrievalError:
     return RetrievalError(
         f"{what}.",
         code="CORPUS_BROKEN",
-        hint="remove the corpus's folder 'chroma' and index it again: jade index PATH --corpus NAME",
+        hint="index it again: jade index PATH --corpus NAME; where that fails, too, rename the corpus's folder first",
     )
 
 

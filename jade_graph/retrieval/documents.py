@@ -1,70 +1,34 @@
-"""Reading folders of documents: text, Markdown, HTML, PDF and JSON lines.
+"""Reading folders of documents of every kind that `kinds` knows.
 
-Invariant: one bad file never ends the reading; it is named with its reason and counted. Only when nothing at all can
-be read is that an error.
+Invariant: one bad file never ends the reading; whatever is not read is named with its reason, be it a file, a folder or
+a link, and what was guessed is noted. Only regular files inside the folder are opened. Only when nothing at all can be
+read is that an error.
 """
 
 from __future__ import annotations
 
-import codecs
-import gzip
-import json
-import logging
 import os
-import re
+import stat
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from jade_graph.errors import DataError
-from jade_graph.retrieval.html import html_to_markdown
+from jade_graph.retrieval.kinds import SUFFIXES, read_kind, suffix_of
+from jade_graph.retrieval.reading import MAX_BYTES, Document, Documents, Found, Skipped, UnreadableError
 
-MAX_BYTES = 64 * 1024 * 1024
-"""Larger files are skipped (JSON lines are read line by line, and have no limit)."""
-
-SUFFIXES = (".txt", ".text", ".md", ".markdown", ".html", ".htm", ".pdf", ".jsonl", ".jsonl.gz")
-
-
-@dataclass(frozen=True, slots=True)
-class Document:
-    """A text to be cut into passages. `source` is where it came from, relative to the folder that was read."""
-
-    id: str
-    text: str
-    title: str = ""
-    source: str = ""
-    markdown: bool = False
-    metadata: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Skipped:
-    """A file (or line of a file) that was left out, and why."""
-
-    source: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Documents:
-    """What was read. `files` counts the files that gave at least one document."""
-
-    documents: tuple[Document, ...]
-    skipped: tuple[Skipped, ...] = ()
-    files: int = 0
-
-
-class _UnreadableError(Exception):
-    """Why one file gives nothing."""
+__all__ = ["MAX_BYTES", "SUFFIXES", "Document", "Documents", "Skipped", "read_documents"]
 
 
 def read_documents(
     path: Path | str, *, max_bytes: int = MAX_BYTES, progress: Callable[[int, int], None] | None = None
 ) -> Documents:
-    """Read one file, or every file of a known kind under a folder (hidden ones left out), in order of name.
+    """Read one file, or every file of a known kind under a folder, in order of name.
+
+    Hidden files and folders, links to folders and links that lead out of the folder are named, and not followed.
 
     Args:
+        max_bytes: larger files are left out (of JSON lines and tables: longer lines).
         progress: called with (files done, files in all).
 
     Raises:
@@ -73,176 +37,111 @@ def read_documents(
     root = Path(path)
     if not root.exists():
         raise DataError(f"there is no file or folder {str(path)!r}.", code="DOCUMENTS_NOT_FOUND", hint="check the path")
-    paths = sorted(_files(root)) if root.is_dir() else [root]
-    base = root if root.is_dir() else root.parent
+    found = Found(max_bytes)
+    folder = root.is_dir()
+    paths = sorted(_files(root, found)) if folder else [root]
     documents: list[Document] = []
-    skipped: list[Skipped] = []
+    taken: dict[str, tuple[str, Document]] = {}
     files = 0
     for done, file in enumerate(paths, start=1):
-        source = file.relative_to(base).as_posix()
+        source = named(file.relative_to(root if folder else root.parent))
         before = len(documents)
         try:
-            documents.extend(_read(file, source, max_bytes, skipped))
-        except (_UnreadableError, OSError) as error:
-            skipped.append(Skipped(source, str(error)))
+            for document, where in read_kind(file, source, found):
+                documents.append(_with_its_own_id(document, where, taken, found))
+        except (UnreadableError, OSError) as error:
+            found.skip(source, _reason(error))
         files += len(documents) > before
         if progress is not None:
             progress(done, len(paths))
     if not documents:
-        reasons = "; ".join(f"{s.source}: {s.reason}" for s in skipped[:3])
-        raise DataError(
-            f"no text could be read from {str(path)!r}"
-            + (f" ({reasons})." if reasons else ": no file of a known kind."),
-            code="DOCUMENTS_UNREADABLE",
-            known=SUFFIXES,
-            hint="name a folder that holds such files",
-        )
-    return Documents(tuple(documents), tuple(skipped), files)
+        _complain(path, found.skipped)
+    return Documents(tuple(documents), tuple(sorted(found.skipped, key=lambda s: s.kind)), files, tuple(found.notes))
 
 
-def _files(root: Path) -> Iterator[Path]:
-    for folder, names, files in os.walk(root):
-        names[:] = sorted(n for n in names if not n.startswith("."))
-        for name in files:
-            if not name.startswith(".") and name.lower().endswith(SUFFIXES):
-                yield Path(folder) / name
+def named(path: Path) -> str:
+    """A path as text, with `/`; bytes that are no UTF-8 are written out, so that every name can be stored and shown."""
+    return os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")
 
 
-def _read(path: Path, source: str, max_bytes: int, skipped: list[Skipped]) -> Iterator[Document]:
-    name = path.name.lower()
-    if not name.endswith(SUFFIXES):
-        raise _UnreadableError(f"of no known kind ({', '.join(SUFFIXES)})")
-    if name.endswith((".jsonl", ".jsonl.gz")):
-        yield from _read_jsonl(path, source, skipped)
-        return
-    size = path.stat().st_size
-    if size == 0:
-        raise _UnreadableError("empty")
-    if size > max_bytes:
-        raise _UnreadableError(f"{size / 2**20:.0f} MiB, more than the limit of {max_bytes / 2**20:.0f} MiB")
-    title, markdown = path.stem, False
-    if name.endswith(".pdf"):
-        text, title = _read_pdf(path, title)
-    else:
-        text = decode(path.read_bytes(), html=name.endswith((".html", ".htm")))
-        if name.endswith((".html", ".htm")):
-            page = html_to_markdown(text)
-            text, title, markdown = page.text, page.title or title, True
-        elif name.endswith((".md", ".markdown")):
-            markdown = True
-            heading = re.search(r"^#[ \t]+(.+?)[ \t]*#*$", text, re.MULTILINE)
-            title = heading[1] if heading else title
-    if not text.strip():
-        raise _UnreadableError("no text in it" + (" (a scan needs OCR first)" if name.endswith(".pdf") else ""))
-    yield Document(source, text, title, source, markdown)
+def _files(root: Path, found: Found) -> Iterator[Path]:
+    """Regular files of a known kind; everything else is put on the list of what is left out."""
+    inside = root.resolve()
 
+    def unreadable(error: OSError) -> None:
+        where = Path(os.fsdecode(error.filename or ""))
+        found.skip(named(where.relative_to(root)) + "/", _reason(error))
 
-def decode(data: bytes, *, html: bool = False) -> str:
-    """Bytes to text: a byte-order mark, an HTML charset, UTF-8, and Windows-1252 as the last resort.
-
-    Raises `_UnreadableError` for binary data, which no encoding makes text.
-    """
-    for mark, encoding in (
-        (codecs.BOM_UTF8, "utf-8-sig"),
-        (codecs.BOM_UTF32_LE, "utf-32"),
-        (codecs.BOM_UTF32_BE, "utf-32"),
-        (codecs.BOM_UTF16_LE, "utf-16"),
-        (codecs.BOM_UTF16_BE, "utf-16"),
-    ):
-        if data.startswith(mark):
-            return data.decode(encoding, errors="replace")
-    if b"\x00" in data[:8192]:
-        raise _UnreadableError("binary, not text")
-    declared = re.search(rb"<meta[^>]+charset=[\"']?([\w-]+)", data[:4096], re.IGNORECASE) if html else None
-    for name in [declared[1].decode("ascii")] if declared else []:
-        try:
-            return data.decode(name)
-        except (LookupError, UnicodeDecodeError):  # a page that is wrong about itself
-            break
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError:
-        return data.decode("cp1252", errors="replace")
-
-
-def _read_pdf(path: Path, title: str) -> tuple[str, str]:
-    from pypdf import PdfReader
-
-    log = logging.getLogger("pypdf")
-    level = log.level
-    log.setLevel(logging.CRITICAL)  # it warns about every oddity of a file it reads well
-    try:
-        reader = PdfReader(path)
-        if reader.is_encrypted and not reader.decrypt(""):
-            raise _UnreadableError("encrypted")
-        pages = [page.extract_text() for page in reader.pages]
-        named = (reader.metadata.title or "").strip() if reader.metadata else ""
-    except _UnreadableError:
-        raise
-    except Exception as error:  # a damaged file fails anywhere in the parser, with whatever comes up there
-        raise _UnreadableError(f"not a readable PDF ({type(error).__name__}: {error})") from error
-    finally:
-        log.setLevel(level)
-    text = "\n\n".join(_unbroken(page).strip() for page in pages)
-    return text, named or title
-
-
-def _unbroken(page: str) -> str:
-    """Lines of a PDF are lines of print: join them, and mend words broken at the end of a line."""
-    return re.sub(r"(?<!\n)\n(?!\n)", " ", re.sub(r"(?<=[a-z])-\n(?=[a-z])", "", page))
-
-
-_TEXT_FIELDS = ("text", "contents", "content", "body", "passage")
-_ID_FIELDS = ("id", "_id", "docid", "doc_id")
-
-
-def _read_jsonl(path: Path, source: str, skipped: list[Skipped]) -> Iterator[Document]:
-    with gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb") as file:
-        number = 0
-        lines = iter(file)
-        while True:
-            try:
-                raw = next(lines, None)
-            except (EOFError, gzip.BadGzipFile) as error:
-                skipped.append(Skipped(source, f"damaged after line {number}: {error}"))
-                return
-            if raw is None:
-                return
-            number += 1
-            if not raw.strip():
-                continue
-            where = f"{source}:{number}"
-            try:
-                record = json.loads(raw)
-            except ValueError as error:
-                skipped.append(Skipped(where, f"not JSON ({error})"))
-                continue
-            document = _from_record(record, where, source)
-            if isinstance(document, str):
-                skipped.append(Skipped(where, document))
+    for folder, names, files in os.walk(root, onerror=unreadable):
+        here = Path(folder)
+        entered = []
+        for name in sorted(names):
+            where = here / name
+            if name.startswith("."):
+                found.skip(named(where.relative_to(root)) + "/", "hidden", kind="hidden")
+            elif where.is_symlink():
+                found.skip(
+                    named(where.relative_to(root)) + "/", f"a link to the folder {os.readlink(where)!r}: not followed"
+                )
             else:
-                yield document
+                entered.append(name)
+        names[:] = entered
+        for name in files:
+            where = here / name
+            reason, kind = _left_out(where, inside)
+            if reason:
+                found.skip(named(where.relative_to(root)), reason, kind=kind)
+            else:
+                yield where
 
 
-def _from_record(record: Any, where: str, source: str) -> Document | str:
-    """The document in a JSON record, or why there is none."""
-    if not isinstance(record, dict):
-        return "not a JSON object"
-    name = next((f for f in _TEXT_FIELDS if isinstance(record.get(f), str)), None)
-    if name is None:
-        return f"no text field (one of {', '.join(_TEXT_FIELDS)})"
-    text, title = record[name], str(record.get("title") or "")
-    if name == "contents" and not title and "\n" in text:  # Pyserini and FlashRAG: the title is the first line
-        first, _, rest = text.partition("\n")
-        title, text = first.strip().strip('"'), rest
-    if not (text.strip() or title.strip()):
-        return "empty"
-    key = next((record[f] for f in _ID_FIELDS if record.get(f) not in (None, "")), None)
-    metadata = record.get("metadata")
-    return Document(
-        str(key) if key is not None else where,
-        text,
-        title,
-        source,
-        metadata=metadata if isinstance(metadata, dict) else {},
+def _left_out(path: Path, inside: Path) -> tuple[str, str]:
+    """(why a file is not opened, of what kind that is); empty texts for one that is."""
+    if path.name.startswith("."):
+        return "hidden", "hidden"
+    try:
+        if path.is_symlink() and not path.resolve(strict=True).is_relative_to(inside):
+            return f"a link that leads out of the folder, to {os.readlink(path)!r}", ""
+        mode = path.stat().st_mode
+    except (OSError, RuntimeError) as error:  # a link to nothing, or to itself
+        return _reason(error), ""
+    if not stat.S_ISREG(mode):
+        return f"{_special(mode)}, not a file", ""
+    if not suffix_of(path.name):
+        return f"of no known kind ({path.suffix.lower() or 'no suffix'})", "unknown"
+    return "", ""
+
+
+def _special(mode: int) -> str:
+    for test, name in ((stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"), (stat.S_ISDIR, "a folder")):
+        if test(mode):
+            return name
+    return "a device"
+
+
+def _with_its_own_id(document: Document, where: str, taken: dict[str, tuple[str, Document]], found: Found) -> Document:
+    """Two texts with one id, of two files say, are both kept: the later one is called by its place."""
+    first, other = taken.setdefault(document.id, (where, document))
+    if other is document or (other.title, other.text) == (document.title, document.text):
+        return document
+    found.note(where, f"the id {document.id!r} is that of {first}, too: this one is {where!r}")
+    return replace(document, id=where)
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return str(error)
+
+
+def _complain(path: Path | str, skipped: list[Skipped]) -> None:
+    told = [s for s in skipped if s.kind not in ("unknown", "hidden")]
+    reasons = "; ".join(f"{s.source}: {s.reason}" for s in told[:3])
+    others = ", ".join(s.source for s in skipped if s.kind == "unknown")
+    nothing = ": no file of a known kind" + (f" ({others[:200]})" if others else "")
+    raise DataError(
+        f"no text could be read from {str(path)!r}" + (f" ({reasons})." if reasons else nothing + "."),
+        code="DOCUMENTS_UNREADABLE",
+        known=SUFFIXES,
+        hint="name a folder that holds such files",
     )

@@ -11,43 +11,31 @@ import re
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from jade_graph import plugins
-from jade_graph.errors import RetrievalError, UsageError, unknown
+from jade_graph.errors import BackboneError, RetrievalError, UsageError, unknown
+from jade_graph.retrieval.pooling import Pooling, read_json, readable
+from jade_graph.retrieval.vectors import Encoder, Prompting, TokenCounting, Vectors, normalise
 
-Vectors = npt.NDArray[np.float32]
+__all__ = [
+    "DEFAULT",
+    "Encoder",
+    "HashingEncoder",
+    "Prompting",
+    "TokenCounting",
+    "TransformerEncoder",
+    "Vectors",
+    "load_encoder",
+    "minilm",
+    "normalise",
+    "preferred_dtype",
+]
 
 ENTRY_POINTS = "jade.encoders"
 DEFAULT = "minilm"
-
-
-@runtime_checkable
-class Encoder(Protocol):
-    """Maps texts to vectors whose dot product is their similarity."""
-
-    @property
-    def id(self) -> str:
-        """Names weights, pooling and truncation; part of every corpus id."""
-        ...
-
-    @property
-    def spec(self) -> str:
-        """What `load_encoder` makes this encoder from again."""
-        ...
-
-    @property
-    def dim(self) -> int: ...
-
-    def encode(self, texts: Sequence[str], *, query: bool = False) -> Vectors:
-        """float32 of shape (len(texts), dim), rows L2-normalised, in the order of `texts`.
-
-        `query` marks questions rather than passages, for models that put different words before the two.
-        """
-        ...
 
 
 class HashingEncoder:
@@ -93,7 +81,7 @@ class TransformerEncoder:
         folder: the model's folder, as `save_pretrained` or sentence-transformers writes it.
         spec: the name `load_encoder` knows it by.
         name: a readable part of `id`; a digest of the weight and tokenizer files is appended.
-        max_tokens: longer texts are cut; None reads sentence_bert_config.json, else 512.
+        max_tokens: longer texts are cut; None: what the folder says (`readable`).
         dtype: "float32" or "bfloat16"; None takes bfloat16 where the hardware multiplies it (CUDA, AMX, AVX512-BF16).
         device: "cpu", "cuda", "mps"; None takes the best there is.
         batch_tokens: padded tokens in one forward pass; None: 2048 on a CPU (what fits its caches; 8192 was 15 %
@@ -122,18 +110,15 @@ class TransformerEncoder:
                 hint="name a folder written by save_pretrained, or use the encoder 'minilm'",
             )
         self._spec, self._name = spec, name
-        settings = _json(self._folder / "sentence_bert_config.json")
-        self._max_tokens = int(max_tokens or settings.get("max_seq_length") or 512)
-        pooling = _json(self._folder / "1_Pooling" / "config.json")
-        self._cls = bool(pooling.get("pooling_mode_cls_token", False))
-        if pooling and not self._cls and not pooling.get("pooling_mode_mean_tokens", True):
-            raise RetrievalError(f"{str(folder)!r} pools neither by mean nor by [CLS].", code="BAD_ENCODER")
-        prompts = _json(self._folder / "config_sentence_transformers.json").get("prompts") or {}
+        self._max_tokens = int(max_tokens or readable(self._folder))
+        self._pooling = Pooling.of(self._folder)
+        prompts = read_json(self._folder / "config_sentence_transformers.json").get("prompts") or {}
         self._prefix = (str(prompts.get("document") or prompts.get("passage") or ""), str(prompts.get("query") or ""))
         self._batch_tokens = batch_tokens
         self._device, self._dtype = device, dtype
-        self._dim = int(_json(self._folder / "config.json")["hidden_size"])
+        self._dim = int(read_json(self._folder / "config.json")["hidden_size"])
         self._loaded: tuple[Any, Any] | None = None
+        self._counting: Any = None
         self._digest = ""
 
     @property
@@ -144,7 +129,7 @@ class TransformerEncoder:
                 with path.open("rb") as file:
                     digest.update(hashlib.file_digest(file, "sha256").digest())
             self._digest = digest.hexdigest()[:12]
-        return f"{self._name}@{self._digest}:{'cls' if self._cls else 'mean'}:{self._max_tokens}"
+        return f"{self._name}@{self._digest}:{self._pooling.mode}:{self._max_tokens}"
 
     @property
     def spec(self) -> str:
@@ -159,15 +144,58 @@ class TransformerEncoder:
         """The arithmetic in use; vectors are float32 either way."""
         return self._dtype or preferred_dtype(self._pick_device())
 
+    @property
+    def readable_tokens(self) -> int:
+        around = self._tokenizer().num_special_tokens_to_add() + self.count_tokens([self._prefix[False]])[0]
+        return max(8, self._max_tokens - int(around))
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        if not texts:
+            return []
+        ids = self._tokenizer()(list(texts), add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
+        return [len(row) for row in ids]
+
+    @property
+    def folder(self) -> Path:
+        return self._folder
+
+    @property
+    def pooling(self) -> Pooling:
+        return self._pooling
+
+    @property
+    def max_tokens(self) -> int:
+        """Longer texts are cut."""
+        return self._max_tokens
+
+    @property
+    def prefixes(self) -> tuple[str, str]:
+        """Words that are put before passages, and before queries."""
+        return self._prefix
+
+    @property
+    def prompt_tokens(self) -> int:
+        return self._pooling.prompt_tokens or self._max_tokens
+
+    @property
+    def prompt_documents(self) -> int:
+        return self._pooling.prompt_documents
+
     def encode(self, texts: Sequence[str], *, query: bool = False) -> Vectors:
+        prefix = self._prefix[query]
+        return self._encode([prefix + t for t in texts], self._max_tokens)
+
+    def encode_prompts(self, texts: Sequence[str]) -> Vectors:
+        return self._encode(texts, self.prompt_tokens)
+
+    def _encode(self, texts: Sequence[str], most: int) -> Vectors:
         out = np.zeros((len(texts), self._dim), dtype=np.float32)
         if not texts:
             return out
         import torch
 
         model, tokenizer = self._load()
-        prefix = self._prefix[query]
-        ids = tokenizer([prefix + t for t in texts], truncation=True, max_length=self._max_tokens)["input_ids"]
+        ids = self._pooling.ids(tokenizer, texts, most)
         pad = tokenizer.pad_token_id or 0
         # Longest first: the largest batch comes first, and rows of one batch differ by a few tokens of padding only.
         order = sorted(range(len(ids)), key=lambda i: -len(ids[i]))
@@ -175,7 +203,7 @@ class TransformerEncoder:
         start = 0
         while start < len(order):
             width = len(ids[order[start]])
-            rows = order[start : start + max(1, budget // width)]
+            rows = order[start : start + max(1, budget // max(1, width))]
             start += len(rows)
             batch = torch.full((len(rows), width), pad, dtype=torch.long)
             mask = torch.zeros((len(rows), width), dtype=torch.long)
@@ -185,28 +213,38 @@ class TransformerEncoder:
             with torch.inference_mode():
                 batch, mask = batch.to(model.device), mask.to(model.device)
                 hidden = model(input_ids=batch, attention_mask=mask).last_hidden_state.float()
-                if self._cls:
-                    pooled = hidden[:, 0]
-                else:
-                    weights = mask.unsqueeze(-1).float()
-                    pooled = (hidden * weights).sum(1) / weights.sum(1)
-                out[rows] = pooled.cpu().numpy()
+                out[rows] = self._pooling.pool(hidden, mask).cpu().numpy()
         return normalise(out)
+
+    def _tokenizer(self) -> Any:
+        """The tokenizer alone, for counting: the weights are not needed for it."""
+        if self._counting is None:
+            from transformers import AutoTokenizer
+
+            try:
+                self._counting = AutoTokenizer.from_pretrained(str(self._folder), local_files_only=True)
+            except (OSError, ValueError) as error:
+                raise RetrievalError(
+                    f"the tokenizer of {self._spec!r} does not load: {error}", code="BAD_ENCODER"
+                ) from error
+        return self._counting
 
     def _load(self) -> tuple[Any, Any]:
         if self._loaded is None:
             import torch
             from safetensors import SafetensorError
-            from transformers import AutoModel, AutoTokenizer
+            from transformers import AutoModel
             from transformers.utils import logging
 
+            from jade_graph.backbones.contents import require_whole
             from jade_graph.backbones.weights import LOADING
 
             bars = logging.is_progress_bar_enabled()
             logging.disable_progress_bar()  # type: ignore[no-untyped-call]
             source = str(self._folder)
             try:
-                tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
+                require_whole(self._folder)
+                tokenizer = self._tokenizer()
                 with LOADING:
                     model = AutoModel.from_pretrained(
                         source,
@@ -215,7 +253,7 @@ class TransformerEncoder:
                         trust_remote_code=False,
                         dtype=getattr(torch, self.dtype),
                     )
-            except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+            except (OSError, ValueError, RuntimeError, SafetensorError, BackboneError) as error:
                 raise RetrievalError(
                     f"the encoder {self._spec!r} does not load: {error}", code="BAD_ENCODER"
                 ) from error
@@ -319,18 +357,3 @@ def _cpu_flags() -> set[str]:
         return set()
     match = re.search(r"^flags\s*:(.*)$", text, re.MULTILINE)
     return set(match.group(1).split()) if match else set()
-
-
-def normalise(vectors: Vectors) -> Vectors:
-    """Rows to length 1; a zero row stays zero."""
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return (vectors / np.where(lengths == 0, 1, lengths)).astype(np.float32, copy=False)
-
-
-def _json(path: Path) -> dict[str, Any]:
-    import json
-
-    if not path.is_file():
-        return {}
-    loaded = json.loads(path.read_text(encoding="utf-8"))
-    return loaded if isinstance(loaded, dict) else {}

@@ -10,7 +10,8 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
-from jade_graph.errors import DataError, RetrievalError, unknown
+from jade_graph.errors import DataError, RetrievalError, UsageError, unknown
+from jade_graph.retrieval.words import whole
 from jade_graph.types import Passage
 
 Mode = Literal["hybrid", "dense", "bm25"]
@@ -27,16 +28,27 @@ def content_id(passages: Iterable[Passage]) -> str:
     return _digest(*sorted(_digest(p.id, p.title, p.text) for p in passages))
 
 
-def corpus_id(content: str, *, encoder: str, mode: Mode = "hybrid", chunking: Mapping[str, Any] | None = None) -> str:
+def corpus_id(
+    content: str,
+    *,
+    encoder: str,
+    mode: Mode = "hybrid",
+    chunking: Mapping[str, Any] | None = None,
+    words: int = 1,
+    rerank: str = "",
+) -> str:
     """Names what a retriever can return and in which order. 16 hexadecimal digits.
 
     Args:
         content: from `content_id`.
         encoder: the encoder's id; word search ("bm25") does not depend on it.
         chunking: how documents were cut; None for passages that came as they are.
+        words: the version of the words that are searched for (`Bm25.words`); vectors ("dense") do not depend on it.
+        rerank: how the first passages are ranked again, and by which encoder; "": they are not.
     """
     cut = ",".join(f"{key}={value}" for key, value in sorted((chunking or {}).items()))
-    return _digest(content, "" if mode == "bm25" else encoder, mode, cut)[:16]
+    newer = (f"words={words}",) if words != 1 and mode != "dense" else ()
+    return _digest(content, "" if mode == "bm25" else encoder, mode, cut, *newer, *((rerank,) if rerank else ()))[:16]
 
 
 def check_mode(mode: str) -> Mode:
@@ -45,6 +57,17 @@ def check_mode(mode: str) -> Mode:
         if mode == known:
             return known
     raise unknown("retrieval mode", mode, MODES, code="BAD_RETRIEVAL_MODE")
+
+
+def check_rerank(rerank: int) -> int:
+    """Raises `UsageError` BAD_RERANK."""
+    if rerank < 0:
+        raise UsageError(
+            f"rerank is {rerank}: the number of first passages that are ranked again, 0 for none.",
+            code="BAD_RERANK",
+            hint="rerank = 100",
+        )
+    return rerank
 
 
 def distinct(passages: Iterable[Passage]) -> tuple[list[Passage], int]:
@@ -86,4 +109,4 @@ def _digest(*parts: str) -> str:
 
 def texts(passages: Sequence[Passage]) -> list[str]:
     """What is embedded and indexed: title, line break, text."""
-    return [str(passage) for passage in passages]
+    return [whole(str(passage)) for passage in passages]

@@ -22,16 +22,22 @@ LOCK_FILE = ".lock"
 
 
 @contextmanager
-def write_lock(folder: Path) -> Iterator[None]:
+def write_lock(folder: Path, wait: float = 0.0) -> Iterator[None]:
     """Hold the folder's writer lock. Readers need none.
 
+    Args:
+        wait: seconds to wait for another writer.
+
     Raises:
-        RetrievalError: CORPUS_LOCKED at once, naming the holder, when another writer (process or thread) has it.
+        RetrievalError: CORPUS_LOCKED, naming the holder, when another writer (process or thread) has it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / LOCK_FILE
+    until = time.monotonic() + wait
     with path.open("a+", encoding="utf-8") as file:
-        if not _take(file):
+        while not (taken := _take(file)) and time.monotonic() < until:
+            time.sleep(0.1)
+        if not taken:
             raise RetrievalError(
                 f"the corpus {folder.name!r} is being written by {_holder(path)}.",
                 code="CORPUS_LOCKED",
@@ -55,10 +61,13 @@ def holder(folder: Path) -> str | None:
     path = folder / LOCK_FILE
     if not path.exists():
         return None
-    with path.open("a+", encoding="utf-8") as file:
-        if _take(file):
-            _release(file)
-            return None
+    try:
+        with path.open("a+", encoding="utf-8") as file:
+            if _take(file):
+                _release(file)
+                return None
+    except OSError:  # where nothing can be written, nobody writes
+        return None
     return _holder(path)
 
 

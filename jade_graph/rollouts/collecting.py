@@ -65,6 +65,7 @@ async def collect(
     progress: Callable[[Run], None] | None = None,
     store: RunStore | None = None,
     workers: Workers | None = None,
+    left_out: Sequence[Mapping[str, str]] = (),
 ) -> list[Run]:
     """Run a rollout, or go on with it, and return all of its runs with their transitions.
 
@@ -80,6 +81,7 @@ async def collect(
         store: where the graph records; default: `graph.recorder`, where that is a `RunStore`. Without one, nothing is
             recorded, and nothing can be gone on with.
         workers: run in several processes, `concurrency` runs at once in each.
+        left_out: questions of the data set that cannot be asked, for the record (`Dataset.odd`).
 
     Returns:
         Runs in the order of the questions and then of the replicas. `metadata` holds "rollout", "replica", "type" and
@@ -110,6 +112,7 @@ async def collect(
         runs_per_plan=runs_per_plan,
         store=store,
         workers=workers,
+        left_out=left_out,
     )
     async with aclosing(stream) as all_runs:
         async for run, _ in all_runs:
@@ -133,6 +136,7 @@ async def tally(
     progress: Callable[[Run], None] | None = None,
     store: RunStore | None = None,
     workers: Workers | None = None,
+    left_out: Sequence[Mapping[str, str]] = (),
 ) -> Rollout:
     """`collect` for a rollout that need not fit into memory: runs go to the store, figures come back."""
     runs = planned(
@@ -153,6 +157,7 @@ async def tally(
         runs_per_plan=runs_per_plan,
         store=store,
         workers=workers,
+        left_out=left_out,
     )
     scores: list[float] = []
     plans: Counter[str] = Counter()
@@ -204,6 +209,7 @@ async def recorded(
     runs_per_plan: int = 1,
     store: RunStore | None = None,
     workers: Workers | None = None,
+    left_out: Sequence[Mapping[str, str]] = (),
 ) -> AsyncGenerator[tuple[Run, bool], None]:
     """Every run of a rollout as it comes, and whether it was run now: first those read back, then the fresh ones.
 
@@ -219,7 +225,7 @@ async def recorded(
     book = _store(graph, store)
     attempts: dict[str, int] = {}
     if book is not None:
-        _begin(book, rollout_id, facts, runs)
+        _begin(book, rollout_id, facts, runs, left_out)
 
         asked = {each.run_id: each for each in runs}
         attempts = store_read.attempts(book.engine, rollout_id)
@@ -258,10 +264,17 @@ def _store(graph: Runner, store: RunStore | None) -> RunStore | None:
     return store
 
 
-def _begin(book: RunStore, rollout_id: str, facts: Mapping[str, Any], runs: Sequence[Planned]) -> None:
+def _begin(
+    book: RunStore,
+    rollout_id: str,
+    facts: Mapping[str, Any],
+    runs: Sequence[Planned],
+    left_out: Sequence[Mapping[str, str]],
+) -> None:
     """Begin the rollout in the store, or check that it goes on as it began."""
-
-    require_alike(rollout_id, store_read.begin_rollout(book.engine, rollout_id, manifest(**facts)), facts)
+    told: dict[str, Any] = {"questions_left_out": list(left_out)} if left_out else {}
+    made_with = manifest(**{**facts, **told})
+    require_alike(rollout_id, store_read.begin_rollout(book.engine, rollout_id, made_with), facts)
     store_read.add_runs(book.engine, rollout_id, [each.run_id for each in runs])
 
 

@@ -65,7 +65,7 @@ def add(engine: sa.Engine, feedback: Feedback) -> None:
                     "rating": feedback.rating,
                     "clicked": json.dumps(feedback.clicked),
                     "used": json.dumps(feedback.used),
-                    "comment": feedback.comment.encode("utf-8", errors="replace").decode("utf-8"),
+                    "comment": feedback.comment,
                     "source": feedback.source,
                 },
             )
@@ -95,8 +95,13 @@ def attach(db: sa.Connection, runs: Mapping[str, Run]) -> None:
 
 
 def summary(feedback: Sequence[Feedback]) -> dict[str, Any]:
-    """`rating` (mean of those given, or None), `ratings` (how many), `count`, and all documents clicked and used."""
-    ratings = [f.rating for f in feedback if f.rating is not None]
+    """`rating` (mean of those given, or None), `ratings` (how many), `count`, and all documents clicked and used.
+
+    Of one source (an API key) the newest rating is its rating: saying it twice does not make it count twice.
+    """
+    given = [f for f in feedback if f.rating is not None]
+    newest = {f.source or f.id: f.rating for f in sorted(given, key=lambda f: (f.created_at, f.id))}
+    ratings = [rating for rating in newest.values() if rating is not None]
     return {
         "rating": math.fsum(ratings) / len(ratings) if ratings else None,
         "ratings": len(ratings),

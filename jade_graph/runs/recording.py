@@ -16,12 +16,12 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, TypeVar
 
-from jade_graph.errors import JadeError, StoreError, UsageError
+from jade_graph.errors import JadeError, StoreError, UsageError, masked
 from jade_graph.runs.foreign import Action, ForeignActor, code_of, late
 from jade_graph.sync import run_sync
-from jade_graph.types import Backbone, Event, Limits, Question, Recorder, Run, Sampling, Status, TraceNode
+from jade_graph.types import Backbone, Event, Limits, Question, Recorder, Remembers, Run, Sampling, Status, TraceNode
 from jade_graph.workflow.actor import Served
-from jade_graph.workflow.context import RunContext, as_question, flushed, knows_ids, require_json
+from jade_graph.workflow.context import RunContext, as_question, flushed, knows_ids, require_json, require_new
 
 T = TypeVar("T")
 
@@ -67,7 +67,7 @@ def record_run(
         metadata: of the run; JSON.
 
     Raises:
-        UsageError: EMPTY_QUESTION, BAD_METADATA.
+        UsageError: EMPTY_QUESTION, BAD_METADATA, RUN_EXISTS.
     """
     asked = as_question(question)
     if not asked.question.strip():
@@ -85,6 +85,8 @@ def record_run(
         metadata={**({"type": asked.type} if asked.type else {}), **(metadata or {})},
     )
     require_json(run.metadata)
+    if run_id is not None and isinstance(recorder, Remembers):
+        require_new(run_id, recorder.ended(run_id), attempt)
     return Recording(
         RunContext(run, limits or Limits(), recorder, on_event),
         Served(backbone, knows_ids(backbone)),
@@ -251,7 +253,7 @@ class Recording:
         if error is not None:
             run.status, run.error = "failed", code_of(error, "NODE_ERROR")
             told = str(error) if isinstance(error, JadeError) else f"{type(error).__name__}: {error}"
-            run.error_message = "" if run.error == "CANCELLED" else told
+            run.error_message = "" if run.error == "CANCELLED" else masked(told)
         elif not run.answer.strip():
             run.status, run.error, run.error_message = "failed", "NO_ANSWER", "the agent ended and set no answer."
         else:

@@ -13,33 +13,24 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from jade_graph.errors import StoreError
-from jade_graph.runs import feedback, store_read, tables
-from jade_graph.settings.config import mask_passwords
+from jade_graph.errors import StoreError, masked
+from jade_graph.runs import feedback, judgements, store_read, tables
+from jade_graph.runs.claims import Claims
+from jade_graph.runs.filters import RunFilter, conditions
+from jade_graph.runs.taken import Taken, ended, run_of
+from jade_graph.runs.text import clean
 from jade_graph.types import SCHEMA_VERSION, Run, TraceNode, Transition
 
 _BATCH = 512
 
 logger = logging.getLogger("jade_graph")
-
-
-@dataclass(frozen=True, slots=True)
-class RunFilter:
-    """Which runs to list; None means any."""
-
-    preset: str | None = None
-    status: str | None = None
-    question_id: str | None = None
-    text: str | None = None
-    plan: str | None = None
-    version: str | None = None
 
 
 class RunStore:
@@ -49,13 +40,15 @@ class RunStore:
         busy_timeout_s: how long a write waits for another process that is writing to the same SQLite file.
 
     Raises:
-        StoreError: STORE_OPEN (cannot be opened), STORE_SCHEMA (made by a newer version).
+        StoreError: STORE_OPEN (cannot be opened), STORE_SCHEMA (made by a newer version). Whatever reads or writes:
+            STORE_BROKEN (pages of the file are damaged).
     """
 
     def __init__(self, url: str | Path, *, busy_timeout_s: float = 10.0) -> None:
-        self.url, self.shown = str(url), mask_passwords(str(url))
+        self.url, self.shown = str(url), masked(str(url))
         try:
             self._engine = sa.create_engine(_url(url))
+            sa.event.listen(self._engine, "handle_error", self._broken)
             if self._engine.dialect.name == "sqlite":
                 sa.event.listen(self._engine, "connect", _sqlite_pragmas(busy_timeout_s))
             tables.metadata.create_all(self._engine)
@@ -73,9 +66,20 @@ class RunStore:
         self._mark_done = t.update().where(*key, t.c.seq == sa.bindparam("of_seq")).values(done=True)
         self._queue: queue.SimpleQueue[Callable[[], object] | tuple[str, Any]] = queue.SimpleQueue()
         self._failures: dict[str, StoreError] = {}
+        self._taken = Taken(self.shown)
+        self._claims = Claims(self._engine, self._ask)
         self._closed = False
         self._writer = threading.Thread(target=self._write_all, name="jade-store", daemon=True)
         self._writer.start()
+
+    def _broken(self, failed: Any) -> None:
+        """Damage to the file itself is told as what it is, wherever it is met."""
+        if "malformed" in str(failed.original_exception):
+            raise StoreError(
+                f"the run store {self.shown!r} is damaged: {failed.original_exception}. Nothing was changed.",
+                code="STORE_BROKEN",
+                hint="put a backup back, or let sqlite3 FILE .recover write what can be read to another file",
+            ) from failed.original_exception
 
     # --- Recorder -----------------------------------------------------------------------------------------------------
     def run_started(self, run: Run) -> None:
@@ -92,6 +96,9 @@ class RunStore:
 
     def run_resumed(self, run: Run, before: int) -> None:
         self._put("resume", (run.id, run.attempt, before))
+
+    def claim(self, run_id: str) -> Callable[[], None] | None:
+        return self._claims.take(run_id)
 
     async def flushed(self, run_id: str | None = None) -> None:
         """Wait until everything handed over so far is committed.
@@ -127,6 +134,7 @@ class RunStore:
         self._closed = True
         self._queue.put(("stop", None))
         self._writer.join()
+        self._claims.close()
         self._engine.dispose()
         self._raise_failure()
 
@@ -138,7 +146,7 @@ class RunStore:
 
     # --- reading ------------------------------------------------------------------------------------------------------
     def count(self, where: RunFilter | None = None) -> int:
-        query = sa.select(sa.func.count()).select_from(tables.runs).where(*_conditions(where))
+        query = sa.select(sa.func.count()).select_from(tables.runs).where(*conditions(where))
         with self._engine.connect() as db:
             return int(db.execute(query).scalar_one())
 
@@ -146,7 +154,7 @@ class RunStore:
         """Rows of the table `runs`, newest first."""
         query = (
             sa.select(tables.runs)
-            .where(*_conditions(where))
+            .where(*conditions(where))
             .order_by(tables.runs.c.started_at.desc(), tables.runs.c.id)
             .limit(limit)
             .offset(offset)
@@ -154,16 +162,19 @@ class RunStore:
         with self._engine.connect() as db:
             return [dict(row._mapping) for row in db.execute(query)]
 
-    def get(self, run_id: str) -> Run:
+    def get(self, run_id: str, where: RunFilter | None = None) -> Run:
         """A run with trace and transitions of its last attempt, by id or unambiguous beginning of it.
+
+        Args:
+            where: runs beyond it are as if they were not there.
 
         Raises `StoreError` RUN_NOT_FOUND or RUN_AMBIGUOUS.
         """
         with self._engine.connect() as db:
-            wanted = sa.select(tables.runs)
+            wanted = sa.select(tables.runs).where(*conditions(where))
             exact = db.execute(wanted.where(tables.runs.c.id == run_id)).mappings().all()
             if not exact:
-                like = tables.runs.c.id.startswith(run_id, autoescape=True)
+                like = tables.runs.c.id.startswith(clean(run_id), autoescape=True)
                 exact = db.execute(wanted.where(like).order_by(tables.runs.c.id).limit(4)).mappings().all()
             if not exact:
                 raise StoreError(f"there is no run {run_id!r}.", code="RUN_NOT_FOUND", hint="jade runs list")
@@ -174,7 +185,16 @@ class RunStore:
             run.trace = tuple(self._nodes(db, run))
             run.transitions = tuple(self._transitions(db, run))
             feedback.attach(db, {run.id: run})
+            judgements.attach(db, {run.id: run})
         return run
+
+    def ended(self, run_id: str) -> int | None:
+        """The attempt as which a run of this very id has ended; None where none has, or it cannot be read."""
+        try:
+            with self._engine.connect() as db:
+                return ended(db, [run_id]).get(run_id)
+        except sa.exc.SQLAlchemyError:
+            return None
 
     def _nodes(self, db: sa.Connection, run: Run) -> list[TraceNode]:
         t = tables.trace_nodes
@@ -195,11 +215,11 @@ class RunStore:
         Args:
             rollout: only runs of this rollout. ids: only these runs.
         """
-        return store_read.iter_runs(self._engine, _conditions(where), rollout=rollout, ids=ids)
+        return store_read.iter_runs(self._engine, conditions(where), rollout=rollout, ids=ids)
 
     def unfinished(self, where: RunFilter | None = None, *, rollout: str | None = None) -> store_read.Unfinished:
         """How many runs `iter_runs` leaves out, and why."""
-        return store_read.unfinished(self._engine, _conditions(where), rollout=rollout)
+        return store_read.unfinished(self._engine, conditions(where), rollout=rollout)
 
     @property
     def engine(self) -> sa.Engine:
@@ -234,6 +254,7 @@ class RunStore:
     def _write_what_can_be(self, items: Sequence[tuple[str, Any]]) -> None:
         """Write a batch; if a row in it is bad, the others all the same. Failures are kept by run for who waits."""
         try:
+            items = self._taken.leave_out(self._engine, items, self._failures)
             self._write(items)
         except sa.exc.OperationalError as error:  # locked, full, gone: trying each row again would only take longer
             for item in items:
@@ -246,7 +267,7 @@ class RunStore:
                     self._fail(item, error)
 
     def _fail(self, item: tuple[str, Any], error: Exception) -> None:
-        run_id, cause = _run_of(item), getattr(error, "orig", None) or error
+        run_id, cause = run_of(item), getattr(error, "orig", None) or error
         if run_id not in self._failures:
             logger.error("run %s: writing to %s failed: %s", run_id, self.shown, cause)
         self._failures[run_id] = StoreError(
@@ -346,14 +367,6 @@ def _url(url: str | Path) -> sa.URL:
     return sa.URL.create("sqlite", database=str(path))
 
 
-def _run_of(item: tuple[str, Any]) -> str:
-    """The run that a queued item belongs to."""
-    kind, value = item
-    if kind == "transition":
-        return str(value.run_id)
-    return str(value[0]) if kind in ("nodes", "resume") else str(value[0].id)
-
-
 def _sqlite_pragmas(busy_timeout_s: float) -> Callable[[Any, Any], None]:
     def connected(connection: Any, record: Any) -> None:
         del record
@@ -361,23 +374,6 @@ def _sqlite_pragmas(busy_timeout_s: float) -> Callable[[Any, Any], None]:
             connection.execute(f"PRAGMA {pragma}").close()
 
     return connected
-
-
-def _conditions(where: RunFilter | None) -> list[sa.ColumnElement[bool]]:
-    if where is None:
-        return []
-    c = tables.runs.c
-    pairs = (
-        (c.preset, where.preset),
-        (c.status, where.status),
-        (c.question_id, where.question_id),
-        (c.plan, where.plan),
-        (c.backbone_version, where.version),
-    )
-    conditions: list[sa.ColumnElement[bool]] = [column == value for column, value in pairs if value is not None]
-    if where.text:
-        conditions.append(c.question.icontains(where.text, autoescape=True))
-    return conditions
 
 
 def _by_key(row: Mapping[Any, Any], table: sa.Table) -> dict[str, Any]:

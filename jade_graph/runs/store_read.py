@@ -1,7 +1,7 @@
 """Reading many runs at once out of the run store, and the rollouts that it holds.
 
 Invariant: a run comes with the trace and the transitions of its last attempt and of no other. Runs are read in blocks
-with four queries each, never with queries per run, so memory holds one block.
+with five queries each, never with queries per run, so memory holds one block.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from jade_graph.errors import StoreError, unknown
-from jade_graph.runs import feedback, tables
+from jade_graph.runs import feedback, judgements, tables
+from jade_graph.runs.text import clean
 from jade_graph.types import Run, TraceNode, Transition
 
 BLOCK = 256
@@ -72,7 +73,8 @@ def _block(
             if line[t.c.attempt] == runs[line[t.c.run_id]].attempt:
                 actions[line[t.c.run_id]].append(tables.transition_of({c.key: line[c] for c in t.columns}))
         feedback.attach(db, runs)
-    for key in ids:
+        judgements.attach(db, runs)
+    for key in map(clean, ids):
         if (run := runs.get(key)) is not None:
             run.trace = tuple(sorted(nodes[key], key=lambda node: tuple(map(int, node.id.split(".")))))
             run.transitions = tuple(actions[key])
@@ -136,7 +138,7 @@ def require_rollout(engine: sa.Engine, rollout: str) -> dict[str, Any]:
 
 def begin_rollout(engine: sa.Engine, rollout: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
     """Write what a rollout begins with, unless it has begun; returns what it began with."""
-    row = {"id": rollout, "started_at": time.time(), "manifest": json.dumps(dict(manifest), ensure_ascii=False)}
+    row = {"id": rollout, "started_at": time.time(), "manifest": json.dumps(dict(manifest))}
     _insert_new(engine, tables.rollouts, [row])
     return require_rollout(engine, rollout)
 

@@ -1,7 +1,7 @@
 """The tables of the run store, and how records become rows and back.
 
-Invariant: a row holds exactly what the record held. Token ids are packed int32, log-probabilities packed float32 as the
-backbone computed them; nothing is re-derived from text.
+Invariant: a row holds exactly what the record held, but for text that no database holds (`text.clean`). Token ids are
+packed int32, log-probabilities packed float32 as the backbone computed them; nothing is re-derived from text.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from jade_graph.runs.text import String, Text, clean
 from jade_graph.types import Counters, Message, Run, Status, TraceNode, Transition
 
 metadata = sa.MetaData()
@@ -21,24 +22,24 @@ metadata = sa.MetaData()
 info = sa.Table(
     "jade_store",
     metadata,
-    sa.Column("key", sa.String(40), primary_key=True),
-    sa.Column("value", sa.String(200), nullable=False),
+    sa.Column("key", String(40), primary_key=True),
+    sa.Column("value", String(200), nullable=False),
 )
 
 runs = sa.Table(
     "runs",
     metadata,
-    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("id", String(64), primary_key=True),
     sa.Column("attempt", sa.Integer, nullable=False, default=0),
-    sa.Column("question", sa.Text, nullable=False),
-    sa.Column("question_id", sa.String(200), nullable=False, index=True),
-    sa.Column("preset", sa.String(80), nullable=False, index=True),
+    sa.Column("question", Text, nullable=False),
+    sa.Column("question_id", String(200), nullable=False, index=True),
+    sa.Column("preset", String(80), nullable=False, index=True),
     sa.Column("seed", sa.BigInteger, nullable=False),
-    sa.Column("status", sa.String(16), nullable=False, index=True),
-    sa.Column("answer", sa.Text, nullable=False),
-    sa.Column("error", sa.String(80)),
-    sa.Column("error_message", sa.Text, nullable=False),
-    sa.Column("plan", sa.String(200), nullable=False),
+    sa.Column("status", String(16), nullable=False, index=True),
+    sa.Column("answer", Text, nullable=False),
+    sa.Column("error", String(80)),
+    sa.Column("error_message", Text, nullable=False),
+    sa.Column("plan", String(200), nullable=False),
     sa.Column("rounds", sa.Integer, nullable=False),
     sa.Column("sub_questions", sa.Integer, nullable=False),
     sa.Column("retrievals", sa.Integer, nullable=False),
@@ -46,106 +47,123 @@ runs = sa.Table(
     sa.Column("prompt_tokens", sa.Integer, nullable=False),
     sa.Column("action_tokens", sa.Integer, nullable=False),
     sa.Column("illegal_actions", sa.Integer, nullable=False),
-    sa.Column("backbone_version", sa.String(200), nullable=False),
-    sa.Column("graph_hash", sa.String(64), nullable=False),
-    sa.Column("corpus_id", sa.String(200), nullable=False),
+    sa.Column("backbone_version", String(200), nullable=False),
+    sa.Column("graph_hash", String(64), nullable=False),
+    sa.Column("corpus_id", String(200), nullable=False),
     sa.Column("started_at", sa.Float(53), nullable=False, index=True),
     sa.Column("wall_ms", sa.Float(53), nullable=False),
-    sa.Column("metadata", sa.Text, nullable=False),
+    sa.Column("metadata", Text, nullable=False),
 )
 
 trace_nodes = sa.Table(
     "trace_nodes",
     metadata,
-    sa.Column("run_id", sa.String(64), primary_key=True),
+    sa.Column("run_id", String(64), primary_key=True),
     sa.Column("attempt", sa.Integer, primary_key=True),
-    sa.Column("id", sa.String(200), primary_key=True),
-    sa.Column("question", sa.Text, nullable=False),
-    sa.Column("parent", sa.String(200)),
+    sa.Column("id", String(200), primary_key=True),
+    sa.Column("question", Text, nullable=False),
+    sa.Column("parent", String(200)),
     sa.Column("depth", sa.Integer, nullable=False),
-    sa.Column("status", sa.String(16), nullable=False),
-    sa.Column("resolved", sa.Text, nullable=False),
-    sa.Column("answer", sa.Text, nullable=False),
-    sa.Column("plan", sa.String(200), nullable=False),
-    sa.Column("order", sa.String(16)),
-    sa.Column("children", sa.Text, nullable=False),
-    sa.Column("error", sa.String(80)),
+    sa.Column("status", String(16), nullable=False),
+    sa.Column("resolved", Text, nullable=False),
+    sa.Column("answer", Text, nullable=False),
+    sa.Column("plan", String(200), nullable=False),
+    sa.Column("order", String(16)),
+    sa.Column("children", Text, nullable=False),
+    sa.Column("error", String(80)),
 )
 
 transitions = sa.Table(
     "transitions",
     metadata,
-    sa.Column("run_id", sa.String(64), primary_key=True),
+    sa.Column("run_id", String(64), primary_key=True),
     sa.Column("attempt", sa.Integer, primary_key=True),
     sa.Column("seq", sa.Integer, primary_key=True),
     sa.Column("schema_version", sa.Integer, nullable=False),
-    sa.Column("question_id", sa.String(200), nullable=False),
+    sa.Column("question_id", String(200), nullable=False),
     sa.Column("round", sa.Integer, nullable=False),
     sa.Column("step", sa.Integer, nullable=False),
     sa.Column("depth", sa.Integer, nullable=False),
-    sa.Column("node", sa.String(40), nullable=False),
-    sa.Column("trace_node", sa.String(200), nullable=False),
-    sa.Column("role", sa.String(40), nullable=False),
+    sa.Column("node", String(40), nullable=False),
+    sa.Column("trace_node", String(200), nullable=False),
+    sa.Column("role", String(40), nullable=False),
     sa.Column("agent_trainable", sa.Boolean, nullable=False),
-    sa.Column("plan", sa.String(200), nullable=False),
-    sa.Column("prompt_messages", sa.Text, nullable=False),
+    sa.Column("plan", String(200), nullable=False),
+    sa.Column("prompt_messages", Text, nullable=False),
     sa.Column("prompt_token_ids", sa.LargeBinary, nullable=False),
-    sa.Column("action_text", sa.Text, nullable=False),
+    sa.Column("action_text", Text, nullable=False),
     sa.Column("action_token_ids", sa.LargeBinary, nullable=False),
     sa.Column("old_logprobs", sa.LargeBinary, nullable=False),
-    sa.Column("sampling", sa.Text, nullable=False),
-    sa.Column("finish_reason", sa.String(16), nullable=False),
+    sa.Column("sampling", Text, nullable=False),
+    sa.Column("finish_reason", String(16), nullable=False),
     sa.Column("truncated", sa.Boolean, nullable=False),
     sa.Column("prompt_cut", sa.Boolean, nullable=False),
-    sa.Column("parsed", sa.Text, nullable=False),
+    sa.Column("parsed", Text, nullable=False),
     sa.Column("valid", sa.Boolean, nullable=False),
-    sa.Column("violation", sa.String(80)),
+    sa.Column("violation", String(80)),
     sa.Column("fallback_used", sa.Boolean, nullable=False),
-    sa.Column("rewards", sa.Text, nullable=False),
+    sa.Column("rewards", Text, nullable=False),
     sa.Column("reward", sa.Float(53)),
     sa.Column("value", sa.Float(53)),
     sa.Column("advantage", sa.Float(53)),
     sa.Column("return", sa.Float(53), key="return_"),
     sa.Column("done", sa.Boolean, nullable=False),
-    sa.Column("counters_before", sa.Text, nullable=False),
-    sa.Column("counters_after", sa.Text, nullable=False),
+    sa.Column("counters_before", Text, nullable=False),
+    sa.Column("counters_after", Text, nullable=False),
     sa.Column("started_ms", sa.Float(53), nullable=False),
     sa.Column("latency_ms", sa.Float(53), nullable=False),
     sa.Column("queue_ms", sa.Float(53), nullable=False),
-    sa.Column("backbone_version", sa.String(200), nullable=False),
-    sa.Column("graph_hash", sa.String(64), nullable=False),
-    sa.Column("corpus_id", sa.String(200), nullable=False),
-    sa.Column("error", sa.String(80)),
+    sa.Column("backbone_version", String(200), nullable=False),
+    sa.Column("graph_hash", String(64), nullable=False),
+    sa.Column("corpus_id", String(200), nullable=False),
+    sa.Column("error", String(80)),
 )
 
 rollouts = sa.Table(
     "rollouts",
     metadata,
-    sa.Column("id", sa.String(200), primary_key=True),
+    sa.Column("id", String(200), primary_key=True),
     sa.Column("started_at", sa.Float(53), nullable=False),
-    sa.Column("manifest", sa.Text, nullable=False),
+    sa.Column("manifest", Text, nullable=False),
 )
 
 # Which runs a rollout has, those too that have not begun yet.
 rollout_runs = sa.Table(
     "rollout_runs",
     metadata,
-    sa.Column("run_id", sa.String(64), primary_key=True),
-    sa.Column("rollout_id", sa.String(200), nullable=False, index=True),
+    sa.Column("run_id", String(64), primary_key=True),
+    sa.Column("rollout_id", String(200), nullable=False, index=True),
 )
 
 # What users said about runs; a store made before there was any gets the table when it is opened.
 feedback = sa.Table(
     "feedback",
     metadata,
-    sa.Column("id", sa.String(64), primary_key=True),
-    sa.Column("run_id", sa.String(64), nullable=False, index=True),
+    sa.Column("id", String(64), primary_key=True),
+    sa.Column("run_id", String(64), nullable=False, index=True),
     sa.Column("created_at", sa.Float(53), nullable=False),
     sa.Column("rating", sa.Float(53)),
-    sa.Column("clicked", sa.Text, nullable=False),
-    sa.Column("used", sa.Text, nullable=False),
-    sa.Column("comment", sa.Text, nullable=False),
-    sa.Column("source", sa.String(80), nullable=False),
+    sa.Column("clicked", Text, nullable=False),
+    sa.Column("used", Text, nullable=False),
+    sa.Column("comment", Text, nullable=False),
+    sa.Column("source", String(80), nullable=False),
+)
+
+# What judges said of the passages of a run's searches (`runs.judgements`); made when an older store is opened.
+judgements = sa.Table(
+    "judgements",
+    metadata,
+    sa.Column("run_id", String(64), primary_key=True),
+    sa.Column("attempt", sa.Integer, primary_key=True),
+    sa.Column("seq", sa.Integer, primary_key=True),
+    sa.Column("judge", String(64), primary_key=True),
+    sa.Column("created_at", sa.Float(53), nullable=False),
+    sa.Column("query", Text, nullable=False),
+    sa.Column("labels", Text, nullable=False),
+    sa.Column("about", Text, nullable=False),
+    sa.Column("calls", sa.Integer, nullable=False),
+    sa.Column("unreadable", sa.Integer, nullable=False),
+    sa.Column("tokens", sa.Integer, nullable=False),
 )
 
 _COUNTERS = tuple(f.name for f in fields(Counters))
@@ -162,9 +180,8 @@ _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 def _dumps(value: Any) -> str:
-    """JSON text that a database takes: a lone surrogate, legal in JSON and not in UTF-8, becomes "?"."""
-    text = _encode(value)
-    return text if text.isascii() else text.encode("utf-8", errors="replace").decode("utf-8")
+    """JSON text that a database takes: see `text.clean`. NUL is escaped in it, and so comes back."""
+    return clean(_encode(value))
 
 
 def run_row(run: Run) -> dict[str, Any]:

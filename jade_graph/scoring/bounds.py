@@ -61,8 +61,8 @@ async def aretrieval_bounds(
     The ranked lists of a question's sub-questions are interleaved rank by rank, repetitions dropped, and cut.
 
     Returns:
-        `{"single_shot": figures, "oracle": figures or None, "questions": n, "decomposed": m}`; the oracle is None when
-        the data set has no decompositions, and scores a question without one as single-shot.
+        `{"single_shot": figures, "oracle": figures or None, "questions": n, "decomposed": m, "left_out": []}`; the
+        oracle is None when the data set has no decompositions, and scores a question without one as single-shot.
 
     Raises:
         RetrievalError: from the retriever.
@@ -90,6 +90,7 @@ async def aretrieval_bounds(
         "oracle": oracle,
         "questions": len(dataset.questions),
         "decomposed": decomposed,
+        "left_out": [],
     }
 
 

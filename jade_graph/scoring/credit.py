@@ -49,6 +49,9 @@ def assign(
     it predicts both, A is the GAE of all r_i (earlier rows share in later penalties) and is itself the advantage.
     In `turn_delta` every row of a round gets the round's whole change of the answer's score M (M-ASK).
 
+    Rows of roles that judge others (`Transition.judges`) are none of the run's own and stand outside the table: each
+    earns the team's O and its own l_i, whatever the mode, as an episode of one step.
+
     Rows that do not learn, and every row of an unscored run, have empty `rewards` and None. `done` marks the last
     learning row; rows that do not learn keep what was recorded.
 
@@ -68,13 +71,26 @@ def assign(
     for name, value in (("gamma", gamma), ("lam", lam)):
         if not 0.0 <= value <= 1.0:
             raise _wrong(f"{name} is {value!r}, not between 0 and 1.")
-    order = sorted((i for i, t in enumerate(run.transitions) if t.learns), key=lambda i: run.transitions[i].seq)
-    v = _baseline(values, len(order))
+    every = sorted((i for i, t in enumerate(run.transitions) if t.learns), key=lambda i: run.transitions[i].seq)
+    order = [i for i in every if run.transitions[i].judges is None]
+    known = dict(zip(every, _baseline(values, len(every)), strict=True))
+    v = [known[i] for i in order]
     rows = [
         replace(t, rewards={}, reward=None, value=None, advantage=None, return_=None)  # what an earlier credit left
         for t in run.transitions
     ]
-    if scored.outcome is None or not order:
+    if scored.outcome is None:
+        return tuple(rows)
+    for i in (i for i in every if run.transitions[i].judges is not None):
+        own_value = None if values is None else known[i]
+        rows[i] = _of_team(
+            rows[i],
+            scored.outcome,
+            scored.actions[i],
+            own_value,
+            apart=mode == "terminal_gae" and not inherit_penalties,
+        )
+    if not order:
         return tuple(rows)
     local = [dict(scored.actions[i]) for i in order]
     shares = _shares(mode, run, scored, scored.outcome, order, turn_scores)
@@ -108,6 +124,23 @@ def assign(
     return tuple(rows)
 
 
+def _of_team(
+    row: Transition, outcome: Mapping[str, float], own: Mapping[str, float], value: float | None, *, apart: bool
+) -> Transition:
+    """A judging row with the team's reward; `apart`: V predicts the outcome alone (see `assign`)."""
+    terms = _merged(dict(outcome), dict(own))
+    reward, penalties = math.fsum(terms.values()), math.fsum(own.values())
+    return replace(
+        row,
+        rewards=terms,
+        reward=reward,
+        value=value,
+        advantage=reward - (value or 0.0),
+        return_=reward - penalties if apart else reward,
+        done=True,
+    )
+
+
 def gae(rewards: Sequence[float], values: Sequence[float], gamma: float, lam: float) -> list[float]:
     """Generalised advantage estimates of one finished episode (Schulman et al., 2016, eq. 16).
 
@@ -129,7 +162,7 @@ def turn_deltas(run: Run, performance: float, turn_scores: Mapping[int, float] |
     """
     rounds = sorted({t.round for t in run.transitions})
     if turn_scores is None:
-        turn_scores = {max((t.round for t in run.transitions if t.learns), default=0): performance}
+        turn_scores = {max((t.round for t in run.transitions if _own(t)), default=0): performance}
     elif strange := sorted(set(turn_scores) - set(rounds)):
         raise _wrong(f"run {run.id!r} has no round {strange[0]!r}.", known=[str(r) for r in rounds])
     before, deltas = 0.0, dict[int, float]()
@@ -162,7 +195,7 @@ def turns(run: Run, performance: float, answers: Mapping[int, float]) -> tuple[T
         answers: the score of every predicted answer, by `seq`. Where nothing was predicted the run's own answer counts
             as that of its last learning action.
     """
-    answers = answers or {max((t.seq for t in run.transitions if t.learns), default=-1): performance}
+    answers = answers or {max((t.seq for t in run.transitions if _own(t)), default=-1): performance}
     out: list[Turn] = []
     score = 0.0
     ordered = sorted(run.transitions, key=lambda t: t.seq)
@@ -189,6 +222,11 @@ def turn_shares(run: Run, performance: float, answers: Mapping[int, float], *, m
         turn = found[t.round]
         out[t.seq] = answers.get(t.seq, turn.gain) + (last - turn.after if mode == "return_to_go" else 0.0)
     return out
+
+
+def _own(t: Transition) -> bool:
+    """Whether the row learns and is of the run itself, not of what judges it."""
+    return t.learns and t.judges is None
 
 
 def _shares(

@@ -69,6 +69,10 @@ class Row:
     first_f1: float | None = None
     dataset: str = ""
 
+    @property
+    def illegal_actions(self) -> float:
+        return self.illegal_rate * max(self.calls, 1)
+
 
 def score(run: Run, question: Question, k: int) -> Row:
     """The row of a run. A failed run scores what its (empty) answer scores."""
@@ -234,6 +238,7 @@ def evaluation_manifest(
         corpus_id=retriever.corpus_id,
         encoder=getattr(retriever, "encoder_id", None),
         retrieval=s.retrieval,
+        rerank=s.rerank or None,
         k=s.k,
         seed=s.seed,
         sampling=asdict(s.sampling),

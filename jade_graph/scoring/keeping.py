@@ -31,7 +31,7 @@ def save_rows(path: Path, rows: Iterable[Row], manifest: Mapping[str, Any]) -> N
 def load_rows(path: Path) -> tuple[list[Row], dict[str, Any]]:
     """What `save_rows` wrote. Raises `DataError` EVAL_FILE."""
     try:
-        first, *rest = path.read_text(encoding="utf-8").splitlines()
+        first, *rest = path.read_text(encoding="utf-8").rstrip("\n").split("\n")  # texts may hold other breaks
         return [Row(**json.loads(line)) for line in rest], dict(json.loads(first)["manifest"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(

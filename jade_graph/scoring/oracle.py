@@ -49,7 +49,7 @@ class DecompositionOracle:
             index = int(ask.trace_node.rpartition(".")[2]) - 1
             return f"<answer>{question.decomposition[index].answer}</answer>"
         if ask.role in ("AG", "AS"):
-            return f"<answer>{question.answers[0]}</answer>"
+            return f"<answer>{question.answers[0] if question.answers else 'unknown'}</answer>"
         raise DataError(f"the oracle has no action for the role {ask.role!r}.", code="ORACLE_ROLE", known=["PL", "QDS"])
 
 
@@ -67,11 +67,13 @@ async def graph_bounds(
     ranked lists of a run's searches are interleaved and cut at the budget, so that both sides show as many passages.
 
     Returns:
-        `{"single_shot": figures, "oracle": figures or None, "questions", "decomposed"}`, figures as in
-        `bounds.retrieval_figures`; the oracle is None where the data set has no decompositions.
+        `{"single_shot": figures, "oracle": figures or None, "questions", "decomposed", "left_out"}`, figures as in
+        `bounds.retrieval_figures`; the oracle is None where the data set has no decompositions. `left_out` names the
+        questions that are in none of the figures, `{"id", "reason"}`: a run of theirs failed, or an action of the
+        oracle was illegal (two equal steps, say), and they would be no bounds.
 
     Raises:
-        DataError: ORACLE_RUN when a run fails or an action of the oracle is illegal: the figures would not be bounds.
+        DataError: ORACLE_RUN when no question is left.
     """
     options = {"QDS": {"max_items": _WIDTH, "max_new_tokens": 2000}, "AG": {"max_words": 400, "max_new_tokens": 2000}}
     preset = replace(plugins.load("jade.presets", "jade"), role_options={**options, "AS": options["AG"]})
@@ -82,34 +84,41 @@ async def graph_bounds(
         ScriptedBackbone(DecompositionOracle(dataset.questions), max_context=10**9),
         preset=preset, retriever=retriever, limits=limits, k=depth,
     )  # fmt: skip
-    decomposed = sum(bool(q.decomposition) for q in dataset.questions)
-    total = len(dataset.questions) * (2 if decomposed else 1)
+    plans: list[str | None] = ["R,AG", None] if any(q.decomposition for q in dataset.questions) else ["R,AG"]
+    total = len(dataset.questions) * len(plans)
     done = 0
+    odd: dict[str, str] = {}
 
-    async def retrieved(plan: str | None) -> list[list[Passage]]:
+    async def retrieved(plan: str | None) -> dict[str, list[Passage]]:
         nonlocal done
         found: dict[str, list[Passage]] = {}
         async for run in graph.arun_many(dataset.questions, concurrency=concurrency, plan=plan):
-            found[run.question_id] = _passages(run, depth)
+            if (reason := _no_bound(run)) is not None:
+                odd.setdefault(run.question_id, reason)
+            found[run.question_id] = retrieved_passages(run, depth)
             done += 1
             if progress is not None:
                 progress(done, total)
-        return [found[q.id] for q in dataset.questions]
+        return found
 
-    single = retrieval_figures(dataset.questions, await retrieved("R,AG"), budget=budget)
-    oracle = retrieval_figures(dataset.questions, await retrieved(None), budget=budget) if decomposed else None
+    lists = [await retrieved(plan) for plan in plans]
+    kept = [q for q in dataset.questions if q.id not in odd]
+    if not kept:
+        first = next(iter(odd))
+        raise DataError(f"the oracle's run of question {first!r} is no bound: {odd[first]}.", code="ORACLE_RUN")
+    sides = [retrieval_figures(kept, [side[q.id] for q in kept], budget=budget) for side in lists]
     return {
-        "single_shot": single,
-        "oracle": oracle,
-        "questions": len(dataset.questions),
-        "decomposed": decomposed,
+        "single_shot": sides[0],
+        "oracle": sides[1] if len(sides) > 1 else None,
+        "questions": len(kept),
+        "decomposed": sum(bool(q.decomposition) for q in kept),
+        "left_out": [{"id": q.id, "reason": odd[q.id]} for q in dataset.questions if q.id in odd],
     }
 
 
-def _passages(run: Run, k: int) -> list[Passage]:
-    """What a run's searches brought, once it is sure that nothing but retrieval can have failed."""
+def _no_bound(run: Run) -> str | None:
+    """Why a run bounds nothing; None once it is sure that nothing but retrieval can have failed."""
     illegal = next((t for t in run.transitions if t.violation), None)
-    if run.status != "answered" or illegal is not None:
-        reason = run.error or f"{illegal.role} wrote {illegal.action_text!r} ({illegal.violation})"  # type: ignore[union-attr]
-        raise DataError(f"the oracle's run of question {run.question_id!r} is no bound: {reason}.", code="ORACLE_RUN")
-    return retrieved_passages(run, k)
+    if illegal is not None:
+        return f"{illegal.role} wrote {illegal.action_text!r} ({illegal.violation})"
+    return None if run.status == "answered" else run.error or run.status

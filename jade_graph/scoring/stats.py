@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -116,3 +117,15 @@ def _checked(values: Sequence[float], name: str) -> Array:
             hint="leave unscored questions out of both sides first",
         )
     return data
+
+
+def spearman(a: Any, b: Any) -> float | None:
+    """Spearman's rank correlation, ties sharing their mean rank; None where either side does not vary."""
+    if len(a) < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
+        return None
+    return float(np.corrcoef(_ranks(a), _ranks(b))[0, 1])
+
+
+def _ranks(values: Any) -> Any:
+    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[places]

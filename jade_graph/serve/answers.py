@@ -16,6 +16,10 @@ from starlette.responses import Response
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 
 
+# Line breaks to clients that split text by Unicode's lines; JSON escapes the ASCII ones itself.
+_BREAKS = tuple((c.encode(), f"\\u{ord(c):04x}".encode()) for c in "\x85\u2028\u2029")
+
+
 def dumps(value: Any) -> bytes:
     try:
         text = _encode(value)
@@ -36,7 +40,10 @@ def _finite(value: Any) -> Any:
 
 def event(value: Any) -> bytes:
     """One server-sent event without a name: OpenAI's clients read the data of any."""
-    return b"data: " + dumps(value) + b"\n\n"
+    data = dumps(value)
+    for raw, escaped in _BREAKS:
+        data = data.replace(raw, escaped)
+    return b"data: " + data + b"\n\n"
 
 
 class Json(Response):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import FastAPI, Path, Query, Request
@@ -18,8 +19,7 @@ from starlette.responses import Response
 from starlette.routing import Match
 
 from jade_graph.errors import JadeError
-from jade_graph.runs import feedback as feedbacks
-from jade_graph.serve import replies, schemas
+from jade_graph.serve import feedback, replies, schemas
 from jade_graph.serve.answers import Json
 from jade_graph.serve.guard import Guard, problem
 from jade_graph.serve.keys import Keys, Rate
@@ -39,6 +39,7 @@ from jade_graph.serve.requests import (
 from jade_graph.serve.service import Job, Service
 from jade_graph.serve.stream import EventStream, unless_gone
 from jade_graph.settings.manifest import version
+from jade_graph.types import Run
 
 if TYPE_CHECKING:
     from jade_graph.runs.store import RunStore
@@ -76,7 +77,8 @@ def create_app(service: Service, *, keys: Keys | None = None, local: bool = Fals
     )
     _errors(app, service)
     _questions(app, service)
-    _runs(app, service)
+    shared = len(set(guarded.names.values())) < 2 if settings.shared is None else settings.shared
+    _runs(app, service, shared)
     _about(app, service, reload)
     described = document(app, keys=bool(guarded))
 
@@ -112,9 +114,9 @@ def _questions(app: FastAPI, service: Service) -> None:
         asked = await _body(request, ChatRequest)
         job = _chat_job(request, asked)
         options = asked.jade
-        ignored, events = ignored_by(asked), options is not None and options.events
+        ignored, events = ignored_by(asked), options is not None and bool(options.events)
         if asked.stream:
-            usage = asked.stream_options is not None and asked.stream_options.include_usage
+            usage = asked.stream_options is not None and bool(asked.stream_options.include_usage)
             stream = EventStream(service, job, ignored, events=events, usage=usage)
             await unless_gone(request.receive, stream.begin())
             return stream
@@ -144,7 +146,12 @@ def _questions(app: FastAPI, service: Service) -> None:
         raise RequestError(f"there is no model {model!r} here.", code="UNKNOWN_MODEL", hint="GET /v1/models")
 
 
-def _runs(app: FastAPI, service: Service) -> None:
+def _runs(app: FastAPI, service: Service, shared: bool) -> None:
+    """Routes over recorded runs; not `shared`: a key sees, cancels and rates its own, as if there were no others."""
+
+    def asker(request: Request) -> str | None:
+        return None if shared else str(request.state.client)
+
     @app.post(
         "/v1/runs",
         operation_id="startRun",
@@ -157,7 +164,7 @@ def _runs(app: FastAPI, service: Service) -> None:
         _store(service)
         job = Job(
             question=require_text(asked.question, "question"),
-            model=asked.model,
+            model=asked.model or "",
             seed=asked.seed,
             plan=asked.plan,
             sampling=_sampling(asked),
@@ -178,6 +185,7 @@ def _runs(app: FastAPI, service: Service) -> None:
         responses={200: {"model": schemas.RunList}, **ERRORS},
     )
     async def list_(
+        request: Request,
         limit: Annotated[int, Query(ge=1, le=200)] = 20,
         offset: Annotated[int, Query(ge=0, le=10**9)] = 0,
         preset: Annotated[str | None, Query(max_length=80)] = None,
@@ -186,10 +194,11 @@ def _runs(app: FastAPI, service: Service) -> None:
         text: Annotated[str | None, Query(max_length=1000)] = None,
         backbone_version: Annotated[str | None, Query(max_length=200)] = None,
     ) -> Response:
-        from jade_graph.runs.store import RunFilter
+        from jade_graph.runs.filters import RunFilter
 
         store = _store(service)
         where = RunFilter(preset=preset, status=status, plan=plan, text=text, version=backbone_version)
+        where = replace(where, client=asker(request))
 
         def rows() -> tuple[list[dict[str, Any]], int]:
             return store.list_runs(where, limit=limit, offset=offset), store.count(where)
@@ -204,12 +213,12 @@ def _runs(app: FastAPI, service: Service) -> None:
         summary="One run with its trace and steps",
         responses={200: {"model": schemas.RunBody}, **ERRORS},
     )
-    async def get(run_id: RunId, tokens: Annotated[bool, Query()] = False) -> Response:
-        store, wanted = _store(service), run_id.removeprefix(replies.PREFIX)
+    async def get(request: Request, run_id: RunId, tokens: Annotated[bool, Query()] = False) -> Response:
+        wanted = run_id.removeprefix(replies.PREFIX)
         try:
-            run = await asyncio.to_thread(store.get, wanted)
+            run = await asyncio.to_thread(_found, service, wanted, asker(request))
         except JadeError as error:
-            if error.error_code == "RUN_NOT_FOUND" and service.waiting(wanted):
+            if error.error_code == "RUN_NOT_FOUND" and service.waiting(wanted, asker(request)):
                 return Json({"id": wanted, "object": "run", "status": "queued"})
             raise
         return Json(replies.run_body(run, tokens=tokens))
@@ -220,10 +229,10 @@ def _runs(app: FastAPI, service: Service) -> None:
         summary="Cancel a run that was begun with POST /v1/runs",
         responses={200: {"model": schemas.RunBody}, **ERRORS},
     )
-    async def cancel(run_id: RunId) -> Response:
-        store = _store(service)
-        if not await service.cancel(run_id):
-            found = await asyncio.to_thread(store.get, run_id)
+    async def cancel(request: Request, run_id: RunId) -> Response:
+        _store(service)
+        if not await service.cancel(run_id, asker(request)):
+            found = await asyncio.to_thread(_found, service, run_id, asker(request))
             raise RequestError(
                 f"run {found.id!r} is {found.status}, and not under way by POST /v1/runs here.", code="RUN_ENDED"
             )
@@ -238,18 +247,15 @@ def _runs(app: FastAPI, service: Service) -> None:
     )
     async def give(request: Request) -> Response:
         asked = await _body(request, FeedbackRequest)
-        store = _store(service)
-        given = feedbacks.Feedback(
-            run_id=asked.run_id.removeprefix(replies.PREFIX),
-            rating=asked.rating,
-            clicked=tuple(asked.clicked),
-            used=tuple(asked.used),
-            comment=asked.comment,
-            source=request.state.client,
-        )
-        await asyncio.to_thread(feedbacks.add, store.engine, given)
+        store, rated = _store(service), asked.run_id.removeprefix(replies.PREFIX)
+
+        def word() -> dict[str, Any]:
+            run = feedback.exactly(rated, lambda run_id: _found(service, run_id, asker(request)))
+            return feedback.give(store, run, asked, request.state.client)
+
+        told = await asyncio.to_thread(word)
         service.metrics.feedback()
-        return Json({"id": given.id, "object": "feedback", "run_id": given.run_id}, 201)
+        return Json(told, 201)
 
 
 def _about(app: FastAPI, service: Service, reload: Callable[[], Mapping[str, Any] | None] | None) -> None:
@@ -325,7 +331,8 @@ def _errors(app: FastAPI, service: Service) -> None:
 def _methods(app: FastAPI, request: Request) -> list[str]:
     """What a path takes: the router itself names the methods of the first route that fits."""
     fitting = [route for route in app.routes if route.matches(request.scope)[0] is not Match.NONE]
-    return sorted({method for route in fitting for method in getattr(route, "methods", None) or ()})
+    found = {method for route in fitting for method in getattr(route, "methods", None) or ()}
+    return sorted(found | ({"HEAD"} if "GET" in found else set()))  # the guard answers HEAD as GET, without the body
 
 
 # --- requests ---------------------------------------------------------------------------------------------------------
@@ -345,7 +352,7 @@ def _chat_job(request: Request, asked: ChatRequest) -> Job:
     options = asked.jade
     return Job(
         question=question_of(asked.messages),
-        model=asked.model,
+        model=asked.model or "",
         seed=asked.seed,
         plan=options.plan if options else None,
         sampling=_sampling(asked),
@@ -364,6 +371,13 @@ def _metadata(request: Request, route: str, given: Mapping[str, str] | None, use
     served = {"route": route, "client": request.state.client, "request_id": request.state.request_id}
     more = {"user": user, "metadata": dict(given) if given else None}
     return {"served": served | {name: value for name, value in more.items() if value}}
+
+
+def _found(service: Service, run_id: str, client: str | None) -> Run:
+    """A run as this client sees it (None: all of them). Raises `StoreError` RUN_NOT_FOUND, RUN_AMBIGUOUS."""
+    from jade_graph.runs.filters import RunFilter
+
+    return _store(service).get(run_id, None if client is None else RunFilter(client=client))
 
 
 def _store(service: Service) -> RunStore:

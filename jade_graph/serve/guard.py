@@ -22,12 +22,12 @@ from jade_graph.serve.answers import Json
 from jade_graph.serve.keys import Keys, Rate
 from jade_graph.serve.metrics import Metrics
 from jade_graph.serve.problems import RequestError, body_of, headers_of, status_of
+from jade_graph.settings.addresses import calls_loopback
 
 logger = logging.getLogger("jade_graph.serve")
 
 OPEN = frozenset({"/healthz", "/readyz", "/openapi.json"})
 """Paths that ask for no key: they say nothing that is not in the documentation or in a load balancer's log."""
-LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]", "::1"})
 _REQUEST_ID = re.compile(r"[\w.:-]{1,64}")
 BODY_S = 30.0
 """Seconds in which a body must have come."""
@@ -59,6 +59,7 @@ class Guard:
         more: dict[str, str] = {"x-request-id": request_id}
         status = 0
         body = _Body(receive, self._max_body)
+        inner = scope
 
         async def answer(message: Message) -> None:
             nonlocal status
@@ -66,6 +67,8 @@ class Guard:
                 status = message["status"]
                 pairs = [(k.encode(), v.encode()) for k, v in more.items()]
                 message = {**message, "headers": [*message.get("headers", ()), *pairs]}
+            elif scope["method"] == "HEAD":
+                message = {**message, "body": b""}
             await send(message)
 
         try:
@@ -73,7 +76,8 @@ class Guard:
             scope.setdefault("state", {}).update(client=client, request_id=request_id)
             if scope["method"] == "POST":
                 await body.read(headers.get(b"content-length"))
-            await self.app(scope, body.receive, answer)
+            inner = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
+            await self.app(inner, body.receive, answer)
         except Exception as error:
             if not isinstance(error, JadeError):
                 logger.exception("request %s %s failed", scope["method"], request_id)
@@ -85,7 +89,7 @@ class Guard:
                     await body.drain()
             await problem(error, self._metrics)(scope, receive, answer)
         finally:
-            route = getattr(scope.get("route"), "path", "other")
+            route = getattr(inner.get("route"), "path", "other")
             seconds = time.perf_counter() - began
             self._metrics.request(route, _method(scope), status or 499, seconds)
             if logger.isEnabledFor(logging.INFO):
@@ -96,8 +100,9 @@ class Guard:
     def _admit(self, scope: Scope, headers: Mapping[bytes, bytes], more: dict[str, str]) -> str:
         """Whose request this is. Raises `RequestError` FOREIGN_HOST, NO_API_KEY, WRONG_API_KEY, RATE_LIMIT."""
         if self._local:
-            host = headers.get(b"host", b"").decode("latin-1")
-            if _name(host) not in LOOPBACK:
+            hosts = [value.decode("latin-1") for key, value in scope["headers"] if key == b"host"]
+            host = ", ".join(hosts)  # two are none: who is meant would depend on who reads
+            if not calls_loopback(host):
                 raise RequestError(
                     f"the request is to {host[:100]!r}, and this server answers on loopback only.",
                     code="FOREIGN_HOST",
@@ -176,13 +181,6 @@ class _Body:
 
 def _headers(scope: Scope) -> dict[bytes, bytes]:
     return dict(scope["headers"])
-
-
-def _name(host: str) -> str:
-    """The host without its port."""
-    if host.startswith("["):
-        return host.partition("]")[0] + "]"
-    return host.rpartition(":")[0] if host.count(":") == 1 else host
 
 
 def _method(scope: Scope) -> str:

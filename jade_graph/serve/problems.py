@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from jade_graph.errors import BackboneError, JadeError, RetrievalError, StoreError, UsageError
-from jade_graph.settings.config import mask_passwords
 from jade_graph.types import Run
 
 logger = logging.getLogger("jade_graph.serve")
@@ -34,6 +33,8 @@ _STATUS: Mapping[str, int] = {
     "CANCELLED": 499,
     "SERVER_STOPPING": 503,
     "NO_RUN_STORE": 404,
+    "FEEDBACK_EVENT": 400,
+    "FEEDBACK_FULL": 507,
     # of runs
     "CONTEXT_OVERFLOW": 400,
     "LIMIT_TOKENS": 422,
@@ -106,7 +107,7 @@ def body_of(error: BaseException, status: int) -> dict[str, Any]:
         error = JadeError("something happened that no typed error describes; the server's log has it.", code="INTERNAL")
     kind = _TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
     told: dict[str, Any] = {
-        "message": mask_passwords(error.message),
+        "message": error.message,
         "type": kind,
         "param": getattr(error, "param", None),
         "code": error.error_code,

@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jade_graph.scoring import weakness
 from jade_graph.settings.plain import jsonable
 from jade_graph.types import Event, Run, TraceNode, Transition
 
@@ -37,6 +38,7 @@ def about(run: Run, ignored: Sequence[str]) -> dict[str, Any]:
         "graph_hash": run.graph_hash,
         "recorded": run.record_error is None,
         "wall_ms": run.wall_ms,
+        "advice": weakness.of_run(run),
         "ignored": list(ignored),
     }
 

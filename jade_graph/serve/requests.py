@@ -45,20 +45,15 @@ def _example(**values: Any) -> ConfigDict:
     return ConfigDict(json_schema_extra={"examples": [values]})
 
 
-class TextPart(Strict):
-    type: Literal["text"]
-    text: str
+_ROLES = ("system", "developer", "user", "assistant", "tool", "function")
+_CONTENT = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "object"}}, {"type": "null"}]}
 
 
 class ChatMessage(Lenient):
-    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: str | list[TextPart] | None = None
+    """Only the last one is read: see `question_of`. Of earlier ones nothing is judged."""
 
-    @property
-    def text(self) -> str:
-        if isinstance(self.content, list):
-            return "\n".join(part.text for part in self.content)
-        return self.content or ""
+    role: Annotated[Any, WithJsonSchema({"type": "string"})] = None
+    content: Annotated[Any, WithJsonSchema(_CONTENT)] = None
 
 
 class LimitsBody(Strict):
@@ -88,14 +83,14 @@ class LimitsBody(Strict):
 class JadeOptions(Strict):
     """Our own part of a chat request (`extra_body={"jade": {...}}` with OpenAI's client)."""
 
-    events: bool = Field(False, description="the run's steps: as events of a stream, or as `jade.steps`")
+    events: bool | None = Field(False, description="the run's steps: as events of a stream, or as `jade.steps`")
     plan: str | None = Field(None, description="force this workflow on the question, e.g. R,AG")
     limits: LimitsBody | None = None
 
 
 class StreamOptions(Strict):
-    include_usage: bool = False
-    include_obfuscation: bool = False
+    include_usage: bool | None = False
+    include_obfuscation: bool | None = False
 
 
 class TextFormat(Strict):
@@ -107,7 +102,7 @@ class ChatRequest(Strict):
 
     model_config = _example(messages=[{"role": "user", "content": "Who wrote the annals?"}])
 
-    model: str = Field("", max_length=200, description="PRESET, or PRESET@VERSION; empty: the server's own")
+    model: str | None = Field("", max_length=200, description="PRESET, or PRESET@VERSION; empty: the server's own")
     messages: list[ChatMessage] = Field(min_length=1)
     stream: bool | None = False
     stream_options: StreamOptions | None = None
@@ -164,14 +159,26 @@ class RunRequest(Strict):
     model_config = _example(question="Who wrote the annals?", wait=True, plan="R,AG")
 
     question: str
-    model: str = Field("", max_length=200, description="PRESET, or PRESET@VERSION; empty: the server's own")
-    wait: bool = Field(False, description="answer when the run has ended, not when it has begun")
+    model: str | None = Field("", max_length=200, description="PRESET, or PRESET@VERSION; empty: the server's own")
+    wait: bool | None = Field(False, description="answer when the run has ended, not when it has begun")
     seed: int | None = Field(None, ge=-(2**63), le=_SEED)
     plan: str | None = Field(None, description="force this workflow on the question, e.g. R,AG")
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)
     limits: LimitsBody | None = None
     metadata: Metadata | None = Field(None, max_length=16)
+
+
+class SeenRequest(Strict):
+    """One passage of a run as its user saw it."""
+
+    document: str = Field(max_length=500)
+    rank: int | None = Field(None, ge=1, le=1000, description="where it stood; else its place in the run's documents")
+    shown: bool = True
+    clicked: bool = False
+    cited: bool = False
+    dwell: float | None = Field(None, ge=0, le=86_400, description="seconds")
+    rating: float | None = Field(None, ge=-1, le=1)
 
 
 class FeedbackRequest(Strict):
@@ -182,6 +189,11 @@ class FeedbackRequest(Strict):
     clicked: list[Annotated[str, Field(max_length=500)]] = Field([], max_length=200, description="document ids")
     used: list[Annotated[str, Field(max_length=500)]] = Field([], max_length=200, description="document ids")
     comment: str = Field("", max_length=4000)
+    user: str | None = Field(None, min_length=1, max_length=500, description="who says it; kept as a pseudonym")
+    session: str | None = Field(None, min_length=1, max_length=500, description="one showing of the list")
+    events: list[SeenRequest] = Field(
+        [], max_length=200, description="what was shown, exactly; else clicks count on all documents in order"
+    )
 
 
 BODIES: tuple[type[Strict], ...] = (ChatRequest, RunRequest, FeedbackRequest)
@@ -198,14 +210,46 @@ def read(kind: type[Body], data: bytes) -> Body:
 
 def question_of(messages: list[ChatMessage]) -> str:
     """The last message's text. Raises `RequestError` LAST_MESSAGE."""
-    last = messages[-1]
+    last, where = messages[-1], f"messages.{len(messages) - 1}"
+    if last.role not in _ROLES:
+        raise RequestError(
+            f"'{where}.role' is {str(last.role)[:40]!r}.", code="BAD_PARAMETER", known=_ROLES, param=f"{where}.role"
+        )
     if last.role != "user":
         raise RequestError(
-            f"the last message is by {last.role!r}: the question is the last message, and it must be the user's.",
+            f"the last message is by {str(last.role)[:40]!r}: the question is the last message, and it must be the "
+            "user's.",
             code="LAST_MESSAGE",
-            param=f"messages.{len(messages) - 1}.role",
+            param=f"{where}.role",
         )
-    return require_text(last.text, f"messages.{len(messages) - 1}.content")
+    return require_text(_text_of(last.content, f"{where}.content"), f"{where}.content")
+
+
+def _text_of(content: Any, param: str) -> str:
+    """The text of a message's content; of a text part what is unknown means nothing here (`cache_control`).
+
+    Raises `RequestError` BAD_PARAMETER.
+    """
+    if content is None or isinstance(content, str):
+        return content or ""
+    if not isinstance(content, list):
+        raise _no_text(param, content)
+    for number, part in enumerate(content):
+        if not isinstance(part, dict):
+            raise _no_text(f"{param}.{number}", part)
+        if part.get("type") != "text":
+            raise _no_text(f"{param}.{number}.type", part.get("type"))
+        if not isinstance(part.get("text"), str):
+            raise _no_text(f"{param}.{number}.text", part.get("text"))
+    return "\n".join(part["text"] for part in content)
+
+
+def _no_text(param: str, value: Any) -> RequestError:
+    return RequestError(
+        f"{param!r} is {str(value)[:60]!r}: a text is needed, or a list of text parts; nothing else is read.",
+        code="BAD_PARAMETER",
+        param=param,
+    )
 
 
 def require_text(text: str, param: str) -> str:
@@ -252,12 +296,6 @@ def _named(kind: type[Strict], error: ValidationError) -> RequestError:
         return RequestError(
             f"{where.split('.')[0]!r} is not supported: {_REFUSED[where.split('.')[0]]}.",
             code="UNSUPPORTED_PARAMETER",
-            param=where[:200],
-        )
-    if re.fullmatch(r"messages\.\d+\.content.*", where):
-        return RequestError(
-            f"{where[:200]!r}: a text is needed, or a list of text parts; nothing else is read.",
-            code="BAD_PARAMETER",
             param=where[:200],
         )
     told = f"{where[:200]!r}" if where else "the body"

@@ -60,6 +60,7 @@ class JadeBody(BaseModel):
     graph_hash: str
     recorded: bool
     wall_ms: float
+    advice: str
     ignored: list[str]
     steps: list[dict[str, Any]] | None = None
 
@@ -118,6 +119,7 @@ class FeedbackBody(BaseModel):
     id: str
     object: Literal["feedback"]
     run_id: str
+    events: int
 
 
 class Health(BaseModel):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import ipaddress
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -18,24 +17,17 @@ from types import FrameType
 import uvicorn
 
 from jade_graph.errors import UsageError
+from jade_graph.serve.gate import Gate
 from jade_graph.serve.guard import Guard
 from jade_graph.serve.keys import Keys
+from jade_graph.serve.metrics import Metrics
+from jade_graph.settings.addresses import is_loopback
 from jade_graph.settings.fields import ServeSettings
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _GRACE_S = 5.0  # after the longest run's deadline
 KEEP_ALIVE_S = 65
 """Longer than the 60 s of common load balancers, so that they close idle connections, not we under them."""
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def require_safe(settings: ServeSettings, keys: Keys) -> None:
@@ -122,23 +114,11 @@ class _Server(uvicorn.Server):
                     transport.abort()
 
 
-def serve(
-    app: Guard,
-    bound: socket.socket,
-    *,
-    deadline_s: float,
-    started: Callable[[], None] = lambda: None,
-    stopping: Callable[[bool], None] = lambda _: None,
-) -> None:
-    """Answer requests until a signal comes.
-
-    Args:
-        deadline_s: of the longest run: how long a graceful stop may take.
-        started: called when requests are taken.
-        stopping: called on the event loop when a signal comes; True: it is not the first.
-    """
-    config = uvicorn.Config(
+def configured(app: Guard, gate: Gate, *, deadline_s: float) -> uvicorn.Config:
+    """uvicorn behind the gate."""
+    return uvicorn.Config(
         app,
+        http=gate.protocol(),
         log_config=None,
         access_log=False,
         ws="none",
@@ -146,10 +126,44 @@ def serve(
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=int(deadline_s + _GRACE_S),
+        h11_max_incomplete_event_size=gate.header_bytes + (1 << 16),
+        backlog=min(gate.connections, 2048),
     )
+
+
+def gate_of(settings: ServeSettings, metrics: Metrics) -> Gate:
+    """The bounds of the settings; what is refused is counted."""
+    return Gate(
+        connections=settings.connections,
+        per_address=settings.per_address,
+        header_bytes=settings.max_header_kb * 1024,
+        header_s=settings.header_s,
+        refused=metrics.refused,
+    )
+
+
+def serve(
+    app: Guard,
+    bound: socket.socket,
+    *,
+    deadline_s: float,
+    gate: Gate | None = None,
+    started: Callable[[], None] = lambda: None,
+    stopping: Callable[[bool], None] = lambda _: None,
+) -> None:
+    """Answer requests until a signal comes.
+
+    Args:
+        deadline_s: of the longest run: how long a graceful stop may take.
+        gate: how many connections, how large and slow, as `gate_of` has it of settings; None: of the default ones.
+        started: called when requests are taken.
+        stopping: called on the event loop when a signal comes; True: it is not the first.
+    """
+    gate = gate or Gate(connections=ServeSettings().connections)
+    config = configured(app, gate, deadline_s=deadline_s)
     server = _Server(config, started, stopping)
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
         runner.run(server.serve([bound]))
 
 
-__all__ = ["is_loopback", "listen", "require_safe", "serve", "url_of"]
+__all__ = ["configured", "gate_of", "is_loopback", "listen", "require_safe", "serve", "url_of"]

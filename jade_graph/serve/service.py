@@ -46,6 +46,11 @@ class Job:
     run_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     asked: float = field(default_factory=time.monotonic)
 
+    @property
+    def client(self) -> str:
+        """Whose run it is."""
+        return str((self.metadata.get("served") or {}).get("client") or "")
+
     def require_answer(self, run: Run) -> Run:
         """The run, if it has an answer. Raises `RunFailed`."""
         if run.status != "answered":
@@ -74,6 +79,7 @@ class Service:
         self.stopping = False
         self.started_at = time.time()
         self._tasks: dict[str, asyncio.Task[Run]] = {}  # those that run on without a client
+        self._owners: dict[str, str] = {}  # of these
 
     async def answer(
         self,
@@ -132,7 +138,7 @@ class Service:
         """Begin a run that goes on by itself. Raises what `answer` raises before a run begins."""
         accepted = asyncio.Event()
         task = asyncio.create_task(self.answer(job, accepted=accepted.set), name=f"run {job.run_id}")
-        self._tasks[job.run_id] = task
+        self._tasks[job.run_id], self._owners[job.run_id] = task, job.client
         task.add_done_callback(lambda done: self._forget(job.run_id, done))
         waiter = asyncio.create_task(accepted.wait())
         try:
@@ -142,14 +148,14 @@ class Service:
         if not accepted.is_set():
             task.result()
 
-    def waiting(self, run_id: str) -> bool:
-        """Whether the run was started here and has not ended."""
-        return run_id in self._tasks
+    def waiting(self, run_id: str, client: str | None = None) -> bool:
+        """Whether the run was started here, by this client where one is named, and has not ended."""
+        return run_id in self._tasks and client in (None, self._owners.get(run_id))
 
-    async def cancel(self, run_id: str) -> bool:
-        """Cancel a run that was started by `start`; False: there is none of this id."""
+    async def cancel(self, run_id: str, client: str | None = None) -> bool:
+        """Cancel a run that was started by `start`, by this client where one is named; False: there is none."""
         task = self._tasks.get(run_id)
-        if task is None:
+        if task is None or not self.waiting(run_id, client):
             return False
         task.cancel()
         await asyncio.wait({task})
@@ -184,6 +190,7 @@ class Service:
 
     def _forget(self, run_id: str, task: asyncio.Task[Run]) -> None:
         self._tasks.pop(run_id, None)
+        self._owners.pop(run_id, None)
         if not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, RequestError):
             logger.error("run %s: %s", run_id, error)
 

@@ -25,11 +25,14 @@ QUIET_S = 15.0
 """After so long without an event a comment goes out, so that nothing between here and the client hangs up."""
 
 
+_HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}  # nginx would hold the events back
+
+
 class EventStream(Response):
     """The response of a streamed chat; `begin` first, which raises what a run can be refused for."""
 
     def __init__(self, service: Service, job: Job, ignored: Sequence[str], *, events: bool, usage: bool) -> None:
-        super().__init__(status_code=200, media_type="text/event-stream", headers={"cache-control": "no-store"})
+        super().__init__(status_code=200, media_type="text/event-stream", headers=_HEADERS)
         del self.headers["content-length"]
         self._service, self._job, self._ignored, self._usage = service, job, ignored, usage
         self._watched = events

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, NamedTuple, get_args, get_type_hints
 
-from jade_graph.errors import ConfigError
+from jade_graph.errors import ConfigError, masked
 from jade_graph.settings.fields import MICROWORLD, SMOL, Settings
 from jade_graph.types import Limits
 
@@ -40,7 +40,6 @@ _LIMITS = {
     "decomposition_width": "most sub-questions of one split",
 }
 SECRETS = frozenset({"api_key", "serve.keys"})
-_PASSWORD = re.compile(r"(?<=://)([^/@\s:]*):([^@\s]*)(?=@)")
 
 
 class Key(NamedTuple):
@@ -133,11 +132,7 @@ def mask(name: str, value: Any) -> Any:
     """The value with secrets hidden: a secret key as a whole, the password within a URL."""
     if name in SECRETS and value:
         return "***"
-    return mask_passwords(value) if isinstance(value, str) else value
-
-
-def mask_passwords(text: str) -> str:
-    return _PASSWORD.sub(r"\1:***", text)
+    return masked(value) if isinstance(value, str) else value
 
 
 def load_config(

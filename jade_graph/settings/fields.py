@@ -55,6 +55,13 @@ class ServeSettings:
     queue: int = setting(128, "most requests that wait for a place; more are refused with 429", at_least=0)
     rate: int = setting(0, "most requests a minute of one key; 0: any number", at_least=0)
     max_body_kb: int = setting(256, "most kilobytes of a request's body", at_least=1)
+    max_header_kb: int = setting(32, "most kilobytes of a request's line and headers", at_least=1)
+    header_s: float = setting(20.0, "seconds in which they must have come", at_least=0.1)
+    connections: int = setting(2048, "most connections at once, as far as the process may open them", at_least=1)
+    per_address: int = setting(0, "most connections of one address; 0: half of all", at_least=0)
+    shared: bool | None = setting(
+        None, "keys read and rate each other's runs; none: where there are fewer than two keys"
+    )
 
 
 @dataclass(frozen=True)
@@ -92,10 +99,22 @@ class Settings:
     data_dir: str = setting(".jade", "folder of corpora and runs")
     k: int = setting(5, "passages per retrieval", at_least=1)
     retrieval: str = setting("hybrid", "how passages are ranked", choices=("hybrid", "dense", "bm25"))
+    rerank: int = setting(
+        0,
+        "so many of the first passages are ranked again by one listwise prompt of the corpus's encoder (E2Rank); 0: "
+        "none",
+        at_least=0,
+    )
     encoder: str = setting("minilm", "text encoder of new corpora")
     seed: int = setting(0, "seed of sampling and of generated data")
     profile: str = setting(
         "auto", "how prompts look; auto: as the model says of itself", choices=("auto", "chat", "brief", "compact")
+    )
+    thought_tokens: int | None = setting(
+        None,
+        "tokens that an action may have beyond its role's own, for a model that thinks first; none: 1024, at most a "
+        "quarter of its context, where its chat template opens a thought",
+        at_least=0,
     )
     dtype: str = setting("auto", "weights' number format", choices=("auto", "float32", "bfloat16", "float16"))
     device: str = setting("auto", "auto, cpu, cuda, cuda:1, mps")

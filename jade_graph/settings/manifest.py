@@ -18,7 +18,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from jade_graph.errors import UsageError
+from jade_graph.errors import UsageError, masked
 
 DISTRIBUTION = "jade-graph"
 MANIFEST_SCHEMA = 1
@@ -32,6 +32,7 @@ MATTERS = (
     "corpus_id",
     "encoder",
     "retrieval",
+    "rerank",
     "k",
     "seed",
     "sampling",
@@ -57,7 +58,16 @@ def manifest(*, seeds: Iterable[int] = (), **extra: Any) -> dict[str, Any]:
     }
     if listed := list(seeds):
         out["seeds"] = listed
-    return out | {key: value for key, value in extra.items() if value is not None}
+    return out | {key: _without_secrets(value) for key, value in extra.items() if value is not None}
+
+
+def _without_secrets(value: Any) -> Any:
+    """The value with the secrets of URLs masked: manifests are kept and shown."""
+    if isinstance(value, str):
+        return masked(value)
+    if isinstance(value, Mapping):
+        return {key: _without_secrets(one) for key, one in value.items()}
+    return type(value)(map(_without_secrets, value)) if type(value) in (list, tuple) else value
 
 
 def differences(

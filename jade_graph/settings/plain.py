@@ -1,11 +1,14 @@
 """Values as JSON can hold them, and as a table shows them.
 
-Invariant: what JSON cannot hold becomes null or a text, never `NaN`; nothing here prints.
+Invariant: what JSON cannot hold becomes null or a text, never `NaN`; nothing here prints. What leaves as `visible` or
+`json_text` moves no cursor and turns no direction, whatever a model, a document or a file's name holds.
 """
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, is_dataclass
 from enum import Enum
@@ -26,7 +29,7 @@ def jsonable(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): jsonable(item) for key, item in value.items()}
     if isinstance(value, frozenset | set):
-        return sorted(jsonable(item) for item in value)
+        return sorted((jsonable(item) for item in value), key=lambda item: (type(item).__name__, str(item)))
     if isinstance(value, Iterable):
         return [jsonable(item) for item in value]
     if hasattr(value, "item"):
@@ -34,6 +37,27 @@ def jsonable(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+# Control characters but the line feed and the tab, marks that turn the direction, separators of lines, lone surrogates.
+_UNSEEN = "\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
+_INVISIBLE = re.compile(f"[{_UNSEEN}]")
+
+
+def visible(text: str) -> str:
+    """The text for a terminal: what would act instead of being seen is shown by a sign that stands for it."""
+    return _INVISIBLE.sub(_sign, text.replace("\r\n", "\n"))
+
+
+def _sign(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    return chr(0x2400 + code) if code < 32 else "\u2421" if code == 127 else "\ufffd"
+
+
+def json_text(value: Any, *, indent: int | None = None) -> str:
+    """JSON of plain data, readable in every script; what acts on a terminal is written as an escape."""
+    told = json.dumps(jsonable(value), ensure_ascii=False, indent=indent, allow_nan=False)
+    return _INVISIBLE.sub(lambda found: f"\\u{ord(found[0]):04x}", told)
 
 
 def text(value: Any) -> str:

@@ -11,7 +11,8 @@ from fastapi import FastAPI, Request, Response
 from nicegui import app as pages
 from nicegui import ui
 
-from jade_graph.studio import api, ask_page, guard, run_page, shell
+from jade_graph.settings.addresses import is_loopback
+from jade_graph.studio import api, ask_page, guard, looking, run_page, shell
 from jade_graph.studio.compare_page import ComparePage
 from jade_graph.studio.corpus_page import CorpusPage
 from jade_graph.studio.learning_page import LearningPage
@@ -28,6 +29,7 @@ def build(studio: Studio, *, host: str = "127.0.0.1", token: str | None = None) 
     guard.require_token(host, token)
     app = FastAPI(title="JADE Studio", docs_url=None, redoc_url=None, openapi_url=None)
     api.add(app, studio)
+    looking.add(app, studio)
     _assets(app)
     _pages(studio)
     ui.run_with(
@@ -39,7 +41,7 @@ def build(studio: Studio, *, host: str = "127.0.0.1", token: str | None = None) 
         favicon="🔷",
         reconnect_timeout=_RECONNECT_S,
     )
-    local = guard.is_loopback(host)
+    local = is_loopback(host)
 
     def outermost(inner: Any) -> guard.Guard:
         return guard.Guard(inner, token=token, local=local)

@@ -30,6 +30,7 @@ class ComparePage:
     def __init__(self, studio: Studio, query: dict[str, str]) -> None:
         self.studio = studio
         self.sides = {"a": query.get("a", ""), "b": query.get("b", "")}
+        self.named: set[str] = set()  # what was written on this page, and not in its address
         self.show = query.get("show", "") if query.get("show") in ("right", "wrong") else ""
 
     async def build(self) -> None:
@@ -64,6 +65,11 @@ class ComparePage:
 
     async def _set(self, side: str, value: str) -> None:
         self.sides[side] = value
+        self.named.add(value)
+        await self.refresh()
+
+    async def _read(self) -> None:
+        self.named |= set(self.sides.values())
         await self.refresh()
 
     async def _only(self, how: str) -> None:
@@ -80,6 +86,11 @@ class ComparePage:
         except JadeError as error:
             with self.box:
                 shell.empty("These two cannot be compared", str(error))
+                if error.error_code == "STUDIO_UNNAMED":
+                    button = ui.element("button").classes("jv-button").props('type="button"')
+                    button.on("click", self._read)
+                    with button:
+                        ui.label("Read these files")
             return
         with self.box:
             if found is None:
@@ -92,7 +103,7 @@ class ComparePage:
             self._changes(found)
 
     def _compared(self) -> tuple[Comparison | None, str]:
-        return sides.compared(self.studio, self.sides["a"], self.sides["b"])
+        return sides.compared(self.studio, self.sides["a"], self.sides["b"], frozenset(self.named))
 
     # --- parts --------------------------------------------------------------------------------------------------------
     def _figures(self, found: Comparison, told: str) -> None:

@@ -6,6 +6,7 @@ Invariant: the three lists come from one search of the corpus itself; a passage 
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any
 
 from nicegui import ui
@@ -24,7 +25,8 @@ class CorpusPage:
     def __init__(self, studio: Studio, query: dict[str, str]) -> None:
         self.studio, self.text = studio, query.get("q", "")
         self.name = query.get("corpus", "")
-        self.k = int(query["k"]) if query.get("k", "").isdigit() else studio.settings.k
+        k = query.get("k", "")
+        self.k = min(int(k), _DEPTH) if re.fullmatch("[1-9][0-9]{0,5}", k) else studio.settings.k
 
     async def build(self) -> None:
         names = list(await asyncio.to_thread(self.studio.corpora))

@@ -1,20 +1,20 @@
 """Who may speak to the studio.
 
 Invariant: on this machine alone, only requests that name this machine as their host are answered, so that no page of
-another site can reach it by a name of its own; with a token, only requests that carry it. WebSockets are held to both,
-and to their page's origin.
+another site can reach it by a name of its own; what a page of another site asks for is refused, be it a picture's GET.
+With a token, only requests that carry it are answered. WebSockets are held to all of it, and to their page's origin.
 """
 
 from __future__ import annotations
 
 import hmac
-import ipaddress
 from collections.abc import Awaitable, Callable, MutableMapping
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 from jade_graph.errors import UsageError
+from jade_graph.settings.addresses import calls_loopback, is_loopback
 
 Scope = MutableMapping[str, Any]
 Asgi = Callable[[Scope, Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[None]]
@@ -24,16 +24,6 @@ POLICY = (
     "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' ws: wss:; object-src 'none'; "
     "base-uri 'self'; frame-ancestors 'none'; form-action 'self'"
 )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a server on this address can be reached from this machine alone."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 def require_token(host: str, token: str | None) -> None:
@@ -74,15 +64,27 @@ class Guard:
         await self.app(scope, receive, _with_policy(send) if scope["type"] == "http" else send)
 
     def _refusal(self, scope: Scope, headers: dict[str, str]) -> tuple[int, str] | None:
-        host = urlsplit(f"//{headers.get('host', '')}").hostname or ""
-        if self.local and not is_loopback(host):
+        hosts = [value.decode("latin-1") for key, value in scope["headers"] if key.lower() == b"host"]
+        if self.local and not (len(hosts) == 1 and calls_loopback(hosts[0])):
             return 421, "JADE Studio answers requests to localhost only."
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc != headers.get("host"):
             return 403, "JADE Studio answers its own pages only."
+        if scope["type"] == "http" and self._from_elsewhere(scope, headers):
+            return 403, "JADE Studio answers its own pages only: open its address by itself."
         if self.token and not self._shown(scope, headers):
             return 401, "JADE Studio needs its token: open the address that `jade studio` printed."
         return None
+
+    def _from_elsewhere(self, scope: Scope, headers: dict[str, str]) -> bool:
+        """Whether another site's page asks, e.g. by a picture or a script; to follow a link to "/" is fine."""
+        site = headers.get("sec-fetch-site")
+        if site is None:  # an old browser, or none
+            referrer = headers.get("referer")
+            return bool(referrer) and urlsplit(str(referrer)).netloc != headers.get("host")
+        followed = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
+        harmless = scope["method"] == "GET" and scope["path"] == "/" and not scope.get("query_string")
+        return site not in ("same-origin", "none") and not (followed and harmless)
 
     def _shown(self, scope: Scope, headers: dict[str, str]) -> bool:
         kind, _, bearer = headers.get("authorization", "").partition(" ")

@@ -18,24 +18,25 @@ from typing import Any
 import sqlalchemy as sa
 
 from jade_graph.runs import tables
+from jade_graph.runs.text import String, Text, clean
 from jade_graph.scoring.metrics import exact_match, token_f1
 
 _own = sa.MetaData()
 rows = sa.Table(
     "studio_runs",
     _own,
-    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("id", String(64), primary_key=True),
     sa.Column("attempt", sa.Integer, nullable=False),
-    sa.Column("status", sa.String(16), nullable=False),
+    sa.Column("status", String(16), nullable=False),
     sa.Column("started_at", sa.Float(53), nullable=False, index=True),
-    sa.Column("question", sa.Text, nullable=False),
-    sa.Column("answer", sa.Text, nullable=False),
-    sa.Column("question_id", sa.String(200), nullable=False),
-    sa.Column("type", sa.String(80), nullable=False),
-    sa.Column("preset", sa.String(80), nullable=False),
-    sa.Column("version", sa.String(200), nullable=False),
-    sa.Column("plan", sa.String(200), nullable=False),
-    sa.Column("error", sa.String(80), nullable=False),
+    sa.Column("question", Text, nullable=False),
+    sa.Column("answer", Text, nullable=False),
+    sa.Column("question_id", String(200), nullable=False),
+    sa.Column("type", String(80), nullable=False),
+    sa.Column("preset", String(80), nullable=False),
+    sa.Column("version", String(200), nullable=False),
+    sa.Column("plan", String(200), nullable=False),
+    sa.Column("error", String(80), nullable=False),
     sa.Column("f1", sa.Float(53), index=True),
     sa.Column("em", sa.Float(53)),
     sa.Column("calls", sa.Integer, nullable=False, index=True),
@@ -43,7 +44,7 @@ rows = sa.Table(
     sa.Column("tokens", sa.Integer, nullable=False),
     sa.Column("illegal", sa.Integer, nullable=False),
     sa.Column("wall_ms", sa.Float(53), nullable=False, index=True),
-    sa.Column("parent", sa.String(64), nullable=False, index=True),
+    sa.Column("parent", String(64), nullable=False, index=True),
     # Answers every count and group of a selection without reading the texts.
     sa.Index("studio_runs_facets", "type", "preset", "version", "plan", "status", "f1", "calls", "illegal"),
 )
@@ -290,13 +291,9 @@ def _conditions(where: Filter) -> list[sa.ColumnElement[bool]]:
         c[name] == value for name in ("type", "preset", "version", "plan", "status") if (value := getattr(where, name))
     ]
     if where.text:
-        out.append(
-            sa.or_(
-                c.question.icontains(where.text, autoescape=True),
-                c.answer.icontains(where.text, autoescape=True),
-                c.id.startswith(where.text, autoescape=True),
-            )
-        )
+        text = clean(where.text)
+        found = (c.question.icontains(text, autoescape=True), c.answer.icontains(text, autoescape=True))
+        out.append(sa.or_(*found, c.id.startswith(text, autoescape=True)))
     scores = {"right": c.f1 >= 1.0, "wrong": c.f1 == 0.0, "partly": sa.and_(c.f1 > 0.0, c.f1 < 1.0)}
     if where.score:
         out.append(scores.get(where.score, c.f1.is_(None)))

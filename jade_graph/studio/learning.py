@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from jade_graph.studio import files
+
 METRICS, STATE, STORE = "metrics.jsonl", "improve.json", "runs.sqlite"
 _MOST_FOLDERS = 60
 Curve = tuple[tuple[float, float], ...]
@@ -48,7 +50,7 @@ def folders(*roots: Path) -> list[Path]:
         for depth in range(5):
             pattern = "/".join(["*"] * depth + [METRICS])
             for path in root.glob(pattern):
-                if not any(part in (".venv", "node_modules", ".git") for part in path.parts):
+                if files.regular(path) and not any(part in (".venv", "node_modules", ".git") for part in path.parts):
                     found[path.parent] = path.stat().st_mtime
                 if len(found) >= _MOST_FOLDERS:
                     break
@@ -82,9 +84,11 @@ def read(folder: Path) -> Learned:
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
-    out = []
+    out: list[dict[str, Any]] = []
+    if not files.regular(path):
+        return out
     try:
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in path.read_text(encoding="utf-8").split("\n"):
             try:
                 value = json.loads(line)
             except ValueError:  # the last line, while it is being written
@@ -97,6 +101,8 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 
 
 def _object(path: Path) -> dict[str, Any]:
+    if not files.regular(path):
+        return {}
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -15,7 +15,7 @@ from typing import Any
 from nicegui import ui
 
 from jade_graph.picture.text import clean
-from jade_graph.studio import learning, shell
+from jade_graph.studio import files, learning, shell
 from jade_graph.studio.learning import Chart, Learned
 from jade_graph.studio.registered import Known, Moment, moments
 from jade_graph.studio.shared import Studio
@@ -36,8 +36,7 @@ class LearningPage:
         self.known: Known | None = None
 
     async def build(self) -> None:
-        data = self.studio.settings.data_path
-        found = [str(p) for p in await asyncio.to_thread(learning.folders, data, Path())]
+        found = [str(p) for p in await asyncio.to_thread(learning.folders, *self.studio.roots)]
         if not found and not self.folder:
             shell.empty(
                 "No learning run is to be seen from here",
@@ -46,7 +45,8 @@ class LearningPage:
                 "jade improve microworld:train --out learned     or     jade demo",
             )
             self.folder = ""
-        self.folder = self.folder or (found[0] if found else "")
+        if self.folder not in found:  # an address names it: only what is found by itself is read
+            self.folder = found[0] if found else ""
         with ui.element("section").classes("st-learning"):
             with ui.element("div").classes("st-filters"):
                 options = list(dict.fromkeys([*found, *([self.folder] if self.folder else [])]))
@@ -102,6 +102,9 @@ class LearningPage:
                 self._draw(chart, self.shown)
 
     async def _set(self, folder: str) -> None:
+        if folder and not files.inside(Path(folder), self.studio.roots):
+            ui.notify(f"{folder} is not inside the data folder or the folder where the studio was started.")
+            return
         self.folder, self.shown = folder, None
         self.charts.clear()
         self.grid.clear()

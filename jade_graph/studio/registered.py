@@ -94,7 +94,7 @@ def models(settings: Settings, known: Known, recorded: str = "") -> dict[str, st
     for name, told in list(out.items()):
         own = BUNDLED.get(name)
         version = known.find(name) if name.startswith("models:") else None
-        loads = weights(version) if version else {_weights(own)} if own else set()
+        loads = version.hashes if version else {_weights(own)} if own else set()
         same = bool(mine) and mine in loads
         out[name] = clean(" · ".join(filter(None, (name, told, "the run's own" if same else ""))))
     return out
@@ -121,11 +121,6 @@ def _weights(folder: Path) -> str:
         return content_version(folder).rpartition("@")[2]
     except (JadeError, OSError):  # not in this installation
         return ""
-
-
-def weights(version: ModelVersion) -> set[str]:
-    """Hashes under which runs of a version are recorded: as registered, and as the folder that it was made from."""
-    return {version.weights, version.tags.get("jade.source_weights", "")} - {""}
 
 
 def described(known: Known) -> dict[str, str]:
@@ -162,7 +157,12 @@ def moments(known: Known, begun: Sequence[tuple[float, float]] = ()) -> list[Mom
         begun: (iteration, when it began in seconds since 1970) of a learning run, in order.
     """
     found: list[tuple[float, str, int, str]] = [
-        (v.created.timestamp(), "registered", v.number, f"version {v.number} registered: {v.content}")
+        (
+            v.created.timestamp(),
+            "registered",
+            v.number,
+            f"version {v.number} registered: {v.content}{_made_of(v, known)}",
+        )
         for v in known.versions
     ]
     words = {"promote": "became champion by the gate", "first": "became the first champion",
@@ -179,6 +179,21 @@ def moments(known: Known, begun: Sequence[tuple[float, float]] = ()) -> list[Mom
     return sorted(out, key=lambda m: -m.when)
 
 
+def _made_of(version: ModelVersion, known: Known) -> str:
+    """Where a version came from, by the numbers of its parents where these are registered."""
+    if not version.parents:
+        return ""
+    weigh = {p["content"]: p["coefficient"] for p in (version.merge or {"parents": []})["parents"]}
+    told = []
+    for parent in version.parents:
+        own = parent.rpartition("@")[2]
+        number = next((v.number for v in known.versions if own in v.hashes), None)
+        name = parent if number is None else f"version {number}"
+        told.append(f"{name} ({weigh[parent]:.3g})" if parent in weigh else name)
+    how = f"merged ({version.merge['decay']}) from" if version.merge else "made from"
+    return f", {how} {', '.join(told)}"
+
+
 def _iteration(when: float, begun: Sequence[tuple[float, float]]) -> float | None:
     """Between which iterations something happened, with the last one as long as the one before it."""
     if not begun or when < begun[0][1]:
@@ -193,4 +208,4 @@ def _iteration(when: float, begun: Sequence[tuple[float, float]]) -> float | Non
     return None
 
 
-__all__ = ["Known", "Moment", "Registered", "described", "models", "moments", "weights"]
+__all__ = ["Known", "Moment", "Registered", "described", "models", "moments"]

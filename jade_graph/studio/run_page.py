@@ -16,7 +16,7 @@ from jade_graph import plugins
 from jade_graph.errors import JadeError
 from jade_graph.picture import facts
 from jade_graph.picture.text import clean
-from jade_graph.studio import shell
+from jade_graph.studio import feedback_panel, shell
 from jade_graph.studio.registered import models
 from jade_graph.studio.shared import Studio
 from jade_graph.types import Run, Transition
@@ -33,6 +33,7 @@ def build(studio: Studio, run_id: str, query: dict[str, str]) -> None:
         "tab": query.get("tab") if query.get("tab") in ("gantt", "topology") else "tree",
     }
     _script(f"jadeStudio.run({_js(run_id)}, {_js(options)})")
+    feedback_panel.build(studio, run_id)
     ui.on("jade_fork", lambda event: _ask(studio, run_id, int(event.args["seq"])))
 
 

@@ -10,6 +10,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jade_graph.picture.spelling import speller
@@ -45,6 +46,11 @@ class Studio:
         self._synced = self._chosen = -1e9
         self._choices: dict[str, list[str]] = {}
         self._lock, self._syncing = threading.Lock(), threading.Lock()
+
+    @property
+    def roots(self) -> tuple[Path, Path]:
+        """Folders whose files a visitor may name: the data folder, and the one where the studio was started."""
+        return self.settings.data_path, Path()
 
     def sync(self) -> None:
         """Bring the index up to date, unless that was just done or somebody is doing it."""

@@ -23,12 +23,14 @@ VIEWS = (("Runs", "/"), ("Ask", "/ask"), ("Compare", "/compare"), ("Learning", "
 @cache
 def style() -> str:
     own = (ASSETS / "studio.css").read_text(encoding="utf-8")
-    return asset("picture.css") + asset("viewer.css") + own
+    return asset("picture.css") + asset("viewer.css") + own + (ASSETS / "look.css").read_text(encoding="utf-8")
 
 
 @cache
 def script() -> str:
-    return asset("viewer.js") + (ASSETS / "studio.js").read_text(encoding="utf-8")
+    return asset("viewer.js") + "".join(
+        (ASSETS / name).read_text(encoding="utf-8") for name in ("look.js", "studio.js")
+    )
 
 
 @contextmanager

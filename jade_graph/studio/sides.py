@@ -7,14 +7,16 @@ else by their runs in the store.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jade_graph.errors import DataError, JadeError
+from jade_graph.studio import files
 from jade_graph.studio.comparison import Comparison, by_question, compare, from_index
 from jade_graph.studio.index import Filter
-from jade_graph.studio.registered import described, weights
+from jade_graph.studio.registered import described
 
 if TYPE_CHECKING:
     from jade_graph.registry.versions import ModelVersion
@@ -56,11 +58,15 @@ def side(studio: Studio, text: str) -> Side:
     return Side(text, version=studio.registered.read().find(text))
 
 
-def compared(studio: Studio, a: str, b: str) -> tuple[Comparison | None, str]:
+def compared(studio: Studio, a: str, b: str, named: Collection[str] = ()) -> tuple[Comparison | None, str]:
     """B against A with a line on where the answers come from; None where the two have no question in common.
 
+    Args:
+        named: files that a person named on the page: no others are opened.
+
     Raises:
-        DataError: EVAL_FILE for a file that is none; VERSION_NO_RUNS for a version that has not answered anything.
+        DataError: EVAL_FILE for a file that is none; STUDIO_UNNAMED for one that stands in the address alone,
+            STUDIO_FILE for one that is not read; VERSION_NO_RUNS for a version that has not answered anything.
         RegistryError: VERSION_UNKNOWN, or the log's evidence cannot be read.
     """
     one, other = side(studio, a), side(studio, b)
@@ -73,19 +79,19 @@ def compared(studio: Studio, a: str, b: str) -> tuple[Comparison | None, str]:
             of = f" ({trial.dataset})" if trial.dataset else ""
             return compare(first, second, _texts(studio)), f"The answers are those of their promotion{of}."
     texts: dict[str, str] = {}
-    before, after = _rows(studio, one, texts), _rows(studio, other, texts)
+    before, after = _rows(studio, one, texts, named), _rows(studio, other, texts, named)
     found = compare(before, after, texts)
     kinds = "the run store" if one.arm or one.version or other.arm or other.version else "the files"
     return found, f"The answers are those in {kinds}."
 
 
-def _rows(studio: Studio, each: Side, texts: dict[str, str]) -> dict[str, Row]:
+def _rows(studio: Studio, each: Side, texts: dict[str, str], named: Collection[str]) -> dict[str, Row]:
     from jade_graph.scoring.keeping import load_rows
 
     if each.arm is not None:
         wanted = [each.arm]
     elif each.version is not None:
-        mine = weights(each.version)
+        mine = each.version.hashes
         recorded = [v for v in studio.index.choices()["version"] if v.rpartition("@")[2] in mine]
         wanted = [Filter(version=v) for v in recorded]
         if not wanted:
@@ -95,9 +101,22 @@ def _rows(studio: Studio, each: Side, texts: dict[str, str]) -> dict[str, Row]:
                 hint=f"jade rollout microworld:test --backbone {each.version.uri}, or jade diff, which asks both",
             )
     else:
-        if not Path(each.text).expanduser().exists() and _may_be_version(each.text):
-            studio.registered.registry.get(each.text)  # says which versions there are
-        return by_question(load_rows(Path(each.text).expanduser())[0])
+        path = Path(each.text)
+        if each.text not in named:
+            if _may_be_version(each.text):
+                studio.registered.registry.get(each.text)  # says which versions there are
+            raise DataError(
+                f"{each.text!r} may be a file, and no file is opened because an address names it.",
+                code="STUDIO_UNNAMED",
+                hint="the button below",
+            )
+        try:
+            file = files.require(path, studio.roots)
+        except DataError:
+            if _may_be_version(each.text):
+                studio.registered.registry.get(each.text)
+            raise
+        return by_question(load_rows(file)[0])
     rows = [row for where in wanted for row in studio.index.page(where, limit=_MOST)]
     rows.sort(key=lambda row: -row["started_at"])
     found, known = from_index(r for r in rows if r["status"] != "running" and not r["parent"])

@@ -16,6 +16,7 @@ from typing import Any
 
 from jade_graph.errors import JadeError, UsageError
 from jade_graph.registry.place import Place
+from jade_graph.telemetry import assessments
 from jade_graph.telemetry.spans import SCOPE, Span, readable, spans
 from jade_graph.types import Run
 
@@ -32,11 +33,12 @@ class SendError(JadeError):
 
 @dataclass(slots=True)
 class Sent:
-    """How many runs and spans were sent, and how many runs were there already."""
+    """How many runs and spans were sent, how many runs were there already; assessments that are new or changed."""
 
     runs: int = 0
     spans: int = 0
     known: int = 0
+    assessments: int = 0
 
 
 def to_otlp(
@@ -96,7 +98,9 @@ def to_mlflow(
     content: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> Sent:
-    """Write runs as traces into an experiment of MLflow.
+    """Write runs as traces into an experiment of MLflow, with what people and judges said of them as assessments.
+
+    A trace that is there already gets the assessments that it lacks.
 
     Args:
         place: where MLflow is; a local database is made on first use.
@@ -118,17 +122,19 @@ def to_mlflow(
         traces = TracingClient(place.uri)
         written: list[str] = []
         for run in runs:
-            if _there(client, id_, run.id):
+            if (known := _there(client, id_, run.id)) is not None:
                 sent.known += 1
+                sent.assessments += assessments.attach(traces, known, run)
                 continue
             made = _of_mlflow(spans(run, content=content), run)
             traces.log_spans(id_, made)
             client.set_trace_tag(made[0].trace_id, RUN_TAG, run.id)
+            sent.assessments += assessments.attach(traces, traces.get_trace_info(made[0].trace_id), run)
             written.append(run.id)
             sent.runs, sent.spans = sent.runs + 1, sent.spans + len(made)
             if progress is not None:
                 progress(sent.runs)
-        lost = [run_id for run_id in written if not _there(client, id_, run_id)]
+        lost = [run_id for run_id in written if _there(client, id_, run_id) is None]
     if lost:
         raise SendError(
             f"MLflow did not keep {len(lost)} of {len(written)} traces, e.g. of run {lost[0]!r}.",
@@ -138,10 +144,12 @@ def to_mlflow(
     return sent
 
 
-def _there(client: Any, experiment: str, run_id: str) -> bool:
+def _there(client: Any, experiment: str, run_id: str) -> Any:
+    """The run's trace, without its spans; None where there is none."""
     quoted = run_id.replace("'", "")
     wanted = f"tags.`{RUN_TAG}` = '{quoted}'"
-    return bool(client.search_traces(locations=[experiment], filter_string=wanted, max_results=1, include_spans=False))
+    found = client.search_traces(locations=[experiment], filter_string=wanted, max_results=1, include_spans=False)
+    return found[0].info if found else None
 
 
 def _of_mlflow(made: list[Span], run: Run) -> list[Any]:

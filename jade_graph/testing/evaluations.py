@@ -94,6 +94,27 @@ def simulate_pair(
     return sides[0], sides[1]
 
 
+def simulate_tries(seed: int, tries: int, n: int = 400, types: Mapping[str, float] = TYPES) -> list[list[Row]]:
+    """Rows of a champion (the first) and of versions that are as good as it, on the same n questions.
+
+    What a learning run does that is tried after each iteration and does not learn: every version has noise of its own,
+    and the champion's luck is in all comparisons.
+    """
+    rng = np.random.default_rng([seed, n, tries])
+    names = list(types)
+    kinds = rng.integers(0, len(names), size=n)
+    means = np.array([types[name] for name in names])[kinds]
+    p = rng.beta(_CONCENTRATION * means, _CONCENTRATION * (1 - means))
+    calls = rng.integers(1, 8, size=n)
+    return [
+        [
+            _row(f"q{i}", names[kinds[i]], float(score), int(calls[i]), 100.0 * calls[i], 50.0 * calls[i], 0.01)
+            for i, score in enumerate(_scores(rng, p))
+        ]
+        for _ in range(tries + 1)
+    ]
+
+
 def _scores(rng: np.random.Generator, p: np.ndarray) -> np.ndarray:
     n = len(p)
     partial = np.where(rng.random(n) < _PARTIAL_SHARE, rng.choice(PARTIAL, size=n), 0.0)

@@ -10,25 +10,30 @@ rooms need of upper ones (leasing a version, recording a run, telling an event) 
     records   Transition, Run, Event ..          what a run leaves, and who writes it down
 """
 
-from jade_graph.types.data import Passage, Question, Retriever, SubQuestion
-from jade_graph.types.models import Backbone, Completion, FinishReason, Lease, Leasing, Message, Sampling
+from jade_graph.types.data import Passage, Question, Reranking, Retriever, SubQuestion
+from jade_graph.types.models import Backbone, Completion, FinishReason, Lease, Leasing, Message, Sampling, Thought
 from jade_graph.types.records import (
     SCHEMA_VERSION,
+    Claims,
     Event,
     Recorder,
+    Remembers,
     Run,
     Runner,
     RunStatus,
     Transition,
 )
-from jade_graph.types.roles import END, Edge, Effect, Loop, Parsed, Preset, Role, RoleKind, Tool
+from jade_graph.types.roles import END, Alternative, Chooses, Edge, Effect, Loop, Parsed, Preset, Role, RoleKind, Tool
 from jade_graph.types.trace import Ask, Counters, Limits, Order, Plan, Status, TraceNode, View, path
 
 __all__ = [
     "END",
     "SCHEMA_VERSION",
+    "Alternative",
     "Ask",
     "Backbone",
+    "Chooses",
+    "Claims",
     "Completion",
     "Counters",
     "Edge",
@@ -47,6 +52,8 @@ __all__ = [
     "Preset",
     "Question",
     "Recorder",
+    "Remembers",
+    "Reranking",
     "Retriever",
     "Role",
     "RoleKind",
@@ -56,6 +63,7 @@ __all__ = [
     "Sampling",
     "Status",
     "SubQuestion",
+    "Thought",
     "Tool",
     "TraceNode",
     "Transition",

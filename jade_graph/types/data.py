@@ -5,7 +5,7 @@ Invariant: plain values; `corpus_id` of a retriever names content and encoder, s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -56,4 +56,13 @@ class Retriever(Protocol):
 
     async def search(self, query: str, k: int) -> list[Passage]:
         """At most `k` passages, best first, no id twice. Raises `RetrievalError`."""
+        ...
+
+
+@runtime_checkable
+class Reranking(Protocol):
+    """A retriever that puts its own passages into a better order. Optional for a `Retriever`; asked by the tool RR."""
+
+    async def rerank(self, query: str, passages: Sequence[Passage], k: int) -> list[Passage]:
+        """At most `k` of these passages, best first, whatever their scores and order said. Raises `RetrievalError`."""
         ...

@@ -29,6 +29,8 @@ class Sampling:
     the recorded log-probabilities are then those of the restricted distribution, which is what was sampled.
     `forced` is the action itself: nothing is drawn, and the log-probabilities are those that the model gives it
     (exploration by a mixture of policies, spec section 4).
+    `drawn` tokens of the same seed stand at the end of the prompt already: the next one is drawn as it would have been
+    in one piece with them, by backbones that have an attribute `counts_draws = True`.
     """
 
     temperature: float = 1.0
@@ -37,6 +39,31 @@ class Sampling:
     seed: int = 0
     choices: tuple[tuple[int, ...], ...] | None = None
     forced: tuple[int, ...] | None = None
+    drawn: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Thought:
+    """How a model thinks before it answers, which is no part of its action: between `opens` and `closes`.
+
+    `opened`: the prompt ends within a thought, so that the model's text begins with it. `tokens`: what an action may
+    have for it beyond its role's own bound.
+    """
+
+    opens: str
+    closes: str
+    opened: bool
+    tokens: int = 0
+
+    def spoken(self, text: str) -> str:
+        """The text behind the thought; empty where the thought was cut before its end."""
+        if not self.opened and not text.lstrip().startswith(self.opens):
+            return text
+        return text.partition(self.closes)[2].lstrip()
+
+    def whole(self, text: str) -> str:
+        """The text with its thought as a role that speaks of thoughts itself reads it."""
+        return self.opens + text if self.opened and not text.lstrip().startswith(self.opens) else text
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +90,8 @@ class Backbone(Protocol):
     """A language model that every role shares. Token in, token out: text is rendered once, by `encode`.
 
     A backbone whose ids are not the model's own says so by an attribute `exact_ids = False`: its ids only stand in for
-    messages, they are not recorded, and its actions never train (`context.knows_ids`).
+    messages, they are not recorded, and its actions never train (`context.knows_ids`). One that thinks before it
+    answers says how by an attribute `thought` (`Thought`).
     """
 
     @property

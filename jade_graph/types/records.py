@@ -5,9 +5,9 @@ Invariant: one log-probability for each id of an action; a reward that is missin
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from jade_graph.types.data import Passage, Retriever
 from jade_graph.types.models import Backbone, Message
@@ -74,6 +74,13 @@ class Transition:
         return self.agent_trainable and bool(self.action_token_ids) and self.error is None
 
     @property
+    def judges(self) -> int | None:
+        """Of an action that training alone takes, to judge another one: the `seq` of that one. It is none of the run's
+        own: no counter counts it."""
+        found = self.sampling.get("judges")
+        return found if isinstance(found, int) else None
+
+    @property
     def predicted(self) -> str | None:
         """The answer that this action predicted, where its role says so: "answer" in what was read from it."""
         answer = self.parsed.get("answer") if isinstance(self.parsed, Mapping) and self.error is None else None
@@ -129,7 +136,8 @@ class Run:
 
     @property
     def illegal_actions(self) -> int:
-        return sum(t.violation is not None for t in self.transitions)
+        """Of the run's own actions; those that judge them are not counted."""
+        return sum(t.violation is not None and t.judges is None for t in self.transitions)
 
 
 class Recorder(Protocol):
@@ -145,6 +153,24 @@ class Recorder(Protocol):
 
     async def flushed(self, run_id: str) -> None:
         """Return when everything of this run so far is durable. Raises `StoreError` when it is not."""
+        ...
+
+
+@runtime_checkable
+class Remembers(Protocol):
+    """A recorder that knows which runs it has."""
+
+    def ended(self, run_id: str) -> int | None:
+        """The attempt as which a run of this id has ended; None where none has. May block."""
+        ...
+
+
+@runtime_checkable
+class Claims(Protocol):
+    """A recorder that several processes share, and that knows which of them is at work on a run."""
+
+    def claim(self, run_id: str) -> Callable[[], None] | None:
+        """Take the run, until the function that is given back is called or this process dies; None: another has it."""
         ...
 
 

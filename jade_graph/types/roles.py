@@ -74,9 +74,44 @@ class Role(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """A fixed choice that an action made, and what it might have been instead.
+
+    Attributes:
+        name: for people: "Document 2 kept".
+        choice, other: how the action's text begins in either case; with `ends` these are whole actions.
+        document: which document of the prompt it is about; None: about the question.
+    """
+
+    name: str
+    choice: str
+    other: str
+    document: int | None = None
+    ends: bool = True
+
+
+@runtime_checkable
+class Chooses(Protocol):
+    """A role whose action ends in a fixed choice says so, and can be looked into (`jade_graph.patching`)."""
+
+    def alternatives(self, text: str, value: Any, documents: int) -> tuple[Alternative, ...]:
+        """The choices in a recorded action; the first is looked at where none is named.
+
+        Args:
+            text: the action.
+            value: as it was read and recorded, plain.
+            documents: how many its prompt has.
+        """
+        ...
+
+
 @runtime_checkable
 class Tool(Protocol):
-    """An executor that is no language model (the retriever): recorded, never trained."""
+    """An executor that is no language model (the retriever): recorded, never trained.
+
+    Each of its actions counts as a search of the run, unless the tool says of itself `searches = False`.
+    """
 
     @property
     def code(self) -> str: ...
@@ -141,7 +176,8 @@ class Preset:
     name of one (entry-point group `jade.loops`) or the loop itself, puts a turn loop in the place of plans.
     `trainable` are the role codes the learner may change (None: all); the others are served by the frozen backbone,
     greedily. `penalties` maps a role code (or "*") to its format penalty. `role_options` are keyword arguments for
-    `dataclasses.replace` on a role, e.g. `{"AG": {"max_words": 30}}`.
+    `dataclasses.replace` on a role, e.g. `{"AG": {"max_words": 30}}`. `compress` are the role codes whose text training
+    may make shorter (docs/methods/scma.md); a graph that serves does not know of it.
     """
 
     name: str
@@ -158,3 +194,4 @@ class Preset:
     beta: float = 0.0
     description: str = ""
     loop: str | Loop | None = None
+    compress: tuple[str, ...] = ()

@@ -20,6 +20,7 @@ from jade_graph.versions.pool import Pool, VersionLease
 from jade_graph.versions.reloader import POLL_S, Loader, Reloader, ReloadStatus
 from jade_graph.versions.smoke import Check, GraphCheck, Smoke
 from jade_graph.versions.source import VersionSource
+from jade_graph.workflow.context import counts_draws
 
 if TYPE_CHECKING:
     from jade_graph.registry import Registry
@@ -108,8 +109,17 @@ class VersionedBackbone:
         return self._pool.backbone.version
 
     @property
+    def counts_draws(self) -> bool:
+        return counts_draws(self._pool.backbone)
+
+    @property
     def profile(self) -> str:
         return self._pool.backbone.profile
+
+    @property
+    def thought(self) -> Any:
+        """How the active version thinks before it answers (`types.Thought`), where it says so."""
+        return getattr(self._pool.backbone, "thought", None)
 
     @property
     def max_context(self) -> int:

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jade_graph.errors import UsageError
+from jade_graph.errors import UsageError, masked
 from jade_graph.types import Limits, Passage, Sampling
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ class Recipe:
         corpus: name of a packaged corpus; None: passages, or none at all.
         retriever: a third party's, `SCHEME:REST`, found by its entry point where the package is loaded.
         retrieval: "hybrid", "dense" or "bm25".
+        rerank: so many of the first passages are ranked again.
     """
 
     preset: str
@@ -44,6 +45,7 @@ class Recipe:
     corpus: str | None = None
     retriever: str | None = None
     retrieval: str = "bm25"
+    rerank: int = 0
     k: int = 5
     constrained: bool = False
     action_tokens: int | None = None
@@ -184,8 +186,9 @@ def _save(folder: Path, recipe: Recipe, files: Mapping[str, str]) -> Path:
     ]
     rows += [ColSpec(number, name) for name in ("calls", "tokens", "wall_ms")]
     rows.append(ColSpec(Array(text), "documents"))
+    # Without inputs: a schema of columns would let MLflow refuse lists of texts, and a table for one missing question,
+    # before the graph sees them. What holds no question is refused by name where it is read.
     signature = ModelSignature(
-        inputs=Schema([ColSpec(text, "question"), ColSpec(text, "id", required=False)]),
         outputs=Schema(rows),
         params=ParamSchema(
             [
@@ -205,7 +208,7 @@ def _save(folder: Path, recipe: Recipe, files: Mapping[str, str]) -> Path:
             artifacts=dict(files),
             signature=signature,
             pip_requirements=[f"jade-graph[registry]=={version()}"],
-            metadata={"jade.backbone": recipe.backbone, "jade.preset": recipe.preset},
+            metadata={"jade.backbone": masked(recipe.backbone), "jade.preset": recipe.preset},
         )
     return folder
 
@@ -226,7 +229,7 @@ def _register(registry: Registry, folder: Path, name: str, recipe: Recipe, tags:
     from jade_graph.registry.promotions import who
 
     client, experiment = registry.place.client, registry.experiment()
-    facts = {"jade.backbone": recipe.backbone, "jade.preset": recipe.preset, "jade.who": who(), **tags}
+    facts = {"jade.backbone": masked(recipe.backbone), "jade.preset": recipe.preset, "jade.who": who(), **tags}
     with registry.place.asking():
         logged = client.create_logged_model(experiment, name=name, tags=facts)
         client.log_model_artifacts(logged.model_id, str(folder))
@@ -241,7 +244,7 @@ def _register(registry: Registry, folder: Path, name: str, recipe: Recipe, tags:
             name,
             source=logged.artifact_location,
             tags=facts,
-            description=f"{recipe.preset}, {recipe.backbone}",
+            description=f"{recipe.preset}, {masked(recipe.backbone)}",
             **named,
         )
     return int(row.version)

@@ -53,7 +53,7 @@ class Answering:
             from jade_graph.retrieval.memory import MemoryRetriever
             from jade_graph.versions.package import read_passages
 
-            return MemoryRetriever(read_passages(corpus), recipe.retrieval)
+            return MemoryRetriever(read_passages(corpus), recipe.retrieval, rerank=recipe.rerank)
         from jade_graph.retrieval.corpus import open_corpus
         from jade_graph.retrieval.manifest import corpus_folder
 
@@ -61,7 +61,7 @@ class Answering:
         root = tempfile.mkdtemp(prefix="jade-graph-")
         weakref.finalize(self, shutil.rmtree, root, ignore_errors=True)
         shutil.copytree(corpus, corpus_folder(recipe.corpus, root))
-        return open_corpus(recipe.corpus, root, mode=recipe.retrieval)
+        return open_corpus(recipe.corpus, root, mode=recipe.retrieval, rerank=recipe.rerank)
 
     def predict(  # type: ignore[no-untyped-def]
         self, context, model_input, params: Mapping[str, Any] | None = None
@@ -69,7 +69,8 @@ class Answering:
         """Answer questions.
 
         Args:
-            model_input: a table with a column "question" (and "id"), or a list of texts or of records with these keys.
+            model_input: a table with a column "question" (and "id"), or a list of texts or of records with these keys,
+                or such columns by name. A question that is missing is a row that failed.
             params: "seed", "temperature", "concurrency".
 
         Returns:
@@ -139,6 +140,8 @@ def questions_of(given: Any) -> list[Question]:
     """
     if hasattr(given, "to_dict") and hasattr(given, "columns"):
         given = given.to_dict(orient="records")
+    elif isinstance(given, Mapping) and given and not isinstance(next(iter(given.values())), str | None):
+        given = _rows(given)
     elif isinstance(given, str | Mapping):
         given = [given]
     elif hasattr(given, "tolist"):
@@ -148,15 +151,33 @@ def questions_of(given: Any) -> list[Question]:
     return [_question(each) for each in given]
 
 
+def _rows(columns: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Columns of one length as records. Raises `UsageError` PACKAGE_INPUT."""
+    lists = {name: value.tolist() if hasattr(value, "tolist") else value for name, value in columns.items()}
+    lengths = {len(value) for value in lists.values() if isinstance(value, Sequence) and not isinstance(value, str)}
+    if len(lengths) != 1 or not all(isinstance(value, list | tuple) for value in lists.values()):
+        raise _wrong(columns)
+    return [dict(zip(lists, row, strict=True)) for row in zip(*lists.values(), strict=True)]
+
+
 def _question(each: Any) -> Question:
     if isinstance(each, str):
         return Question("", each)
-    if isinstance(each, Mapping):
-        text = each.get("question", next(iter(each.values())) if len(each) == 1 else None)
-        if isinstance(text, str):
-            name = each.get("id")
-            return Question(name if isinstance(name, str) else "", text)
+    if isinstance(each, Mapping) and ("question" in each or len(each) == 1):
+        text, name = each.get("question", next(iter(each.values()))), each.get("id")
+        # What is no text is no question: it fails its own row alone.
+        return Question("" if _missing(name) else str(name), text if isinstance(text, str) else "")
+    if _missing(each):
+        return Question("", "")
     raise _wrong(each)
+
+
+def _missing(value: Any) -> bool:
+    """None, NaN and what pandas writes for nothing (`NA`, `NaT`): they are not equal to themselves, or do not say."""
+    try:
+        return value is None or not bool(value == value)
+    except (TypeError, ValueError):  # pandas.NA has no truth value, nor have arrays
+        return not hasattr(value, "__len__")
 
 
 def _wrong(given: Any) -> UsageError:

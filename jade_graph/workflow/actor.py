@@ -31,7 +31,17 @@ from jade_graph.types import (
     Transition,
     View,
 )
-from jade_graph.workflow.context import Begun, DeadlineError, LimitError, RunContext, generate, in_time, knows_ids
+from jade_graph.workflow.apart import apart, is_linear
+from jade_graph.workflow.context import (
+    Begun,
+    DeadlineError,
+    LimitError,
+    RunContext,
+    generate,
+    in_time,
+    knows_ids,
+    thought_of,
+)
 from jade_graph.workflow.plans import workflow
 from jade_graph.workflow.reading import checked, fit, jsonable, read
 from jade_graph.workflow.replay import Again, Edit, ReplayError
@@ -40,12 +50,13 @@ from jade_graph.workflow.retrying import RETRY, another, pause
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """Where in the run an action stands."""
+    """Where in the run an action stands; `judges`: the number of the action that it is about, in training alone."""
 
     target: TraceNode
     round: int
     step: int
     plan: str
+    judges: int | None = None
 
     @property
     def place(self) -> tuple[str, int, int]:
@@ -93,13 +104,14 @@ class Actor:
         seq, began, before = ctx.take_seq(), ctx.elapsed_ms(), ctx.counters
         messages: tuple[Message, ...] = ()
         ids: list[int] = []
-        sampling = replace(self.sampling, max_new_tokens=self._room(role))
+        sampling = replace(self.sampling, max_new_tokens=self._room(role, backbone))
         done: Completion | None = None
         parsed = Parsed(None)
         value: Any = None
         effect: Effect | None = None
         error: str | None = None
         explored: dict[str, Any] = {}
+        of = {} if where.judges is None else {"judges": where.judges}
         cut = False
         again: Again | Edit | None = None
         try:
@@ -117,7 +129,11 @@ class Actor:
                 else:
                     explored = {**explored, "edited": True}
                     done = await written(ctx, backbone, ids, sampling, hint, again.text or "")
-            parsed = read(role, done.text, view)
+            thought = None if _given(sampling, again) else thought_of(backbone)
+            if is_linear(role):
+                parsed = read(role, done.text, view, thought)
+            else:
+                parsed = await in_time(ctx, apart(read, role, done.text, view, thought))
             if isinstance(again, Edit) and again.legal and parsed.violation:
                 told = f"{done.text!r} is no legal action of {role.code}: {parsed.violation}."
                 raise ReplayError(told, code="FORK_EDIT")
@@ -127,7 +143,8 @@ class Actor:
                 again.check(value)
         except DeadlineError:
             error = "LIMIT_DEADLINE"
-            ctx.die(error, f"the deadline of {ctx.limits.deadline_s:g} s passed while {role.code} was generating.")
+            doing = "generating" if done is None else "being read"
+            ctx.die(error, f"the deadline of {ctx.limits.deadline_s:g} s passed while {role.code} was {doing}.")
         except LimitError as failure:
             error = "LIMIT_TOKENS"
             ctx.die(error, str(failure))
@@ -147,7 +164,7 @@ class Actor:
                 seq=seq,
                 agent_trainable=served.trainable and again is None,
                 plan=str(parsed.value) if role.kind == "planner" and effect is not None else where.plan,
-                **exchange(backbone, messages, ids, sampling, done, explored),
+                **exchange(backbone, messages, ids, sampling, done, {**explored, **of}),
                 prompt_cut=cut,
                 parsed=value,
                 valid=error is None and parsed.violation is None,
@@ -158,8 +175,9 @@ class Actor:
         )
         return effect
 
-    def _room(self, role: Role) -> int:
-        return min(role.max_new_tokens, self.action_tokens or role.max_new_tokens)
+    def _room(self, role: Role, backbone: Backbone) -> int:
+        found = thought_of(backbone)
+        return min(role.max_new_tokens, self.action_tokens or role.max_new_tokens) + (found.tokens if found else 0)
 
     def _sampling(
         self, ctx: RunContext, role: Role, view: View, where: Where, served: Served, *, room: int
@@ -168,7 +186,7 @@ class Actor:
 
         Raises `LimitError`.
         """
-        wanted = self._room(role)
+        wanted = self._room(role, served.backbone)
         choices: tuple[tuple[int, ...], ...] | None = None
         if self.constrained and role.kind == "planner":
             end = served.backbone.eos_token_id
@@ -213,17 +231,18 @@ class Actor:
         Raises what the tool raised where the retry policy tries it again: nothing is recorded yet.
         """
         begun = ctx.begun.pop(where.place, None)
+        searches = bool(getattr(tool, "searches", True))
         effect: Effect | None = None
         error: str | None = None
         drawn: Mapping[str, Any] = {}
         if begun is not None and ctx.fatal:  # the run died while this waited to be tried again
             error = ctx.fatal
-        elif begun is None and ctx.counters.retrievals >= ctx.limits.retrievals:
+        elif begun is None and searches and ctx.counters.retrievals >= ctx.limits.retrievals:
             effect, error = Effect(memory={"documents": ()}), "LIMIT_RETRIEVALS"
             begun = Begun(ctx.take_seq(), ctx.elapsed_ms(), ctx.counters)
         else:
             first = begun is None
-            begun = begun or Begun(ctx.take_seq(), ctx.elapsed_ms(), ctx.spend(retrievals=1))
+            begun = begun or Begun(ctx.take_seq(), ctx.elapsed_ms(), ctx.spend(retrievals=int(searches)))
             try:
                 if first and ctx.replay:
                     begun.again = ctx.replay.take(where.target.id, tool.code)
@@ -277,6 +296,13 @@ class Actor:
             )
         )
         return effect
+
+
+def _given(sampling: Sampling, again: Again | Edit | None) -> bool:
+    """Whether the action's text was chosen for the model, which then had no room for a thought before it."""
+    recorded = again.recorded.sampling if isinstance(again, Again) else {}
+    told = any(recorded.get(key) for key in ("constrained", "forced", "edited"))
+    return told or isinstance(again, Edit) or sampling.choices is not None or sampling.forced is not None
 
 
 def _late(ctx: RunContext, tool: Tool) -> str:

@@ -6,10 +6,13 @@ run whose plan a person replaced says so, and is never scored: its outcome is no
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
-from jade_graph.errors import GraphError, unknown
+from langgraph.types import Command, Interrupt
+
+from jade_graph.errors import GraphError, UsageError, unknown
 from jade_graph.types import Plan, View
 from jade_graph.workflow.plans import PlanGrammar
 
@@ -41,7 +44,7 @@ def answer(said: Any, plan: Plan, view: View) -> Plan | str | None:
 
     `said`: True, "approve", or nothing to approve; False or "reject"; a workflow ("QR,R,AG"); or {"plan": ..}.
     """
-    if isinstance(said, Mapping):
+    if isinstance(said, Mapping) and ("plan" in said or "approve" in said):
         said = said.get("plan", said.get("approve"))
     if said is None or said is True:
         return plan
@@ -58,6 +61,59 @@ def answer(said: Any, plan: Plan, view: View) -> Plan | str | None:
         return by_name[wanted]
     violation = PlanGrammar(view.plans, frozenset(view.executors)).violation(tuple(wanted.split(",")))
     return f"the plan {said!r} is not legal here ({violation})."
+
+
+def answers(said: Any, waiting: Sequence[str]) -> dict[str, Any]:
+    """What is said to each that waits, by the id of its interrupt.
+
+    Args:
+        said: one answer for whatever waits, or a mapping from ids to answers. A plan is for one question: where several
+            wait, only a yes or a no is for all of them.
+
+    Raises:
+        UsageError: UNKNOWN_INTERRUPT, RESUME_AMBIGUOUS.
+    """
+    if isinstance(said, Mapping) and said and all(_is_id(key) for key in said):
+        for key in said:
+            if key not in waiting:
+                raise unknown("interrupt", str(key), waiting, code="UNKNOWN_INTERRUPT", hint="the ids in `interrupts`")
+        return dict(said)
+    if len(waiting) > 1 and not _for_all(said):
+        raise UsageError(
+            f"{len(waiting)} plans wait, and {said!r} does not say for which it is.",
+            code="RESUME_AMBIGUOUS",
+            known=waiting,
+            hint="Command(resume={ID: ANSWER, ..}) with the ids in `interrupts`; True approves all of them",
+        )
+    return dict.fromkeys(waiting, said)
+
+
+def command(said: Any, waiting: Sequence[str]) -> Command[Any]:
+    """What a person said, as LangGraph takes it; nothing is a yes. Raises `UsageError` BAD_RESUME, and as `answers`."""
+    given = said if isinstance(said, Command) else Command(resume=True if said is None else said)
+    if given.resume is None:
+        if not given.update and not given.goto:
+            raise UsageError(
+                f"{given!r} says nothing to the run that waits.", code="BAD_RESUME", hint="Command(resume=True)"
+            )
+        return given
+    return replace(given, resume=answers(given.resume, waiting)) if waiting else given
+
+
+def _for_all(said: Any) -> bool:
+    if isinstance(said, Mapping) and set(said) == {"approve"}:
+        said = said["approve"]
+    return isinstance(said, bool) or (isinstance(said, str) and said.strip().lower() in _YES | _NO)
+
+
+def _is_id(key: Any) -> bool:
+    return isinstance(key, str) and len(key) == 32 and set(key) <= set("0123456789abcdef")
+
+
+def told(interrupts: Sequence[Interrupt]) -> tuple[dict[str, Any], ...]:
+    """What is asked, each with the id by which it can be answered."""
+    asked = [(i.id, i.value if isinstance(i.value, Mapping) else {"value": i.value}) for i in interrupts]
+    return tuple({"id": key, **value} for key, value in asked)
 
 
 def checked(approve: Approve | None, checkpointer: Any) -> Approve | None:

@@ -7,6 +7,7 @@ branches cannot overdraw together; the deadline is set once and every wait is bo
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import logging
@@ -15,7 +16,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from jade_graph.errors import StoreError, UsageError
+from jade_graph.errors import StoreError, UsageError, masked
 from jade_graph.types import (
     Ask,
     Backbone,
@@ -29,6 +30,7 @@ from jade_graph.types import (
     Recorder,
     Run,
     Sampling,
+    Thought,
     TraceNode,
     Transition,
 )
@@ -81,6 +83,12 @@ class RunContext:
     leases: dict[int, Lease] = field(default_factory=dict)
     begun: dict[tuple[str, int, int], Begun] = field(default_factory=dict)
     alone: bool = False
+    driver: object | None = None  # the invocation that is at work on it
+    thread: tuple[str, str] | None = None  # see `invocation.thread_of`
+    shared: bool = False  # other processes may find it in a checkpoint
+    claim: Callable[[], None] | None = None  # lets go of it, for them
+    asking: set[str] = field(default_factory=set)  # trace nodes whose plan a person is asked about
+    approved: set[tuple[str, int]] = field(default_factory=set)  # those that were answered, with their round
 
     def hold(self, *backbones: Backbone, versions: Sequence[str] = ()) -> None:
         """Lease those of the backbones whose weights may be swapped: what the run then uses to its end.
@@ -105,6 +113,13 @@ class RunContext:
         """Give the leased versions back."""
         for lease in self.leases.values():
             lease.release()
+
+    def leave(self) -> None:
+        """Let other processes take the run up."""
+        claim, self.claim = self.claim, None
+        if claim is not None:
+            with contextlib.suppress(StoreError):  # closed: its claims are gone
+                claim()
 
     def leased(self, backbone: Backbone) -> Backbone:
         """The version of this backbone that the run holds; the backbone itself where there is only one.
@@ -131,7 +146,7 @@ class RunContext:
         return (time.monotonic() - self.started) * 1000
 
     def pause(self) -> None:
-        """A person is asked: the deadline waits for the answer, `go_on` starts it again."""
+        """Nobody is at work while a person is asked: the deadline waits, until `go_on` starts it again."""
         if self.paused_at is None:
             self.paused_at = time.monotonic()
 
@@ -147,7 +162,9 @@ class RunContext:
         """
         base = self.plan_seed if of_plan and self.plan_seed is not None else self.run.seed
         text = "\x1f".join(map(str, (base, self.run.question_id or self.run.question, *parts)))
-        return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+        return (
+            int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big") >> 1
+        )
 
     def take_seq(self) -> int:
         self.next_seq += 1
@@ -172,7 +189,7 @@ class RunContext:
     def die(self, code: str, message: str) -> None:
         """End the run: the first reason stays."""
         if self.fatal is None:
-            self.fatal, self.fatal_message = code, message
+            self.fatal, self.fatal_message = code, masked(message)
 
     def open(self) -> None:
         """Hand the run to the recorder. A store that fails costs the record, not the run, which says so."""
@@ -238,6 +255,17 @@ def knows_ids(backbone: Backbone) -> bool:
     return bool(getattr(backbone, "exact_ids", True))
 
 
+def counts_draws(backbone: Backbone) -> bool:
+    """Whether an answer drawn in several pieces (`Sampling.drawn`) is that of the same seed in one."""
+    return bool(getattr(backbone, "counts_draws", False))
+
+
+def thought_of(backbone: Backbone) -> Thought | None:
+    """How the backbone thinks before it answers; None where it does not, or does not say so."""
+    found = getattr(backbone, "thought", None)
+    return found if isinstance(found, Thought) else None
+
+
 async def generate(
     ctx: RunContext, backbone: Backbone, ids: list[int], sampling: Sampling, hint: Ask | None = None
 ) -> Completion:
@@ -272,6 +300,16 @@ def as_question(question: str | Question) -> Question:
     """The question as UTF-8 can hold it: a lone surrogate, legal in JSON, becomes "?"."""
     asked = question if isinstance(question, Question) else Question(id="", question=question)
     return replace(asked, question=asked.question.encode("utf-8", errors="replace").decode("utf-8"))
+
+
+def require_new(run_id: str, ended: int | None, attempt: int = 0) -> None:
+    """Raises `UsageError` RUN_EXISTS where a run of this id has ended as this attempt, or a later one."""
+    if ended is not None and ended >= attempt:
+        raise UsageError(
+            f"there is a run {run_id!r} already: its record stays as it is.",
+            code="RUN_EXISTS",
+            hint=f"leave run_id out; jade runs show {run_id}",
+        )
 
 
 def require_json(metadata: Mapping[str, Any]) -> None:

@@ -7,16 +7,14 @@ of is handed in: it knows no settings, no store, no registry and no LangChain `R
 
 from __future__ import annotations
 
-import logging
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
 from typing import Any
 
-from langchain_core.runnables.config import RunnableConfig, ensure_config
-from langgraph.errors import GraphBubbleUp
-from langgraph.graph.state import CompiledStateGraph
-from langgraph.types import Command, Durability, RetryPolicy
+from langchain_core.runnables.config import RunnableConfig
+from langgraph.types import Durability, RetryPolicy
 
 from jade_graph import plugins
 from jade_graph.errors import GraphError, UsageError, unknown
@@ -29,25 +27,25 @@ from jade_graph.types import (
     Preset,
     Question,
     Recorder,
+    Remembers,
     Retriever,
     Role,
     Run,
     Sampling,
 )
-from jade_graph.workflow import approval
+from jade_graph.workflow import approval, judging
 from jade_graph.workflow.actor import Actor, Served
 from jade_graph.workflow.checkpoint import durable
-from jade_graph.workflow.context import RunContext, as_question, flushed, knows_ids
+from jade_graph.workflow.context import as_question, knows_ids, require_new
 from jade_graph.workflow.contexts import Contexts, refused
+from jade_graph.workflow.driving import Driver
 from jade_graph.workflow.graph import compile_graph
 from jade_graph.workflow.many import windowed
 from jade_graph.workflow.nodes import Workflow
 from jade_graph.workflow.parts import Parts, limits_of, role_backbones
 from jade_graph.workflow.replay import Replay, forked
 from jade_graph.workflow.retrying import RETRY
-from jade_graph.workflow.supersteps import march, unwatched, within_graph
-
-logger = logging.getLogger("jade_graph")
+from jade_graph.workflow.writable import require_writable
 
 
 class Engine:
@@ -71,6 +69,8 @@ class Engine:
         recorder: where runs are written as they happen.
         checkpointer: a LangGraph checkpointer for `graph`.
         retry_policy: when a search that failed is tried again; default: two more times, within the run's deadline.
+        compress: of a graph that trains: judge the long texts of every run, as the preset says whose
+            (`workflow.judging.Judging`). None, of all that serve: the graph has no part for it.
         durability: when a run with a checkpointer is written: "async" (LangGraph's default: while the next step goes
             on), "sync" (before it), or "exit" (when the run ends or waits: cheapest, and lost if the process dies).
 
@@ -96,6 +96,7 @@ class Engine:
         approve: approval.Approve | None = None,
         retry_policy: RetryPolicy | None = None,
         durability: Durability | None = None,
+        compress: str | None = None,
     ) -> None:
         self.preset: Preset = plugins.load("jade.presets", preset) if isinstance(preset, str) else preset
         self.backbone = backbone
@@ -109,7 +110,9 @@ class Engine:
         parts = Parts(self.preset, self.limits)
         self.roles: Mapping[str, Role] = parts.roles
         self.grammar = parts.grammar
-        self.graph_hash = parts.hash(k, constrained, action_tokens)
+        self.compress = judging.checked(compress, self.preset)
+        judges = parts.judges(self.compress)
+        self.graph_hash = parts.hash(k, constrained, action_tokens, judges, self.compress)
         self.backbones = role_backbones(backbones or {}, parts)
         self.approve = approval.checked(approve, checkpointer)
         self.durability = durable(durability, checkpointer)
@@ -140,6 +143,7 @@ class Engine:
                 code="GRAPH_CONSTRAINED",
                 hint="constrained=False",
             )
+        self._writable: set[str] = set()
         self._flow = Workflow(
             preset=self.preset,
             roles=parts.roles,
@@ -150,13 +154,27 @@ class Engine:
             plan=parts.plan,
             sub_plan=parts.sub_plan,
             actor=actor,
-            context=self.contexts.of,
+            context=self.contexts.at,
             close=self.contexts.close,
             approve=self.approve,
             loop=parts.loop,
+            judging=judging.Judging.of(self.compress, self.preset, judges, actor) if self.compress else None,
         )
-        self.graph: CompiledStateGraph[Any, Any, Any, Any] = compile_graph(self._flow, checkpointer)
+        self.graph = compile_graph(self._flow, self.contexts, checkpointer)
+        self._driver = Driver(self.graph, self._flow, self.contexts, recorder, self.durability)
+        if constrained:
+            self._require_writable()
         self._follow(constrained, action_tokens)
+
+    def _require_writable(self) -> None:
+        """What is forced on the planner has to be what it then wrote. Raises `GraphError` GRAPH_PLAN_UNWRITABLE."""
+        planner = self._flow.planner
+        if planner is None:
+            return
+        served = self._flow.actor.served(planner.code)
+        if knows_ids(served.backbone) and served.backbone.version not in self._writable:
+            require_writable(served.backbone, self.grammar.plans)
+            self._writable.add(served.backbone.version)
 
     def _follow(self, constrained: bool, action_tokens: int | None) -> None:
         """Let backbones whose weights may be swapped begin to follow their alias."""
@@ -182,7 +200,7 @@ class Engine:
         *,
         seed: int = 0,
         run_id: str | None = None,
-        attempt: int = 0,
+        attempt: int | None = None,
         limits: Limits | None = None,
         sampling: Mapping[str, Any] | None = None,
         plan: str | None = None,
@@ -196,6 +214,8 @@ class Engine:
         """Answer one question.
 
         Args:
+            run_id: of the run; a fresh one by default.
+            attempt: which attempt at the run of this id it is, where the caller counts them.
             plan: force this workflow on the root question instead of asking the planner.
             explore: the probability with which the root's plan is drawn uniformly from the legal ones instead of from
                 the planner, 0 to 1. The planner's action is recorded all the same, with the log-probabilities that the
@@ -210,8 +230,11 @@ class Engine:
 
         With `approve`, the run comes back with status "running" while a person is asked; `aresume` goes on.
 
+        A question on a thread where a plan waits ends the run that waits there, as CANCELLED.
+
         Raises:
-            UsageError: an empty question or an illegal `plan`. Everything later is a failed `Run`, not an exception.
+            UsageError: an empty question, an illegal `plan`, a `run_id` that is taken (RUN_EXISTS). Everything later is
+                a failed `Run`, not an exception.
         """
         asked = as_question(question)
         if not asked.question.strip():
@@ -219,28 +242,39 @@ class Engine:
         plan, overrides = self.check(plan, sampling)
         if not 0.0 <= explore <= 1.0:
             raise UsageError(f"explore is {explore!r}, no probability.", code="BAD_EXPLORE", hint="explore=0.3")
-        ctx = await self._waiting(config) or self.contexts.open(asked, seed, run_id, attempt, limits, metadata)
+        if explore:
+            self._require_writable()
+        shared = self._driver.shares(config)
+        begun = partial(self.contexts.open, asked, seed, run_id, attempt or 0, limits, metadata, shared=shared)
+        try:
+            ctx = await self._driver.waiting(config)
+            if ctx is None:
+                if run_id is not None and attempt is None and isinstance(self.recorder, Remembers):
+                    require_new(run_id, await asyncio.to_thread(self.recorder.ended, run_id))
+                await self._driver.left_behind(config)
+        except asyncio.CancelledError as error:  # whoever gave it an id finds it under this id
+            self.contexts.abort(begun(), error)
+            raise
+        ctx = ctx or begun()
+        invocation = self._driver.taken(ctx)
         ctx.on_event, ctx.sampling, ctx.root_plan, ctx.replay = on_event, overrides, plan, replay
         ctx.explore, ctx.plan_seed = explore, plan_seed
         state = {"question": asked.question, "question_id": asked.id, "run_id": ctx.run.id, "seed": seed}
-        return await self._drive(ctx, state, config)
+        return await self._driver.drive(ctx, invocation, state, config)
 
     async def aresume(
         self, said: Any, config: RunnableConfig, *, on_event: Callable[[Event], None] | None = None
     ) -> Run:
-        """Go on with the run that waits on this thread. `said`: the answer to what it asked, or a `Command`.
+        """Go on with the run that waits on this thread.
 
-        Raises `UsageError` NOTHING_WAITS.
+        Args:
+            said: the answer to what it asked (None: yes), or answers by the ids of `interrupts`, or a `Command` with
+                one or the other as its `resume`. Where several plans wait, True and False are for all of them.
+
+        Raises:
+            UsageError: NOTHING_WAITS, RUN_UNDER_WAY, RESUME_AMBIGUOUS, UNKNOWN_INTERRUPT, BAD_RESUME. The run waits on.
         """
-        snapshot = await self.graph.aget_state(config)
-        if not snapshot.next:
-            thread = (config.get("configurable") or {}).get("thread_id")
-            raise UsageError(
-                f"no run waits on the thread {thread!r}.", code="NOTHING_WAITS", hint="ask a question on it first"
-            )
-        ctx = self.contexts.of(snapshot.values)
-        ctx.on_event = on_event
-        return await self._drive(ctx, said if isinstance(said, Command) else Command(resume=said), config)
+        return await self._driver.resume(said, config, on_event)
 
     def run(self, /, question: str | Question, **options: Any) -> Run:
         """`arun` for code without an event loop (or inside one: it then runs on a thread of its own)."""
@@ -349,50 +383,6 @@ class Engine:
     def versions(self) -> dict[str, str]:
         """What every role of another model runs on, by role. The rest run on `backbone.version`."""
         return self.contexts.versions
-
-    # --- driving the graph --------------------------------------------------------------------------------------------
-    async def _waiting(self, config: RunnableConfig | None) -> RunContext | None:
-        """The run to go on with, where a graph around this one is resumed after an interrupt within it."""
-        inherited = ensure_config(config)
-        known = inherited["configurable"]
-        # LangGraph says the same of a node that it tries again, also where nothing was written that could be resumed.
-        if not known.get("__pregel_resuming") or not known.get("__pregel_checkpointer", self.graph.checkpointer):
-            return None
-        snapshot = await self.graph.aget_state(inherited)
-        return self.contexts.of(snapshot.values) if snapshot.next else None
-
-    async def _drive(self, ctx: RunContext, given: Any, config: RunnableConfig | None) -> Run:
-        config = {**(config or {}), "recursion_limit": self._steps(ctx.limits)}
-        if self.graph.checkpointer and not ensure_config(config)["configurable"].get("thread_id"):
-            config["configurable"] = {**(config.get("configurable") or {}), "thread_id": ctx.run.id}
-        try:
-            out: Mapping[str, Any] = {}
-            ctx.alone = self.graph.checkpointer is None and unwatched(config)
-            if ctx.alone:
-                await march(self._flow, given, config["recursion_limit"])
-            else:
-                mode = None if within_graph(config) else self.durability  # a graph around this one has its own
-                out = await self.graph.ainvoke(given, config, durability=mode)
-            if ctx.run.status == "running" and (asked := out.get("__interrupt__")):
-                ctx.tell(Event("waiting", ctx.run.id, run=ctx.run, waiting=tuple(i.value for i in asked)))
-                return ctx.run
-            if ctx.run.status == "running":
-                raise RuntimeError("the graph stopped without an end: a node sent the run to a node that is not there")
-        except GraphBubbleUp:  # a graph around this one is interrupted: it comes back here when it is resumed
-            raise
-        except Exception as error:
-            logger.exception("run %s failed", ctx.run.id)
-            self.contexts.abort(ctx, error)
-        except BaseException as error:  # cancelled: recorded, and on its way
-            self.contexts.abort(ctx, error)
-            raise
-        await flushed(self.recorder, ctx.run)
-        return ctx.run
-
-    def _steps(self, limits: Limits) -> int:
-        """More graph steps than a run within its limits can take: a round is its plan, its planner and two selects."""
-        longest = max((len(plan.steps) for plan in self.grammar.plans), default=len(self.roles) + len(self._flow.tools))
-        return 20 + (longest + 4) * (limits.rounds + limits.sub_questions + 2)
 
 
 __all__ = ["Engine"]

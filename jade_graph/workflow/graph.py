@@ -14,14 +14,14 @@ from __future__ import annotations
 from typing import Any
 
 from langgraph.graph import END, START, StateGraph
-from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import Runtime
 from langgraph.types import Command
 
 from jade_graph.types import Role, Tool
 from jade_graph.workflow import loops
 from jade_graph.workflow.checkpoint import secured
-from jade_graph.workflow.nodes import APPROVE, BEGIN, FINISH, SELECT, Workflow
+from jade_graph.workflow.invocation import DrivenGraph, Keeper, driven
+from jade_graph.workflow.nodes import APPROVE, BEGIN, FINISH, JUDGE, SELECT, Workflow
 from jade_graph.workflow.state import Branch, Input, Output, State
 
 
@@ -37,7 +37,7 @@ def build(flow: Workflow) -> StateGraph[Any, Any, Any, Any]:
     starts += [p.steps[0] for p in (flow.plan, flow.sub_plan) if p is not None]
     starts += [flow.summarizer.code] if flow.summarizer else []
     starts += [loops.codes(flow.loop)[0]] if flow.loop else []
-    graph.add_node(SELECT, flow.select, destinations=(*dict.fromkeys(starts), FINISH))
+    graph.add_node(SELECT, flow.select, destinations=(*dict.fromkeys(starts), flow.last))
     follows = _follows(flow)
     for code, part in parts.items():
         graph.add_node(
@@ -51,6 +51,9 @@ def build(flow: Workflow) -> StateGraph[Any, Any, Any, Any]:
     if flow.approve and flow.planner is not None:
         onward = (*dict.fromkeys(p.steps[0] for p in flow.grammar.plans), SELECT)
         graph.add_node(APPROVE, _asks(flow), input_schema=Branch, destinations=onward)
+    if flow.judging is not None:
+        graph.add_node(JUDGE, flow.judge, metadata={"jade_roles": list(flow.judging.asks)})
+        graph.add_edge(JUDGE, FINISH)
     graph.add_node(FINISH, flow.finish)
     graph.add_node(BEGIN, flow.begin)
     graph.add_conditional_edges(START, _entry, [BEGIN, SELECT])
@@ -59,8 +62,8 @@ def build(flow: Workflow) -> StateGraph[Any, Any, Any, Any]:
     return graph
 
 
-def compile_graph(flow: Workflow, checkpointer: Any = None) -> CompiledStateGraph[Any, Any, Any, Any]:
-    return build(flow).compile(checkpointer=secured(checkpointer), name=flow.preset.name)
+def compile_graph(flow: Workflow, keeper: Keeper, checkpointer: Any = None) -> DrivenGraph:
+    return driven(build(flow).compile(checkpointer=secured(checkpointer), name=flow.preset.name), keeper)
 
 
 def _node(flow: Workflow, part: Role | Tool) -> Any:

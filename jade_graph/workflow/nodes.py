@@ -20,12 +20,14 @@ from jade_graph.types import Counters, Effect, Loop, Plan, Preset, Role, Status,
 from jade_graph.workflow import approval, blackboard, loops
 from jade_graph.workflow.actor import Actor, Where
 from jade_graph.workflow.context import RunContext
+from jade_graph.workflow.invocation import under_way
+from jade_graph.workflow.judging import Judging
 from jade_graph.workflow.plans import PlanGrammar
 from jade_graph.workflow.state import Branch, State
 
 logger = logging.getLogger("jade_graph")
 
-BEGIN, SELECT, FINISH, APPROVE = "begin", "select", "finish", "approve"
+BEGIN, SELECT, FINISH, APPROVE, JUDGE = "begin", "select", "finish", "approve", "judge"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,12 @@ class Workflow:
     close: Callable[[RunContext], None]
     approve: approval.Approve | None = None
     loop: Loop | None = None
+    judging: Judging | None = None  # of a graph that trains; one that serves has none, and no node for it
+
+    @property
+    def last(self) -> str:
+        """The node that follows when everything is settled."""
+        return FINISH if self.judging is None else JUDGE
 
     @property
     def executors(self) -> Mapping[str, str]:
@@ -94,7 +102,7 @@ class Workflow:
             ctx.changed(updates)
         sends = [self._round(ctx, state, trace, node) for node in choice.start]
         sends += [self._summary(ctx, state, trace, node) for node in choice.summarize]
-        goto: list[Send | str] = [*sends, *([FINISH] if choice.finished else [])]
+        goto: list[Send | str] = [*sends, *([self.last] if choice.finished else [])]
         run = {"run_id": ctx.run.id, "traced": ctx.run.id, "attempt": ctx.run.attempt, "versions": ctx.versions}
         update: dict[str, Any] = {**run, "trace": updates}
         return Command(update=update | _spent(ctx), goto=goto)
@@ -223,13 +231,16 @@ class Workflow:
         target, planned = branch["target"], Plan(branch["plan"])
         view, problem = self._view(ctx, branch), ""
         while True:
-            ctx.pause()
+            ctx.asking.add(target.id)
             said = interrupt(approval.question(view, planned, target.id, ctx.run.id, problem))
-            ctx.go_on()
+            ctx.asking.discard(target.id)
             found = approval.answer(said, planned, view)
             if not isinstance(found, str):
                 break
             problem = found
+        if (target.id, branch["round"]) in ctx.approved:  # asked of a checkpoint that this run has left behind
+            raise under_way(ctx.run.id)
+        ctx.approved.add((target.id, branch["round"]))
         if found is None:
             return self._commit(ctx, blackboard.fail(target, "PLAN_REJECTED", str(planned)))
         if found != planned:
@@ -276,6 +287,13 @@ class Workflow:
             limits=ctx.limits,
             depth=target.depth,
         )
+
+    async def judge(self, state: State) -> dict[str, Any]:
+        """In training: what the run wrote is judged, now that it is over."""
+        ctx = self.context(state)
+        if self.judging is not None:
+            await self.judging(ctx)
+        return {"seq": ctx.next_seq}
 
     async def finish(self, state: State) -> dict[str, Any]:
         """Name the outcome: the root's answer, or the reason why there is none."""

@@ -16,6 +16,7 @@ from jade_graph import plugins
 from jade_graph.errors import GraphError, unknown
 from jade_graph.types import SCHEMA_VERSION, Backbone, Limits, Loop, Plan, Preset, Role, Tool
 from jade_graph.workflow import loops
+from jade_graph.workflow.judged import SCORER, SEGMENTER, How
 from jade_graph.workflow.plans import PlanGrammar
 
 PLANNER, SUMMARIZER = "PL", "AS"
@@ -151,6 +152,7 @@ class Parts:
     def _check_names(self) -> None:
         known = {*plugins.names("jade.roles"), *self.roles, *self.tools}
         named = {*(self.preset.trainable or ()), *self.preset.role_options, *(set(self.preset.penalties) - {"*"})}
+        named |= {*self.preset.compress}
         for code in sorted(named - known):
             raise unknown("role", code, known, code="UNKNOWN_ROLE")
 
@@ -162,15 +164,32 @@ class Parts:
             out[role.kind].append(code)
         return out
 
-    def hash(self, k: int, constrained: bool, action_tokens: int | None) -> str:
+    def judges(self, how: How | None) -> dict[str, Role]:
+        """The roles that judge in training, by code; none for a graph that serves, and where nobody is asked."""
+        codes = () if how in (None, "uniform") else (SEGMENTER,) if how == "leave_one_out" else (SEGMENTER, SCORER)
+        found = {code: self._load(code) for code in codes}
+        for code, part in found.items():
+            if not isinstance(part, Role):
+                raise GraphError(f"{code!r} is no role.", code="GRAPH_NOT_A_ROLE", hint="see jade_graph.types.Role")
+        return {code: part for code, part in found.items() if isinstance(part, Role)}
+
+    def hash(
+        self,
+        k: int,
+        constrained: bool,
+        action_tokens: int | None,
+        judges: Mapping[str, Role] | None = None,
+        how: How | None = None,
+    ) -> str:
         """Names what the graph does: preset, roles with their options, plans, k."""
-        parts: dict[str, Role | Tool] = {**self.roles, **self.tools}
+        parts: dict[str, Role | Tool] = {**self.roles, **self.tools, **(judges or {})}
         described = {
             "schema": SCHEMA_VERSION,
             "preset": {key: repr(value) for key, value in sorted(_fields(self.preset).items())},
             "parts": {code: _described(part) for code, part in sorted(parts.items())},
             "plans": [str(p) for p in self.grammar.plans],
             **({"loop": _described(self.loop)} if self.loop else {}),
+            **({"compress": [how, *self.preset.compress]} if how else {}),
             "k": k,
             "constrained": constrained,
             "action_tokens": action_tokens,
@@ -204,5 +223,6 @@ def _described(part: Role | Tool | Loop) -> str:
 def _fields(preset: Preset) -> dict[str, Any]:
     fields = asdict(replace(preset, loop=None))
     del fields["loop"]  # described by itself; a method without one keeps the hash that it had before there were loops
+    del fields["compress"]  # of training alone: what serves is the same graph with and without it
     fields["trainable"] = sorted(preset.trainable) if preset.trainable is not None else None
     return fields

@@ -6,13 +6,13 @@ legal here can be executed by the graph. Source: JADE section 3 (workflow genera
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
 
 from jade_graph.errors import GraphError, UsageError
 from jade_graph.types import Parsed, Plan
+from jade_graph.workflow import tags
 
 DECOMPOSERS = ("QDS", "QDP")
 ANSWERER = "AG"
@@ -33,7 +33,7 @@ Plans = frozenset[Plan]
 PlanRule = Callable[[Plans], Plans]
 """Adds to or removes from the legal plans; entry-point group `jade.plan_rules`."""
 
-_TAG = re.compile(r"<workflow>(.*?)</workflow>", re.IGNORECASE | re.DOTALL)
+_TAG = tags.ends("workflow")
 
 
 def jade_rule(plans: Plans) -> Plans:
@@ -49,6 +49,12 @@ def jade_rule(plans: Plans) -> Plans:
 def no_closed_book_rewrite(plans: Plans) -> Plans:
     """Take `QR,AG` out: rewriting a query that is never searched only costs a call."""
     return plans - {Plan(("QR", "AG"))}
+
+
+def rerank(plans: Plans) -> Plans:
+    """Behind every retrieval the passages may be ranked again: `R,RR,AG` beside `R,AG`."""
+    again = {Plan(tuple(c for code in p.steps for c in ((code, "RR") if code == "R" else (code,)))) for p in plans}
+    return plans | {p for p in again if p.steps.count("RR") == 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +109,11 @@ class PlanGrammar:
 
         `value` is the plan when it is legal, else None.
         """
-        match = _TAG.search(text)
-        if match is None:
+        found = next(tags.pairs(text, _TAG), None)
+        if found is None:
             return Parsed(None, "NO_TAG")
-        steps = tuple(item.strip().upper() for item in match[1].split(","))
-        extra = text[: match.start()].strip() or text[match.end() :].strip()
+        steps = tuple(item.strip().upper() for item in found.inner.split(","))
+        extra = text[: found.start].strip() or text[found.end :].strip()
         violation = self.violation(steps)
         if violation is None:
             return Parsed(None, "EXTRA_TEXT") if extra else Parsed(Plan(steps))

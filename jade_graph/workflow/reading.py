@@ -10,11 +10,26 @@ from dataclasses import replace
 from typing import Any
 
 from jade_graph.errors import BackboneError
-from jade_graph.types import Backbone, Effect, Message, Parsed, Passage, Plan, Role, Tool, View
+from jade_graph.types import Backbone, Effect, Message, Parsed, Passage, Plan, Role, Thought, Tool, View
+
+LONGEST = 32_768
+"""Most characters of an action, its thought apart: hosted models write what they like, and parsers run on the loop."""
 
 
-def read(role: Role, text: str, view: View) -> Parsed:
-    """Parse an action; where there is no legal value, take the role's fallback."""
+def read(role: Role, text: str, view: View, thought: Thought | None = None) -> Parsed:
+    """Parse an action; where there is no legal value, take the role's fallback.
+
+    Of a model that thinks before it answers the `thought` is no part of the action, but for roles that speak of
+    thoughts themselves (an attribute `thinks`), where the whole is legal.
+    """
+    if thought is not None:
+        if getattr(role, "thinks", False):
+            whole = role.parse(thought.whole(text)[:LONGEST], view)
+            if whole.value is not None and whole.violation is None:
+                return whole
+        text = thought.spoken(text)
+    if len(text) > LONGEST:
+        return Parsed(role.fallback(text[:LONGEST], view), "OVERLONG", fallback_used=True)
     parsed = role.parse(text, view)
     if parsed.value is None:
         return Parsed(role.fallback(text, view), parsed.violation or "UNPARSED", fallback_used=True)

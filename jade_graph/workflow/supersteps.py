@@ -17,7 +17,7 @@ from langchain_core.runnables.config import ensure_config, get_async_callback_ma
 from langgraph.types import Command, Send
 
 from jade_graph.workflow import blackboard
-from jade_graph.workflow.nodes import FINISH, SELECT, Workflow
+from jade_graph.workflow.nodes import JUDGE, SELECT, Workflow
 from jade_graph.workflow.retrying import tried
 from jade_graph.workflow.state import State
 
@@ -53,7 +53,9 @@ async def march(flow: Workflow, given: Mapping[str, Any], steps: int) -> None:
     sends: list[Send] = []
     named = [SELECT]  # a node that several wake runs once
     for _ in range(steps):
-        if named == [FINISH] and not sends:
+        if named == [flow.last] and not sends:
+            if flow.last == JUDGE:
+                await flow.judge(state)
             await flow.finish(state)
             return
         # LangGraph begins what was sent before what was woken, and hears the woken first.

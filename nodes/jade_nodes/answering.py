@@ -47,6 +47,7 @@ class Answering:
     """A role whose action is one answer."""
 
     violations: ClassVar[tuple[str, ...]] = VIOLATIONS
+    linear: ClassVar[bool] = True
     max_words: int = 40
     max_new_tokens: int = 96
 

@@ -27,6 +27,7 @@ class Decomposer:
     max_items: int = 4
     max_new_tokens: int = 160
     kind: ClassVar[RoleKind] = "decomposer"
+    linear: ClassVar[bool] = True
     violations: ClassVar[tuple[str, ...]] = (
         "NO_TAG",
         "EXTRA_TEXT",

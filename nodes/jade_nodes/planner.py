@@ -7,16 +7,17 @@ violation and falls back to decomposition for the user's question and to R,AG fo
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from jade_graph.types import Effect, Message, Parsed, Plan, RoleKind, View
-from jade_graph.workflow.plans import VIOLATIONS, PlanGrammar
+from jade_graph.types import Alternative, Effect, Message, Parsed, Plan, RoleKind, View
+from jade_graph.workflow.plans import VIOLATIONS, PlanGrammar, jade_rule, workflow
 from jade_nodes.prompting import one_line, quote, system_and_user
 
 
 @dataclass(frozen=True)
 class Planner:
     code: ClassVar[str] = "PL"
+    linear: ClassVar[bool] = True
     name: ClassVar[str] = "Planner"
     kind: ClassVar[RoleKind] = "planner"
     description: ClassVar[str] = "writes the workflow of executors for a question"
@@ -55,6 +56,15 @@ class Planner:
     def effect(self, value: Plan, view: View) -> Effect:
         del view
         return Effect(memory={"plan": value})
+
+    def alternatives(self, text: str, value: Any, documents: int) -> tuple[Alternative, ...]:
+        """The plan that was taken against each other one of the paper's."""
+        del text, documents
+        plans = PlanGrammar.of([jade_rule]).plans
+        taken = workflow(str(value))
+        return tuple(
+            Alternative(f"plan {value}, not {plan}", taken, workflow(plan)) for plan in plans if str(plan) != str(value)
+        )
 
 
 PLANNER = Planner()

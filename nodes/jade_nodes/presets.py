@@ -13,6 +13,14 @@ JADE = Preset(
     "JADE: planner and executors, trained jointly",
     description="The planner writes a workflow per question and per sub-question; every role is trainable.",
     limits={"depth": 2},
+    compress=("AG", "AS"),
+)
+JADE_RERANK = Preset(
+    "jade-rerank",
+    "JADE, and the planner may have passages ranked again",
+    plan_rules=("jade", "rerank"),
+    description="The plans of jade, and each of them that retrieves with RR behind R: R,RR,AG (E2Rank).",
+    limits={"depth": 2},
 )
 JADE_CODE = Preset(
     "jade-code",
@@ -57,6 +65,7 @@ M_ASK = Preset(
     loop="m-ask",
     limits={"depth": 0, "rounds": 4},
     credit="turn",
+    compress=("KE",),
 )
 SEARCH_R1 = Preset(
     "search-r1",
@@ -65,4 +74,5 @@ SEARCH_R1 = Preset(
     loop="search-r1",
     limits={"depth": 0, "rounds": 4},
     credit="broadcast",
+    compress=("SR",),
 )

@@ -18,6 +18,7 @@ class QueryRewriter:
     """`max_queries` above 1 lets the rewriter search several queries at once (MMOA-RAG); their results interleave."""
 
     code: ClassVar[str] = "QR"
+    linear: ClassVar[bool] = True
     name: ClassVar[str] = "Query Rewriter"
     kind: ClassVar[RoleKind] = "executor"
     description: ClassVar[str] = "rewrites the question as a search query: drops noise, names what is meant"

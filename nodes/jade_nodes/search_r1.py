@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from jade_graph.types import END, Edge, Effect, Message, Parsed, Passage, RoleKind, View
+from jade_graph.types import END, Alternative, Edge, Effect, Message, Parsed, Passage, RoleKind, View
 from jade_graph.workflow import tags
 from jade_nodes.answering import raw_answer
 from jade_nodes.prompting import compact_documents, numbered_documents, one_line, quote, system_and_user
@@ -25,6 +25,7 @@ _THOUGHT = re.compile(r"\s*<think>(.*?)</think>(.*)", re.IGNORECASE | re.DOTALL)
 @dataclass(frozen=True)
 class Monolith:
     code: ClassVar[str] = "SR"
+    linear: ClassVar[bool] = True
     name: ClassVar[str] = "Think, search, answer"
     kind: ClassVar[RoleKind] = "executor"
     description: ClassVar[str] = "thinks, then searches or answers, with everything so far before its eyes"
@@ -36,6 +37,7 @@ class Monolith:
         "TOO_LONG",
         "NOT_ALLOWED",
     )
+    thinks: ClassVar[bool] = True
     max_words: int = 100
     max_new_tokens: int = 256
 
@@ -93,6 +95,15 @@ class Monolith:
             return Effect(answer=value["answer"])
         query, thought = value["search"], value.get("think", "")
         return Effect(memory={"turns": _turns(view), "thought": thought, "queries": (query,), "documents": ()})
+
+    def alternatives(self, text: str, value: Any, documents: int) -> tuple[Alternative, ...]:
+        """To search, or to answer, behind the thought that was thought."""
+        del documents
+        thought = text[: found.start(2)] if (found := _THOUGHT.fullmatch(text)) else ""
+        search, answer = thought + "<search>", thought + "<answer>"
+        if isinstance(value, Mapping) and value.get("search"):
+            return (Alternative("searched", search, answer, ends=False),)
+        return (Alternative("answered", answer, search, ends=False),)
 
 
 def _turns(view: View) -> tuple[Turn, ...]:

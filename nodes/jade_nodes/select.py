@@ -6,10 +6,11 @@ Invariant: what comes out is a subset of the documents, in their order; choosing
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from jade_graph.types import Effect, Message, Parsed, RoleKind, View
+from jade_graph.types import Alternative, Effect, Message, Parsed, RoleKind, View
 from jade_graph.workflow import tags
 from jade_nodes.prompting import compact_documents, numbered_documents, one_line, quote, system_and_user
 
@@ -19,6 +20,7 @@ _ITEM = re.compile(r"document\s*(\d{1,4})", re.IGNORECASE)
 @dataclass(frozen=True)
 class DocumentSelector:
     code: ClassVar[str] = "DS"
+    linear: ClassVar[bool] = True
     name: ClassVar[str] = "Document Selector"
     kind: ClassVar[RoleKind] = "executor"
     description: ClassVar[str] = "keeps only the passages that help (after R)"
@@ -71,6 +73,21 @@ class DocumentSelector:
     def effect(self, value: tuple[int, ...], view: View) -> Effect:
         documents = view.memory.get("documents") or ()
         return Effect(memory={"selected": tuple(documents[i] for i in value)})
+
+    def alternatives(self, text: str, value: Any, documents: int) -> tuple[Alternative, ...]:
+        """Every document kept, or dropped, while the others stay as they are; those that were kept come first."""
+        del text
+        kept = sorted(i for i in value if 0 <= i < documents) if isinstance(value, list | tuple) else []
+        out = []
+        for i in (*kept, *(i for i in range(documents) if i not in kept)):
+            other = [k for k in kept if k != i] if i in kept else sorted((*kept, i))
+            told = "kept" if i in kept else "dropped"
+            out.append(Alternative(f"Document {i} {told}", _named(kept), _named(other), i))
+        return tuple(out)
+
+
+def _named(numbers: Sequence[int]) -> str:
+    return "<id>" + ",".join(f"Document{i}" for i in numbers) + "</id>"
 
 
 def _items(text: str) -> list[str]:

@@ -10,7 +10,7 @@ import torch
 from jade_graph import plugins
 from jade_graph.errors import UsageError
 from jade_graph.testing.models import make_random_model
-from jade_training import bench
+from jade_training.bench import train as bench
 from jade_training.learner.rows import Row
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "bench_ppo.py"
@@ -20,6 +20,7 @@ def row(run, prompt, action=(1,)):
     return Row(run, "q", 0, "AG", tuple(prompt), tuple(action), (-1.0,) * len(action))
 
 
+@pytest.mark.slow
 def test_every_figure_is_there_and_finite(tmp_path):
     folder = make_random_model(tmp_path / "m", layers=1, width=16, heads=2, max_context=512)
     found = bench._measure(str(folder), rounds=1, count=3)
@@ -118,3 +119,17 @@ def test_statements_are_found_by_what_they_assign(ppo, tmp_path):
     assert lines.places == {"x": "trainer.py:5-8", "y": "trainer.py:9-10"}
     with pytest.raises(SystemExit, match="does not assign 'z'"):
         lines.run(("x", 0), ("z", 0))
+
+
+def test_merging_is_measured_over_a_known_floor():
+    from jade_training.bench import merge
+
+    move, floor = merge.chain(0)
+    assert torch.allclose(move.sum(1), torch.ones(len(move), dtype=torch.float64))
+    drawn = merge.draw(move, 4000, torch.Generator().manual_seed(1))
+    told = -move[drawn[:, 20], drawn[:, 21]].log().mean()  # what the chain itself loses, once it is mixed
+    assert float(told) == pytest.approx(floor, abs=0.03)
+    found = merge.run(quick=True, files=False)
+    assert set(found) == {"excess_constant", "excess_last_2", "excess_last_5", "excess_last_10", "excess_last_21",
+                          "excess_1_sqrt", "excess_decayed", "seeds"}  # fmt: skip
+    assert all(value > 0 for value in found.values())

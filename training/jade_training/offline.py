@@ -6,7 +6,7 @@ start and the settings.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 from jade_graph import plugins
 from jade_graph.backbones.codec import read_json
 from jade_graph.backbones.folders import content_version
-from jade_graph.errors import DataError, UsageError
+from jade_graph.errors import ConfigError, DataError, UsageError
 from jade_graph.microworld.shown import Shown
 from jade_graph.runs.export import read_export
 from jade_graph.runs.export.schema import KIND
 from jade_graph.scoring.rewards import RewardSpec, Scored, score_run
 from jade_graph.types import Preset, Question, Run
+from jade_training.mixing.mixture import Mixture, dataset_of
 
 if TYPE_CHECKING:
     from jade_training.learner.ppo import PPOConfig
@@ -114,14 +115,16 @@ class Examples:
     profile: str | None = None
 
 
-def from_file(path: Path, start: Path, *, share: float) -> Examples:
+def from_file(path: Path, start: Path, *, share: float, mixture: Mixture | None = None, seed: int = 0) -> Examples:
     """The demonstrations of a file (`jade demonstrations`), as the start's tokenizer writes them.
 
     Args:
         share: of the questions that is held out.
+        mixture: shares of roles or data sets among those that are learned from, drawn with the seed.
 
     Raises:
-        DataError: DEMONSTRATIONS_FILE, SFT_EMPTY. BackboneError: what reading the start's tokenizer raises.
+        DataError: DEMONSTRATIONS_FILE, SFT_EMPTY. ConfigError: BAD_MIXTURE. BackboneError: what reading the start's
+            tokenizer raises.
     """
     from jade_graph.backbones.codec import Codec
     from jade_training.supervised import files
@@ -132,8 +135,21 @@ def from_file(path: Path, start: Path, *, share: float) -> Examples:
     learned, kept = files.held_out(shown, share)
     if not learned:
         raise DataError(f"{str(path)!r} has nothing to learn from.", code="SFT_EMPTY", hint="a lower --held-out")
+    if mixture is not None:
+        learned = mixture.drawn(learned, part_of(mixture.by), seed=seed)
     by_role = {role: files.pairs(codec, [s for s in kept if s.role == role]) for role in files.by_role(kept)}
     return Examples(files.pairs(codec, learned), by_role, profile)
+
+
+def part_of(by: str) -> Callable[[Shown], str]:
+    """What a demonstration counts as in a mixture. Raises `ConfigError` BAD_MIXTURE."""
+    if by == "role":
+        return lambda shown: shown.role
+    if by == "dataset":
+        return lambda shown: dataset_of(shown.question_id)
+    raise ConfigError(
+        f"a demonstration has no {by}.", code="BAD_MIXTURE", hint="by = role or dataset; jade improve takes type too"
+    )
 
 
 def is_export(path: str) -> bool:

@@ -72,6 +72,20 @@ const jadeViewer = (() => {
       return host;
     },
     rows: (s) => facts(s.rows),
+    pieces: (s) => {  // of a judged text: a list, so that it is read out with the weights; colour says them again
+      const host = el("div");
+      const list = el("ol", "jv-pieces", null, {"aria-label": "Pieces of the text, each with its weight from 1 to 5"});
+      for (const [piece, weight, tokens] of s.pieces) {
+        const item = el("li", "jv-piece" + (weight === null ? "" : " jv-weight-" + Math.round(weight)));
+        const told = weight === null ? "–" : String(weight);
+        item.append(el("span", "jv-weight", told, {"aria-label": weight === null ? "not weighed" : "weight " + told}));
+        item.append(el("span", "jv-piece-text", piece), el("span", "jv-piece-tokens", tokens + " tokens"));
+        list.append(item);
+      }
+      host.append(list);
+      if (s.note) host.append(el("div", "jv-note", s.note));
+      return host;
+    },
   };
   const facts = (rows) => {
     const list = el("dl", "jv-facts");

@@ -53,6 +53,8 @@ def card(manifest: Mapping[str, Any], name: str) -> str:
     counts, left_out = manifest["counts"], manifest["left_out"]
     figures = [(key.replace("_", " "), n) for key, n in counts.items()]
     figures += [(f"left out: {why}", n) for why, n in left_out.items()]
+    odd = [(key.replace("_", " "), manifest.get(key) or ()) for key in ("runs_left_out", "questions_left_out")]
+    figures += [(key, len(named)) for key, named in odd if named]
     made = [
         ("rollout", manifest.get("rollout")),
         ("preset", _listed(manifest["presets"])),

@@ -24,7 +24,8 @@ from jade_graph.settings.manifest import manifest as describe
 from jade_graph.types import SCHEMA_VERSION, Run
 
 if TYPE_CHECKING:
-    from jade_graph.runs.store import RunFilter, RunStore
+    from jade_graph.runs.filters import RunFilter
+    from jade_graph.runs.store import RunStore
 
 MANIFEST, CARD = "manifest.json", "README.md"
 FILES: Mapping[str, Mapping[str, tuple[str, str]]] = {"transitions.parquet": TRANSITIONS, "runs.parquet": RUNS}
@@ -72,7 +73,7 @@ def export_runs(
     for key in (*running, *cancelled):
         del last[key]
     left_out = {"running": len(running), "cancelled": len(cancelled)}
-    return _write(last.values(), Path(folder), manifest or {}, left_out, force, mixed, progress)
+    return _write(last.values(), Path(folder), manifest or {}, left_out, force, mixed, progress, None)
 
 
 def export_store(
@@ -87,6 +88,9 @@ def export_store(
 ) -> dict[str, Any]:
     """`export_runs` for recorded runs, read in blocks: of one rollout, of those that pass a filter, or all.
 
+    A run that holds what an export cannot ends nothing: `runs_left_out` of the manifest names it, with the reason, as
+    `questions_left_out` names those of a rollout's data set that nobody could ask.
+
     Raises:
         UsageError: UNKNOWN_ROLLOUT, and what `export_runs` raises.
     """
@@ -97,12 +101,13 @@ def export_store(
         facts = store_read.require_rollout(store.engine, rollout)
         # The rollout's own process made it; this one only writes it down.
         facts = {"rollout": rollout, "rollout_manifest": facts, **{k: v for k, v in facts.items() if k in _ROLLOUT}}
+    facts["questions_left_out"] = facts.get("questions_left_out", [])
     missing = asdict(store.unfinished(where, rollout=rollout))
     left_out = missing if rollout is not None else {k: n for k, n in missing.items() if k != "waiting"}
-    return _write(store.iter_runs(where, rollout=rollout), Path(folder), facts, left_out, force, mixed, progress)
+    return _write(store.iter_runs(where, rollout=rollout), Path(folder), facts, left_out, force, mixed, progress, [])
 
 
-_ROLLOUT = ("seed", "sampling", "explore", "runs_per_plan", "limits")
+_ROLLOUT = ("seed", "sampling", "explore", "runs_per_plan", "limits", "questions_left_out")
 
 
 # --- the folder -------------------------------------------------------------------------------------------------------
@@ -114,6 +119,7 @@ def _write(
     force: bool,
     mixed: bool,
     progress: Callable[[int], None] | None,
+    odd: list[dict[str, str]] | None,
 ) -> dict[str, Any]:
     arrow()
     folder = Path(os.path.abspath(folder))
@@ -123,7 +129,7 @@ def _write(
         shutil.rmtree(part, ignore_errors=True)  # left by an export that was killed
         part.mkdir(parents=True)
         try:
-            whole = _fill(part, runs, folder.name, manifest, left_out, mixed, progress)
+            whole = _fill(part, runs, folder.name, manifest, left_out, mixed, progress, odd)
             _put_in_place(part, folder)
         finally:
             shutil.rmtree(part, ignore_errors=True)
@@ -142,28 +148,34 @@ def _fill(
     left_out: Mapping[str, int],
     mixed: bool,
     progress: Callable[[int], None] | None,
+    odd: list[dict[str, str]] | None,
 ) -> dict[str, Any]:
     seen = _Seen(mixed)
     with _Table(part, "runs.parquet") as run_rows, _Table(part, "transitions.parquet") as action_rows:
         for run in runs:
-            seen.add(run)
             try:
-                run_rows.add(run_row(run))
-                for t in run.transitions:
-                    action_rows.add(action_row(t))
-            except (TypeError, ValueError) as error:
-                raise _value(run, error) from error
+                seen.require_whole(run)
+                rows = _rows(run)
+            except DataError as error:
+                if odd is None:
+                    raise
+                odd.append({"id": run.id, "reason": error.message})
+                continue
+            seen.add(run)
+            run_rows.add(rows[0])
+            for row in rows[1]:
+                action_rows.add(row)
             if progress is not None:
                 progress(seen.runs)
     if not seen.runs:
-        told = ", ".join(f"{n} {why}" for why, n in left_out.items() if n)
+        told = ", ".join(f"{n} {why}" for why, n in {**left_out, "odd": len(odd or ())}.items() if n)
         raise DataError(
             f"there is no run to export{f' ({told} left out)' if told else ''}.",
             code="EXPORT_EMPTY",
             hint="jade runs list, or jade rollout DATASET",
         )
-    rows = {"runs.parquet": seen.runs, "transitions.parquet": seen.transitions}
-    files = {file: {"sha256": sha256(part / file), "rows": rows[file]} for file in FILES}
+    counts = {"runs.parquet": seen.runs, "transitions.parquet": seen.transitions}
+    files = {file: {"sha256": sha256(part / file), "rows": counts[file]} for file in FILES}
     whole = {
         **describe(),
         **manifest,
@@ -179,6 +191,7 @@ def _fill(
             "trainable_transitions": seen.trainable,
         },
         "left_out": dict(left_out),
+        **({} if odd is None else {"runs_left_out": odd}),
         "presets": sorted(seen.presets),
         "backbone_versions": sorted(seen.versions),
         "graph_hashes": sorted(seen.graphs),
@@ -251,7 +264,6 @@ class _Seen:
     corpora: set[str] = field(default_factory=set)
 
     def add(self, run: Run) -> None:
-        self._require_whole(run)
         self.runs += 1
         self.failed += run.status == "failed"
         self.without_golds += not run.metadata.get("answers")
@@ -270,7 +282,7 @@ class _Seen:
                 hint="--version VERSION for one of them, or --mixed",
             )
 
-    def _require_whole(self, run: Run) -> None:
+    def require_whole(self, run: Run) -> None:
         seqs = set[int]()
         for t in run.transitions:
             if (t.run_id, t.attempt) != (run.id, run.attempt) or t.seq in seqs:
@@ -284,6 +296,13 @@ class _Seen:
                 raise _value(
                     run, f"action {t.seq} has {len(t.action_token_ids)} ids and {len(t.old_logprobs)} log-probabilities"
                 )
+
+
+def _rows(run: Run) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    try:
+        return run_row(run), [action_row(t) for t in run.transitions]
+    except (TypeError, ValueError) as error:
+        raise _value(run, error) from error
 
 
 def _value(run: Run, what: object) -> DataError:

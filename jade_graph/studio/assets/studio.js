@@ -33,6 +33,7 @@ const jadeStudio = (() => {
       const bar = el("div", "jv-actions");
       bar.append(button("Fork from here", "Ask again, or edit what happened here, and run on",
         () => emitEvent("jade_fork", {seq: d.seq}), "jv-primary"));
+      setTimeout(() => jadeLook.attach(bar, id, d), 0);  // the pane is filled when this returns
       return bar;
     };
     options.header = (top, view) => {

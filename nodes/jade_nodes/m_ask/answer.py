@@ -18,6 +18,7 @@ from jade_nodes.prompting import one_line, quote, system_and_user
 @dataclass(frozen=True)
 class KnowledgeAnswer:
     code: ClassVar[str] = "KA"
+    linear: ClassVar[bool] = True
     name: ClassVar[str] = "Answer"
     kind: ClassVar[RoleKind] = "executor"
     description: ClassVar[str] = "answers the question from the knowledge"

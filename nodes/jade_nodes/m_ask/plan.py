@@ -6,7 +6,6 @@ known is "unknown".
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -16,12 +15,13 @@ from jade_graph.workflow import tags
 from jade_nodes.answering import UNKNOWN
 from jade_nodes.prompting import one_line, quote, system_and_user
 
-_ITEM = re.compile(r"<([qa])(\d{1,3})>(.*?)</\1\2>", re.IGNORECASE | re.DOTALL)
+_ITEM = tags.ends(r"([qa])", r"(\d{1,3})")
 
 
 @dataclass(frozen=True)
 class KnowledgePlan:
     code: ClassVar[str] = "KP"
+    linear: ClassVar[bool] = True
     name: ClassVar[str] = "Plan"
     kind: ClassVar[RoleKind] = "executor"
     description: ClassVar[str] = "breaks the question into steps, says what it knows of each, and guesses the answer"
@@ -54,9 +54,10 @@ class KnowledgePlan:
 
     def parse(self, text: str, view: View) -> Parsed:
         del view
-        items = [(m[1].lower(), int(m[2]), _flat(m[3])) for m in _ITEM.finditer(text)]
+        found = list(tags.pairs(text, _ITEM))
+        items = [(p.opening[1].lower(), int(p.opening[2]), _flat(p.inner)) for p in found]
         final = tags.find(text, "final_answer")
-        rest = tags.find(_ITEM.sub("", text), "final_answer")
+        rest = tags.find(tags.without(text, found), "final_answer")
         wanted = [(kind, i) for i in range(1, len(items) // 2 + 1) for kind in ("q", "a")]
         in_order = [(kind, i) for kind, i, _ in items] == wanted and text.lower().rfind("</a") < _place(text)
         checks = (
@@ -78,8 +79,8 @@ class KnowledgePlan:
     def fallback(self, text: str, view: View) -> dict[str, Any]:
         """The readable sub-questions with the answers of their numbers, else the question itself as the only step."""
         found: dict[str, dict[int, str]] = {"q": {}, "a": {}}
-        for m in _ITEM.finditer(text):
-            found[m[1].lower()].setdefault(int(m[2]), _flat(m[3]))
+        for p in tags.pairs(text, _ITEM):
+            found[p.opening[1].lower()].setdefault(int(p.opening[2]), _flat(p.inner))
         asked = [(i, q) for i, q in sorted(found["q"].items()) if q][: self.max_steps]
         steps = tuple((q, found["a"].get(i) or UNKNOWN) for i, q in asked) or ((view.question, UNKNOWN),)
         final = next((t for t in tags.find(text, "final_answer").texts if t), UNKNOWN)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from jade_graph.types import Effect, Message, Parsed, RoleKind, View
+from jade_graph.types import Alternative, Effect, Message, Parsed, RoleKind, View
 from jade_graph.workflow import tags
 from jade_nodes.m_ask.knowledge import Knowledge, chat_state, compact_state
 from jade_nodes.prompting import one_line, quote, system_and_user
@@ -21,6 +21,7 @@ _END = re.compile(r"<end\s*/?>", re.IGNORECASE)
 @dataclass(frozen=True)
 class KnowledgeSearch:
     code: ClassVar[str] = "KS"
+    linear: ClassVar[bool] = True
     name: ClassVar[str] = "Search"
     kind: ClassVar[RoleKind] = "executor"
     description: ClassVar[str] = "writes the next search query, or ends the search"
@@ -71,6 +72,14 @@ class KnowledgeSearch:
         if not query:
             return Effect(memory={"ended": True})
         return Effect(memory={"queries": (query,), "asked": (*Knowledge.of(view).asked, query), "documents": ()})
+
+    def alternatives(self, text: str, value: Any, documents: int) -> tuple[Alternative, ...]:
+        """To search, or to end."""
+        del text, documents
+        search, end = "<search>", "<end>"
+        if isinstance(value, Mapping) and value.get("search"):
+            return (Alternative("searched on", search, end, ends=False),)
+        return (Alternative("ended the search", end, search, ends=False),)
 
 
 SEARCH = KnowledgeSearch()

@@ -17,6 +17,7 @@ from jade_nodes.prompting import compact_documents, numbered_documents, one_line
 @dataclass(frozen=True)
 class EvidenceSummary:
     code: ClassVar[str] = "KE"
+    linear: ClassVar[bool] = True
     name: ClassVar[str] = "Summary"
     kind: ClassVar[RoleKind] = "executor"
     description: ClassVar[str] = "takes the evidence for the query out of the passages"

@@ -8,9 +8,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from jade_graph.types import Effect, Message, Parsed, RoleKind, View
+from jade_graph.types import Alternative, Effect, Message, Parsed, RoleKind, View
 from jade_graph.workflow import tags
 from jade_nodes.m_ask.knowledge import Knowledge, chat_state, compact_state, evidence_of, query_of
 from jade_nodes.prompting import one_line, quote, system_and_user
@@ -21,6 +21,7 @@ _STEP = re.compile(r"t\s*([1-9]\d{0,2})", re.IGNORECASE)
 @dataclass(frozen=True)
 class KnowledgeUpdate:
     code: ClassVar[str] = "KU"
+    linear: ClassVar[bool] = True
     name: ClassVar[str] = "Update"
     kind: ClassVar[RoleKind] = "executor"
     description: ClassVar[str] = "puts the evidence into the knowledge: over a step, or as a new one"
@@ -71,6 +72,14 @@ class KnowledgeUpdate:
             place = value["update"] - 1
             return Effect(memory={"steps": (*steps[:place], step, *steps[place + 1 :])})
         return Effect(memory={"steps": (*steps, step)})
+
+    def alternatives(self, text: str, value: Any, documents: int) -> tuple[Alternative, ...]:
+        """Over a step, or as a new one."""
+        del text, documents
+        over, new = "<update>", "<add>"
+        if isinstance(value, Mapping) and "update" in value:
+            return (Alternative("put over a step", over, new, ends=False),)
+        return (Alternative("added a step", new, over, ends=False),)
 
 
 UPDATE = KnowledgeUpdate()

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from jade_graph.backbones.codec import Codec, end_tokens, fold_system, load_tokenizer
+from jade_graph.backbones.codec import Codec, end_tokens, load_tokenizer
+from jade_graph.backbones.turns import fold_system
 from jade_graph.errors import BackboneError
 from jade_graph.types import Message
 
@@ -49,8 +50,9 @@ def test_end_tokens_are_gathered_from_every_place(chat_folder: Path, plain_folde
 def test_no_end_token_is_an_error(plain_folder: Path, tmp_path: Path) -> None:
     tokenizer = load_tokenizer(plain_folder)
     tokenizer.eos_token = None
+    assert end_tokens(tmp_path, tokenizer) == ()
     with pytest.raises(BackboneError) as caught:
-        end_tokens(tmp_path, tokenizer)
+        Codec(tokenizer, end_tokens(tmp_path, tokenizer))
     assert caught.value.error_code == "BACKBONE_NO_END_TOKEN"
 
 
@@ -108,6 +110,7 @@ def test_folding_loses_nothing() -> None:
 def test_thinking_is_off_unless_asked_for(chat_folder: Path) -> None:
     tokenizer = load_tokenizer(chat_folder)
     tokenizer.chat_template = "{% if enable_thinking %}think {% endif %}{{ messages[-1]['content'] }}{{ tone }}"
-    assert Codec(tokenizer, [1]).encode(MESSAGES) == tokenizer.encode("Who?")
+    asked = MESSAGES[1:]
+    assert Codec(tokenizer, [1]).encode(asked) == tokenizer.encode("Who?")
     options = {"enable_thinking": True, "tone": "!"}
-    assert Codec(tokenizer, [1], template_options=options).encode(MESSAGES) == tokenizer.encode("think Who?!")
+    assert Codec(tokenizer, [1], template_options=options).encode(asked) == tokenizer.encode("think Who?!")

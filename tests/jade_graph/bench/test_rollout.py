@@ -26,6 +26,7 @@ def figures(folder: Path) -> dict[str, float]:
     return asyncio.run(rollout._measure(str(folder), rounds=2, distinct=6, copies=2, few=2, crews=1))
 
 
+@pytest.mark.slow
 def test_every_figure_is_there_and_finite(figures: dict[str, float]) -> None:
     assert set(figures) >= {
         "runs_per_s",
@@ -42,6 +43,7 @@ def test_every_figure_is_there_and_finite(figures: dict[str, float]) -> None:
     assert figures["runs"] == 2 * 6 * 2
 
 
+@pytest.mark.slow
 def test_the_shares_are_parts_of_one_whole(figures: dict[str, float]) -> None:
     assert all(0 < figures[name] < 1 for name in SHARES)
     assert sum(figures[name] for name in SHARES) == pytest.approx(figures["outside_model_share"])

@@ -50,9 +50,9 @@ def test_every_command_explains_itself_and_has_the_common_options(jade, name):
     done = jade(name, "--help")
     assert done.code == 0
     assert done.err == ""
-    groups = {"config": "show", "microworld": "show"} | dict.fromkeys(
-        ("runs", "presets", "plugins", "corpora", "models"), "list"
-    )
+    shown = {"config": "show", "microworld": "show", "registry": "relocate", "report": "compression"}
+    shown |= {"feedback": "fit", "judge": "usefulness"}
+    groups = shown | dict.fromkeys(("runs", "presets", "plugins", "corpora", "models", "encoders"), "list")
     text = jade(name, groups[name], "--help").out if name in groups else done.out
     for option in ("--json", "--config", "--set", "--quiet", "--verbose"):
         assert option in text

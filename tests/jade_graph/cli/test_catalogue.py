@@ -69,7 +69,8 @@ def test_every_code_in_the_source_is_documented():
 
 
 def test_nothing_is_documented_that_does_not_exist():
-    assert not set(catalogue.read()) - set(raised()) - of_plugins() - of_runs() - violations() - {"UNPARSED"}
+    of_the_graph = {"OVERLONG", "UNPARSED"}
+    assert not set(catalogue.read()) - set(raised()) - of_plugins() - of_runs() - violations() - of_the_graph
 
 
 def test_the_documented_exit_codes_are_those_of_the_classes():

@@ -1,5 +1,6 @@
 import io
 import json
+import re
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.color import ColorSystem
 
 from jade_graph.cli.console import Output, print_json, table
 from jade_graph.settings.plain import jsonable, text
@@ -127,3 +129,42 @@ def test_values_in_tables(value, shown):
 def test_a_result_of_several_parts_is_printed_in_order(capsys):
     Output().result({}, lambda: ["one", "two"])
     assert capsys.readouterr().out == "one\ntwo\n"
+
+
+HOSTILE = "\x1b]0;owned\x07\x1b[2Jx\r\x9b31m\u202eabc\u2066\ud800[bold]not markup[/] [/]\x7f\x00"
+ACTS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+@pytest.mark.parametrize("way", ["text", "rich", "table", "tree", "log", "warn", "json"])
+def test_no_text_from_outside_acts_on_the_terminal(way, capsys):
+    from rich.text import Text
+    from rich.tree import Tree
+
+    out = Output(json=way == "json")
+    shown = {
+        "text": lambda: HOSTILE,
+        "rich": lambda: Text(HOSTILE, style="bold"),
+        "table": lambda: table((HOSTILE,), [(HOSTILE,), (Text(HOSTILE),)], title=HOSTILE),
+        "tree": lambda: Tree(Text(HOSTILE)),
+    }
+    if way in ("log", "warn"):
+        getattr(out, way)(HOSTILE)
+    else:
+        out.result({HOSTILE: HOSTILE}, shown.get(way, lambda: ""))
+    told = "".join(capsys.readouterr())
+    assert not ACTS.search(told)
+    assert "owned" in told
+    assert "not markup" in told
+    if way == "json":
+        assert json.loads(told) == {HOSTILE: HOSTILE}
+    elif way == "text":
+        assert "[bold]not markup[/] [/]" in told
+
+
+def test_colours_are_still_rich_s_own():
+    from jade_graph.cli.console import _console
+
+    console = _console(stderr=False)
+    console.file, console._force_terminal, console._color_system = io.StringIO(), True, ColorSystem.TRUECOLOR
+    console.print("[red]x[/]")
+    assert console.file.getvalue() == "\x1b[31mx\x1b[0m\n"

@@ -114,3 +114,56 @@ def test_removing_asks_first(jade, index, notes, monkeypatch):
     monkeypatch.setattr("typer.confirm", lambda *a, **k: False)
     assert jade("corpora", "remove", "n").code == 1
     assert len(jade("corpora", "list", "--json").json["corpora"]) == 1
+
+
+def test_every_common_file_is_read_or_named_with_its_reason(jade, index):
+    from ..retrieval.samples import KINDS
+
+    folder = Path("all")
+    (folder / ".git").mkdir(parents=True)
+    for name, data in KINDS.items():
+        (folder / name).write_bytes(data)
+    left = {"x.doc": b"old", "y.png": b"\x89PNG", "z": b"?", "torn.docx": b"PK", "empty.md": b""}
+    for name, data in left.items():
+        (folder / name).write_bytes(data)
+    (folder / "legacy.txt").write_bytes("Марш был художником, родившимся в Норвиче.".encode("cp1251"))
+    (folder / "away").symlink_to("/tmp")
+    done = index("all")
+    made = done.json
+    assert made["files"] == len(KINDS) + 1
+    reasons = {s["source"]: s["reason"] for s in made["skipped"]}
+    assert sorted(reasons) == sorted([*left, ".git/", "away/"])
+    assert reasons["x.doc"] == "of no known kind (.doc)"
+    assert reasons["z"] == "of no known kind (no suffix)"
+    assert [n["source"] for n in made["notes"]] == ["legacy.txt"]
+    read = {
+        p["metadata"]["source"]
+        for p in jade("corpora", "show", "all", "--passages", "--limit", "0", "--json").json["cut"]
+    }
+    assert read == {*KINDS, "legacy.txt"}
+    assert {p.name for p in folder.iterdir()} == read | {name.rstrip("/") for name in reasons}
+    for told in (
+        "torn.docx",
+        "1 .doc",
+        "x.doc",
+        "away/",
+        "hidden",
+        "guessed",
+        f"read {made['files']} files, left out 7",
+    ):
+        assert told in done.err, told
+
+
+def test_passages_are_shown_as_they_were_cut(jade, index, notes):
+    index(str(notes), "--corpus", "n")
+    shown = jade("corpora", "show", "n", "--passages")
+    assert "2 of 2 passages" in shown.out
+    assert "shipwright born in Bergen" in shown.out
+    one = jade("corpora", "show", "n", "--of", "ships.md", "--json").json
+    assert (one["found"], [p["title"] for p in one["cut"]]) == (1, ["Ships"])
+    assert "cut" not in jade("corpora", "show", "n", "--json").json
+
+
+def test_questions_with_answers_alone_are_documents(index):
+    Path("faq.jsonl").write_text(json.dumps({"question": "Who built it?", "answer": "Berg"}) + "\n")
+    assert index("faq.jsonl", "--corpus", "faq").json["passages"] == 1

@@ -174,3 +174,21 @@ def test_doctor_finds_the_bundled_model_corpora_and_runs(jade, monkeypatch, tmp_
     assert after["bundled model"]["state"] == "ok"
     assert after["corpora"]["detail"] == "notes (1 passages)"
     assert after["runs"]["detail"].startswith("0 in ")
+
+
+def test_doctor_tells_what_was_found_of_a_model(jade, tmp_path):
+    from jade_graph.testing.models import CHAT_TEMPLATE, make_random_model
+
+    folder = make_random_model(tmp_path / "thinker", arch="qwen2", chat=True)
+    template = CHAT_TEMPLATE.replace("in messages %}", "in messages if message['role'] != 'system' %}")
+    template = template.replace("assistant\n{% endif", "assistant\n<think>\n{% endif")
+    (folder / "chat_template.jinja").write_text(template)
+    found = {f["what"]: f for f in jade("doctor", "--backbone", str(folder), "--json").json["findings"]}
+    assert "folded" in found["system text"]["detail"]
+    assert found["end tokens"]["detail"] == "3 '<|im_end|>', 1 '<|endoftext|>'"
+    assert "opens a thought (<think> .. </think>), 128 tokens" in found["thinking"]["detail"]
+    assert found["context"]["detail"] == "512 tokens"
+    assert found["batches"]["state"] == "ok"
+    assert "tokens/s" in found["speed"]["detail"]
+    lost = {f["what"]: f for f in jade("doctor", "--backbone", "nowhere/at/all", "--json").json["findings"]}
+    assert "BACKBONE_NOT_FOUND" in lost["backbone"]["detail"]

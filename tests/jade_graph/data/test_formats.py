@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -160,11 +161,13 @@ def test_faults_name_file_line_and_field(
 ) -> None:
     good = samples[format]
     bad = {**copy.deepcopy(good), **changes}
-    path = write("x.jsonl", [good, bad])
     with pytest.raises(DataError, match=told) as caught:
-        load_dataset(path, format=format)
+        load_dataset(write("x.jsonl", [bad]), format=format)
     assert caught.value.error_code == "DATASET_FIELD"
-    assert str(caught.value).startswith("[DATASET_FIELD] x.jsonl:2: ")
+    assert str(caught.value).startswith("[DATASET_FIELD] x.jsonl:1: ")
+    (odd,) = load_dataset(write("y.jsonl", [bad, good]), format=format).odd  # one of them ends nothing
+    assert re.search(told, odd["reason"])
+    assert odd["reason"].startswith("y.jsonl:1: ")
 
 
 def test_bad_judgements_are_named(beir_folder: Path) -> None:

@@ -148,9 +148,9 @@ def test_what_is_no_data_set_is_refused(write: Write, tmp_path: Path) -> None:
 def test_questions_alone_have_no_passages_and_answers_are_not_mislaid(write: Write) -> None:
     own = {"id": "1", "question": "Who?", "answers": ["Ann"]}
     assert load_dataset(write("mine.jsonl", [own])).passages == ()
-    assert code(lambda: load_dataset(write("slip.jsonl", [own, {"id": "2", "question": "Who?", "answer": "Ann"}]))) == (
-        "DATASET_FIELD"
-    )
+    slip = {"id": "2", "question": "Who?", "answer": "Ann"}
+    assert code(lambda: load_dataset(write("slip.jsonl", [slip]), format="jade")) == "DATASET_FIELD"
+    assert [q["id"] for q in load_dataset(write("slip.jsonl", [own, slip])).odd] == ["2"]
 
 
 def test_schemes_of_other_packages(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,10 +187,36 @@ def test_passages_are_read_once_and_only_when_asked_for() -> None:
     assert reads == [1]
 
 
-def test_ids_must_be_there_once() -> None:
+def test_a_data_set_without_questions_says_why() -> None:
     assert code(lambda: Dataset("d", [])) == "DATASET_EMPTY"
-    assert code(lambda: Dataset("d", [Question("1", "a"), Question("1", "b")])) == "DATASET_IDS"
+    assert code(lambda: Dataset("d", [Question("1", " ")])) == "DATASET_EMPTY"
     assert code(lambda: Dataset("d", [Question("", "a")])) == "DATASET_IDS"
+
+
+@pytest.mark.parametrize(
+    ("odd", "reason"),
+    [
+        (Question("b", ""), "no text"),
+        (Question("b", " \u00a0\n"), "no text"),
+        (Question("b", 7), "int, no text"),  # type: ignore[arg-type]
+        (Question("b", None), "NoneType, no text"),  # type: ignore[arg-type]
+        (Question("b", "x" * 100_001), "100,001 characters"),
+        (Question("", "Who?"), "no id"),
+        (Question("b" * 201, "Who?"), "201 characters"),
+        (Question("a", "Who else?"), "has this id"),
+    ],
+)
+def test_an_odd_question_is_left_out_and_named(odd: Question, reason: str) -> None:
+    first, last = Question("a", "Who?"), Question("z", "When?")
+    data = Dataset("toy", [first, odd, last])
+    assert data.questions == (first, last)
+    (told,) = data.odd
+    assert reason in told["reason"]
+    assert told["id"].startswith((odd.id or "''")[:200])
+    assert len(data.notes) == 1
+    assert data.notes[0].startswith("1 w")  # "1 without a text left out: b", "1 with the id of another left out: a"
+    assert data.sample(1).odd == data.head(1).odd == data.odd
+    assert data.dataset_id == Dataset("toy", [first, last]).dataset_id
 
 
 def test_dataset_id_covers_what_is_scored_and_not_metadata() -> None:
@@ -205,3 +231,10 @@ def test_dataset_id_covers_what_is_scored_and_not_metadata() -> None:
     assert len(ids) == 4
     other = Question("1", "?", ("a",), supporting=("p",), metadata={"x": 1})
     assert Dataset("e", [other]).dataset_id == Dataset("d", [base]).dataset_id
+
+
+def test_a_question_without_a_text_is_left_out_and_named() -> None:
+    data = Dataset("toy", [Question("a", "Who?"), Question("b", " "), Question("c", "")])
+    assert [q.id for q in data.questions] == ["a"]
+    assert data.notes == ("2 without a text left out: b, c",)
+    assert data.sample(1).notes == data.notes

@@ -45,12 +45,17 @@ def stored(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Pa
     return root / "data"
 
 
+def copied(stored: Path, tmp_path: Path) -> Registry:
+    data = tmp_path / "data"
+    shutil.copytree(stored, data)
+    found = Registry(f"sqlite:///{data / 'mlflow.db'}", data_dir=data)
+    found.relocate()
+    return found
+
+
 @pytest.fixture
 def registry(stored: Path, tmp_path: Path) -> Registry:
-    data = tmp_path / "data"
-    data.mkdir()
-    shutil.copy(stored / "mlflow.db", data / "mlflow.db")
-    found = Registry(f"sqlite:///{data / 'mlflow.db'}", data_dir=data)
+    found = copied(stored, tmp_path)
     found.promote(1, kind="force", reason="the first")
     return found
 
@@ -118,10 +123,7 @@ def test_another_champion_since_the_measurement(registry):
 
 
 def test_without_a_champion_only_the_challenger_is_judged(stored, tmp_path):
-    data = tmp_path / "data"
-    data.mkdir()
-    shutil.copy(stored / "mlflow.db", data / "mlflow.db")
-    registry = Registry(f"sqlite:///{data / 'mlflow.db'}", data_dir=data)
+    registry = copied(stored, tmp_path)
     both = trial(registry, 0.0, versions=(1, 2))
     outcome = promote(registry, 2, policy=QUICK, trial=Trial("films-dev", {2: both.rows[2]}, {2: both.manifests[2]}))
     assert outcome.promotion is not None
@@ -267,3 +269,17 @@ def test_weights_that_do_not_match_are_named(tmp_path):
 def test_the_place_knows_its_lock(tmp_path):
     assert Place.find(f"sqlite:///{tmp_path / 'm.db'}", tmp_path / "data").lock == tmp_path / "registry.lock"
     assert Place.find("http://127.0.0.1:9", tmp_path / "data").lock == tmp_path / "data" / "registry.lock"
+
+
+def test_a_refused_try_is_counted_on_the_champion_that_it_was_made_against(registry: Registry) -> None:
+    equal, better = trial(registry, 0.0), trial(registry, 0.3)
+    refused = promote(registry, 2, policy=QUICK, trial=equal)
+    assert refused.promotion is None
+    assert registry.refusals(1) == 1
+    promote(registry, 2, policy=QUICK, trial=equal, dry_run=True)  # decides nothing
+    assert registry.refusals(1) == 1
+    done = promote(registry, 2, policy=QUICK, trial=better)
+    assert done.promotion is not None
+    assert done.verdict is not None
+    assert done.verdict.figures()["gain"]["tries"] == 2
+    assert (registry.refusals(1), registry.refusals(2)) == (1, 0)  # another champion, another count

@@ -8,8 +8,9 @@ import pytest
 
 from jade_graph.bench import gate
 from jade_graph.bench.gate import promoted
-from jade_graph.errors import UsageError
+from jade_graph.errors import ConfigError, UsageError
 from jade_graph.gate import Policy, Verdict, judge, needed
+from jade_graph.gate.verdict import level_of
 from jade_graph.scoring.evaluation import Row
 from jade_graph.testing.evaluations import CASES, TYPES, mean_score, simulate_pair
 
@@ -210,3 +211,36 @@ def test_an_unknown_case_is_told():
     with pytest.raises(UsageError) as error:
         gate.run(case="other")
     assert "gain_three" in error.value.known
+
+
+# --- looking more than once -------------------------------------------------------------------------------------------
+def test_all_tries_together_spend_what_one_may():
+    policy = Policy()
+    tails = [(1 - level_of(policy, tries)) / 2 for tries in range(1, 10_000)]
+    assert tails[0] == pytest.approx(0.025)
+    assert tails == sorted(tails, reverse=True)
+    assert sum(tails) == pytest.approx(0.05, abs=1e-5)  # however many there are
+    assert sum(tails) <= 0.05
+    assert level_of(Policy.of({"gain": {"peeking": "ignore"}}), 7) == 0.95
+    with pytest.raises(ConfigError, match=r"gain\.peeking.*spend, ignore"):
+        Policy.of({"gain": {"peeking": "often"}})
+
+
+def test_a_further_try_needs_more():
+    seen = [finding(judge(better(60, 8), rows(60), tries=tries), "gain") for tries in (1, 2, 3, 9, 40)]
+    assert seen[0].passed
+    assert not seen[-1].passed
+    lows = [one.figures["ci"][0] for one in seen]
+    assert lows == sorted(lows, reverse=True)
+    assert "try 40 against this champion" in seen[-1].told
+    assert "try" not in seen[0].told
+
+
+@pytest.mark.slow
+def test_peeking_promotes_no_more_equal_versions_than_one_look_may():
+    """A small part of what `make reliability` counts: twelve looks at each of 40 learning runs that learn nothing."""
+    quick = {"gain": {"resamples": 1000}}
+    spent = gate.peeked(40, 12, 200, Policy.of(quick))
+    ignored = gate.peeked(40, 12, 200, Policy.of({"gain": {"resamples": 1000, "peeking": "ignore"}}))
+    assert spent <= 4
+    assert ignored > spent

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from langchain_core.messages import AIMessage, ChatMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.caches import InMemoryCache
+from langchain_core.messages import AIMessage, ChatMessage, HumanMessage, SystemMessage, ToolMessage, trim_messages
 from langchain_core.runnables.utils import add
 from pydantic import BaseModel, ValidationError
 
@@ -81,6 +82,70 @@ def test_batches_reach_the_backbone_together(model: JadeChatModel, backbone: HFB
     assert [a.content for a in answers] == [model.invoke(f"Question {i}").content for i in range(12)]
     assert after["rows"] - before["rows"] == 12
     assert after["batches"] - before["batches"] < 12
+
+
+@pytest.mark.parametrize("top_p", [1.0, 0.9])
+def test_one_seed_is_one_text_in_calls_and_streams_with_and_without_stop(backbone: HFBackbone, top_p: float) -> None:
+    for seed in range(4):
+        drawn = JadeChatModel(backbone=backbone, temperature=1.0, top_p=top_p, max_tokens=40, seed=seed)
+        text = drawn.invoke("Who?").text
+        never = ["never there"]
+        assert drawn.invoke("Who?", stop=never).text == text
+        for chunk in (1, 7, 64):
+            streamed = drawn.model_copy(update={"stream_tokens": chunk})
+            assert add(streamed.stream("Who?")).content == text  # type: ignore[union-attr]
+            assert add(streamed.stream("Who?", stop=never)).content == text  # type: ignore[union-attr]
+        end = text[8:10]
+        assert drawn.invoke("Who?", stop=[end]).text == text[: text.index(end)]
+        assert add(drawn.stream("Who?", stop=[end])).content == text[: text.index(end)]  # type: ignore[union-attr]
+
+
+def test_where_a_seed_cannot_be_gone_on_with_the_answer_is_drawn_whole() -> None:
+    asked: list[Sampling] = []
+
+    class Own(ScriptedBackbone):
+        continues = True
+
+        async def generate(self, prompt: Any, sampling: Sampling, *, hint: Any = None) -> Any:
+            asked.append(sampling)
+            return await super().generate(prompt, sampling, hint=hint)
+
+    drawn = JadeChatModel(backbone=Own(lambda a: "a long answer in several words"), temperature=1.0, seed=3)
+    assert drawn.invoke("Who?", stop=["in"]).text == "a long answer "
+    assert [(s.seed, s.max_new_tokens) for s in asked] == [(3, 256)]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"seed": 2}, {"top_p": 0.5}, {"temperature": 0.5}, {"max_tokens": 3}, {"stop": ["a"]}, {"backbone": "another"}],
+)
+def test_a_cache_knows_models_apart_by_whatever_changes_their_answers(change: dict[str, Any]) -> None:
+    def made(version: str, **more: Any) -> JadeChatModel:
+        backbone = ScriptedBackbone(lambda a: f"{version} {more}", version=version)
+        return JadeChatModel(backbone=backbone, cache=cache, **more)
+
+    cache = InMemoryCache()
+    base = {"temperature": 1.0, "seed": 1}
+    other = change.pop("backbone", "one")
+    one, two = made("one", **base), made(other, **{**base, **change})
+    told = one.invoke("Who?").text
+    assert two.invoke("Who?").text != told
+    assert made("one", **base).invoke("Who?").text == told
+    assert len(cache._cache) == 2
+
+
+def test_tokens_are_counted_by_the_backbones_own_tokenizer(model: JadeChatModel, backbone: HFBackbone) -> None:
+    text = "How many tokens is this, é漢?"
+    assert model.get_token_ids(text) == backbone.encode_text(text)
+    assert model.get_num_tokens(text) == len(backbone.encode_text(text)) > 0
+    messages = [SystemMessage("Be brief."), HumanMessage(text)]
+    told = model.invoke(messages)
+    assert told.usage_metadata is not None
+    assert model.get_num_tokens_from_messages(messages) == told.usage_metadata["input_tokens"]
+    kept = trim_messages(messages, max_tokens=model.get_num_tokens_from_messages(messages[1:]), token_counter=model)
+    assert kept == messages[1:]
+    with pytest.raises(UsageError, match="CHAT_NO_TOOLS"):
+        model.get_num_tokens_from_messages(messages, tools=[{}])
 
 
 # --- where an answer ends ---------------------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from langchain_core.callbacks import BaseCallbackHandler
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command
@@ -201,3 +204,173 @@ async def test_without_a_thread_the_runs_id_names_it(scripted: Any, passages: An
     out = await graph.ainvoke("Who?")
     state = await graph.graph.aget_state({"configurable": {"thread_id": out["run_id"]}})
     assert state.values["answer"] == "Ann Lee"
+
+
+# --- who answers, and when --------------------------------------------------------------------------------------------
+def parallel(scripted: Any, passages: Any, **more: Any) -> JadeGraph:
+    """A graph in which two sub-questions wait for a person at once."""
+    backbone = scripted(PL=lambda a: f"<workflow>{'QDP' if a.view.level == 'root' else 'R,AG'}</workflow>")
+    return JadeGraph(backbone, retriever=passages, approve="all", checkpointer=InMemorySaver(), **more)
+
+
+@pytest.mark.parametrize("said", [True, "approve", {"approve": True}, None])
+@pytest.mark.parametrize("way", ["invoke", "aresume"])
+async def test_a_plain_yes_approves_all_that_waits(scripted: Any, passages: Any, said: Any, way: str) -> None:
+    graph = parallel(scripted, passages)
+    await graph.ainvoke("Who?", THREAD)
+    two = await graph.ainvoke(Command(resume=True), THREAD)
+    assert [a["trace_node"] for a in two["interrupts"]] == ["0.1", "0.2"]
+    assert len({a["id"] for a in two["interrupts"]}) == 2
+    if way == "aresume":
+        assert (await graph.aresume(said, THREAD)).answer == "1950"
+    else:
+        resume = Command(resume=True if said is None else said)
+        assert (await graph.ainvoke(resume, THREAD))["answer"] == "1950"
+
+
+@pytest.mark.parametrize("way", ["invoke", "aresume"])
+async def test_an_answer_by_id_is_for_that_plan_and_the_run_waits_on(scripted: Any, passages: Any, way: str) -> None:
+    graph = parallel(scripted, passages)
+    await graph.ainvoke("Who?", THREAD)
+    two = await graph.ainvoke(Command(resume=True), THREAD)
+    first, second = (a["id"] for a in two["interrupts"])
+    for wrong, code in (
+        ("QR,R,AG", "RESUME_AMBIGUOUS"),
+        ({"plan": "R,AG"}, "RESUME_AMBIGUOUS"),
+        ({}, "RESUME_AMBIGUOUS"),
+        ({"0" * 32: True}, "UNKNOWN_INTERRUPT"),
+        (Command(), "BAD_RESUME"),
+    ):
+        resume = wrong if isinstance(wrong, Command) else Command(resume=wrong)
+        with pytest.raises(UsageError, match=code):
+            await (graph.aresume(wrong, THREAD) if way == "aresume" else graph.ainvoke(resume, THREAD))
+    out = await graph.ainvoke(Command(resume={first: "QR,R,AG"}), THREAD)
+    assert (out["status"], [a["id"] for a in out["interrupts"]]) == ("waiting", [second])
+    run = await graph.aresume({second: False}, THREAD)
+    assert run.status == "answered"
+    assert [(t.trace_node, t.role) for t in run.transitions if t.role == "QR"] == [("0.1", "QR")]
+    assert {n.id: n.error for n in run.trace}["0.2"] == "PLAN_REJECTED"
+
+
+def once_each(run: Any) -> bool:
+    places = [(t.trace_node, t.round, t.step) for t in run.transitions]
+    return len(places) == len(set(places)) and len({t.seq for t in run.transitions}) == len(places)
+
+
+@pytest.mark.parametrize("kind", ["alone", "called", "node"])
+async def test_of_two_resumes_at_once_one_is_refused(scripted: Any, passages: Any, tmp_path: Path, kind: str) -> None:
+    with RunStore(tmp_path / "runs.db") as store:
+        graph = JadeGraph(scripted(), retriever=passages, approve="root", checkpointer=InMemorySaver(), recorder=store)
+        app = graph if kind == "alone" else around(graph, kind, secured(InMemorySaver()))
+        await app.ainvoke("Who?" if kind == "alone" else {"question": "Who?"}, THREAD)
+        told = await asyncio.gather(*(app.ainvoke(Command(resume=s), THREAD) for s in (True, False, True)),
+                                    return_exceptions=True)  # fmt: skip
+        errors = [t for t in told if isinstance(t, BaseException)]
+        assert [e.error_code for e in errors if isinstance(e, UsageError)] == ["RUN_UNDER_WAY"] * 2
+        (ended,) = (t for t in told if not isinstance(t, BaseException))
+        await store.flushed()
+        (run,) = store.iter_runs()
+        assert (run.status, run.answer, once_each(run)) == ("answered", ended["answer"], True)
+        assert [t.role for t in run.transitions] == ["PL", "R", "AG"]
+
+
+class Slow:
+    """A retriever that tells when it searches, and never ends."""
+
+    corpus_id = "slow"
+
+    def __init__(self) -> None:
+        self.searching = asyncio.Event()
+
+    async def search(self, query: str, k: int) -> list[Any]:
+        self.searching.set()
+        await asyncio.Event().wait()
+        return []
+
+
+@pytest.mark.parametrize("how", ["cancelled", "step_timeout", "neighbour", "left", "between"])
+@pytest.mark.parametrize("kind", ["called", "node"])
+async def test_whatever_ends_an_invocation_ends_the_run(scripted: Any, tmp_path: Path, kind: str, how: str) -> None:
+    slow = Slow()
+    with RunStore(tmp_path / "runs.db") as store:
+        graph = JadeGraph(scripted(), retriever=slow, recorder=store)
+
+        async def ask(state: Outer) -> Outer:
+            out = await graph.ainvoke(state["question"])
+            return {"answer": out["answer"]}
+
+        async def fails(state: Outer) -> Outer:
+            await slow.searching.wait()
+            raise ValueError("the neighbour's")
+
+        outer = StateGraph(Outer)
+        outer.add_node("ask", ask if kind == "called" else graph.graph)
+        outer.add_edge(START, "ask")
+        if how == "neighbour":
+            outer.add_node("fails", fails)
+            outer.add_edge(START, "fails")
+        app = outer.compile()
+        app.step_timeout = 0.3 if how == "step_timeout" else None
+        if how == "left":
+            async for _ in app.astream({"question": "Who?"}, stream_mode="updates", subgraphs=True):
+                break
+        elif how == "between":
+            config: Any = {"callbacks": [Broken()]}
+            with pytest.raises(RuntimeError, match="a tracer's") if kind == "node" else contextlib.nullcontext():
+                await app.ainvoke({"question": "Who?"}, config)
+        else:
+            task = asyncio.create_task(app.ainvoke({"question": "Who?"}))
+            if how == "cancelled":
+                await slow.searching.wait()
+                task.cancel()
+            with pytest.raises((asyncio.CancelledError, TimeoutError, ValueError)):
+                await task
+        for _ in range(100):
+            if not graph.engine.contexts.running:
+                break
+            await asyncio.sleep(0.01)
+        await store.flushed()
+        (row,) = store.list_runs()
+        assert (row["status"], graph.engine.contexts.running) == ("failed", {})
+        assert row["error"] == ("INTERNAL" if how == "between" else "CANCELLED")
+
+
+class Broken(BaseCallbackHandler):
+    """A handler whose own failure ends the invocation while no node is at work."""
+
+    raise_error = True
+    run_inline = True
+
+    def on_chain_end(self, outputs: Any, **kwargs: Any) -> None:
+        if kwargs.get("name", "") == "PL" or (isinstance(outputs, Command) and outputs.goto):
+            raise RuntimeError("a tracer's")
+
+
+@pytest.mark.parametrize(
+    ("kind", "elsewhere"),  # what another process asked, only the checkpointer knows
+    [("alone", False), ("alone", True), ("graph", False), ("called", False), ("node", False)],
+)
+async def test_a_new_question_on_a_thread_ends_the_run_that_waits_there(
+    scripted: Any, passages: Any, tmp_path: Path, kind: str, elsewhere: bool
+) -> None:
+    inner, saver = InMemorySaver(), secured(InMemorySaver())
+
+    def build() -> Any:
+        graph = JadeGraph(scripted(), retriever=passages, approve="root", checkpointer=inner, recorder=store)
+        if kind in ("alone", "graph"):
+            return graph if kind == "alone" else graph.graph
+        return around(graph, kind, saver)
+
+    with RunStore(tmp_path / "runs.db") as store:
+        app, question = build(), "Who?" if kind == "alone" else {"question": "Who?"}
+        await app.ainvoke(question, THREAD)
+        other: Any = {"configurable": {"thread_id": "another"}}
+        await app.ainvoke(question, other)
+        await (build() if elsewhere else app).ainvoke(question, THREAD)
+        await store.flushed()
+        rows = sorted((r["status"], r["error"]) for r in store.list_runs())
+        assert rows == [("failed", "CANCELLED"), ("running", None), ("running", None)]
+        for config in (THREAD, other):
+            await app.ainvoke(Command(resume=True), config)
+        await store.flushed()
+        assert sorted(r["status"] for r in store.list_runs()) == ["answered", "answered", "failed"]

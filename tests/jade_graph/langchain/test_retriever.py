@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from datetime import date
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
 
-from jade_graph import JadeGraph, Passage
+from jade_graph import JadeGraph, Passage, RunStore
 from jade_graph.errors import JadeError, RetrievalError, UsageError
 from jade_graph.langchain import JadeRetriever, LangChainRetriever
 from jade_graph.langchain.adapting import identity
@@ -127,3 +128,27 @@ def test_lists_of_texts_documents_and_passages_are_indexed(scripted: Any) -> Non
     graph = JadeGraph(scripted(), retriever=["Dune is by Frank Herbert", DOCUMENTS[1], Passage("p", "Ulysses")])
     found = JadeRetriever(graph=graph, k=1).invoke("Emma Austen")
     assert found[0].metadata["source"] == "e.txt"
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {1: "a", "b": 2},
+        {None: 1, (1, 2): 3, "k": {True: 1, "z": [{2: 1, "x": 1}]}},
+        {"kinds": {1, "a"}, "when": date(2020, 1, 1), "raw": b"x"},
+    ],
+)
+def test_metadata_of_any_kinds_are_carried_and_recorded(
+    scripted: Any, tmp_path: Path, metadata: dict[Any, Any]
+) -> None:
+    document = Document(page_content="Dune is by Ann Lee.", metadata=metadata)
+    with RunStore(tmp_path / "runs.db") as store:
+        graph = JadeGraph(scripted(), retriever=[document], recorder=store)
+        run = graph.run("Who wrote Dune?")
+        assert (run.status, run.record_error) == ("answered", None)
+        back = store.get(run.id)
+        assert [d.id for d in back.documents] == [d.id for d in run.documents]
+        assert set(back.documents[0].metadata) == set(map(str, metadata))
+        assert graph.fork(back, at=len(back.transitions) - 1, answer="x").answer == "x"
+    other_order = Document(page_content=document.page_content, metadata=dict(reversed(list(metadata.items()))))
+    assert identity(other_order) == identity(document)

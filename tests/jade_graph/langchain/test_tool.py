@@ -9,9 +9,11 @@ from langchain.agents import create_agent
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, ToolMessage
 from langchain_core.utils.function_calling import convert_to_openai_tool
+from langgraph.checkpoint.memory import InMemorySaver
 
 from jade_graph import JadeGraph, Passage
-from jade_graph.langchain import JadeTool
+from jade_graph.errors import UsageError
+from jade_graph.langchain import JadeRetriever, JadeTool
 
 CALL = {"name": "search_and_answer", "args": {"question": "Who wrote Dune?"}, "id": "1", "type": "tool_call"}
 ASKED: Any = {"messages": [("user", "Who wrote Dune?")]}
@@ -67,3 +69,22 @@ def test_name_description_and_schema(graph: JadeGraph) -> None:
     assert tool.invoke({"question": "Who?"}) == "Ann Lee"
     with pytest.raises(TypeError, match="takes a JadeGraph"):
         JadeTool(graph=graph.graph)
+
+
+@pytest.mark.parametrize("args", [{"question": "   "}, {"question": ""}, {}, {"question": ["x"]}, {"query": "x"}])
+def test_what_cannot_be_asked_is_an_error_that_the_agent_can_read(graph: JadeGraph, args: Any) -> None:
+    told = graph.as_tool().invoke({**CALL, "args": args})
+    assert (told.status, "question" in told.content) == ("error", True)
+    call = AIMessage("", tool_calls=[{**CALL, "args": args}])
+    app = create_agent(Model(messages=iter([call, AIMessage("done")])), tools=[graph.as_tool()])
+    messages = app.invoke(ASKED)["messages"]
+    assert ([m.status for m in messages if isinstance(m, ToolMessage)], messages[-1].content) == (["error"], "done")
+
+
+def test_a_run_that_waits_for_a_person_is_no_answer(scripted: Any, passages: Any) -> None:
+    graph = JadeGraph(scripted(), retriever=passages, approve="root", checkpointer=InMemorySaver())
+    told = graph.as_tool().invoke(CALL)
+    assert (told.status, told.content[:27]) == ("error", "No answer yet (RUN_WAITS): ")
+    with pytest.raises(UsageError, match="RUN_WAITS"):
+        JadeRetriever(graph=graph).invoke("Who wrote Dune?")
+    assert passages.queries == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from jade_graph.errors import DataError
 from jade_graph.microworld import OraclePolicy, make_questions, make_world
 from jade_graph.microworld.frames import UNKNOWN
 from jade_graph.microworld.searching import NOTHING
@@ -39,6 +40,19 @@ def test_what_is_shown_for_a_prompt_does_not_depend_on_straying(
     assert shared
     assert len(shared) < len(strayed)  # some prompts stand behind a mistake
     assert all(right[s.question_id, s.messages] == s.action for s in shared)
+
+
+def test_one_odd_question_ends_no_demonstrations(asked: tuple[World, tuple[Question, ...]]) -> None:
+    world, questions = asked
+    few = questions[:3]
+    blank = Question("blank", " ")
+    foreign = Question("foreign", "How many moons has Saturn, and why?", ("many",), metadata={"best_plan": "no plan"})
+    left: list[dict[str, str]] = []
+    shown = demonstrations(world, [few[0], blank, *few[1:], foreign], preset="jade", left_out=left)
+    assert {one["id"] for one in left} >= {"blank"}
+    assert [s for s in shown if s.question_id != "foreign"] == demonstrations(world, few, preset="jade")
+    with pytest.raises(DataError, match="ORACLE_RUN"):
+        demonstrations(world, [blank], preset="jade")
 
 
 def test_it_errs_where_it_says(asked: tuple[World, tuple[Question, ...]]) -> None:

@@ -9,7 +9,8 @@ from rich.console import Console
 
 from jade_graph.langchain.runnable import JadeGraph
 from jade_graph.picture.terminal import run_svg, run_tree
-from jade_graph.types import Limits, Run
+from jade_graph.retrieval.memory import MemoryRetriever
+from jade_graph.types import Limits, Passage, Run
 
 
 def shown(run: Run, **options: Any) -> str:
@@ -49,3 +50,12 @@ def test_the_picture_is_svg(scripted: Any, passages: Any) -> None:
     assert picture.startswith("<svg")
     assert "<script>" not in picture
     assert "url(" not in picture.replace("url(#", "")  # nothing is fetched
+
+
+def test_a_picture_is_xml_whatever_the_texts_hold(scripted: Any) -> None:
+    from xml.etree import ElementTree
+
+    passages = MemoryRetriever([Passage("1", "a \x1b[2J boat\x00", "T\x07")])
+    run = JadeGraph(scripted(), retriever=passages).run("Q \x1b]0;x\x07 \x0b boat \ufffe?")
+    for documents in (True, False):
+        ElementTree.fromstring(run_svg(run, documents=documents))

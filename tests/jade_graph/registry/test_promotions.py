@@ -51,11 +51,12 @@ def stored(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Pa
 
 @pytest.fixture
 def registry(stored: Path, tmp_path: Path) -> Registry:
-    """Four versions; the stored files are shared and never written."""
+    """Four versions in a folder of their own."""
     data = tmp_path / "data"
-    data.mkdir()
-    shutil.copy(stored / "mlflow.db", data / "mlflow.db")
-    return Registry(f"sqlite:///{data / 'mlflow.db'}", data_dir=data)
+    shutil.copytree(stored, data)
+    found = Registry(f"sqlite:///{data / 'mlflow.db'}", data_dir=data)
+    assert found.relocate() > 0
+    return found
 
 
 def again(registry: Registry) -> Registry:

@@ -411,3 +411,25 @@ def test_versions_are_plain_values():
     version = ModelVersion("jade-backbone", 3, "jade-backbone@abc", tags={"jade.parents": "a@1 b@2"})
     assert version.weights == "abc"
     assert version.as_dict()["parents"] == ["a@1", "b@2"]
+
+
+def test_files_beside_those_that_were_registered_are_not_served(registry, variant):
+    version = registry.register(variant("model", 0.01))
+    with registry.shelf.bundle(version) as bundle:
+        (bundle.model / "chat_template.jinja").write_text("{{ 1 }}")
+        (bundle.model / "model.safetensors.index.json").write_text('{"weight_map": {"a": "/etc/passwd"}}')
+    _, folder = registry.fetch(1)
+    names = {path.name for path in folder.iterdir()}
+    assert not names & {"chat_template.jinja", "model.safetensors.index.json"}
+
+
+@pytest.mark.parametrize(
+    "listed", ["[]", "3", '{"model/a": 3}', '{"../../x": "0"}', '{"/etc/passwd": "0"}', "[" * 99_999]
+)
+def test_a_list_of_files_that_is_none_is_a_damaged_version(registry, variant, listed):
+    version = registry.register(variant("model", 0.01))
+    with registry.shelf.bundle(version) as bundle:
+        (bundle.root / "files.json").write_text(listed)
+    with pytest.raises(RegistryError) as caught:
+        registry.fetch(1)
+    assert code(caught) == "VERSION_CORRUPT"

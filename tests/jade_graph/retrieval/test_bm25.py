@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jade_graph.errors import RetrievalError
-from jade_graph.retrieval.bm25 import Bm25, Bm25Params, tokenize, top
+from jade_graph.retrieval.bm25 import Bm25, Bm25Params, top
+from jade_graph.retrieval.words import tokenize
 
 TEXTS = ["The cat sat on the mat", "Dogs and cats are running", "A boat on the river", "the of and"]
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +18,14 @@ from hypothesis import strategies as st
 from jade_graph.errors import JadeError, RetrievalError
 from jade_graph.retrieval import corpus as module
 from jade_graph.retrieval.chunking import Chunking
-from jade_graph.retrieval.corpus import build_corpus, list_corpora, open_corpus, passages_of, remove_corpus
+from jade_graph.retrieval.corpus import (
+    build_corpus,
+    is_built,
+    list_corpora,
+    open_corpus,
+    passages_of,
+    remove_corpus,
+)
 from jade_graph.retrieval.documents import Document, Skipped
 from jade_graph.retrieval.encoder import HashingEncoder, Vectors
 from jade_graph.retrieval.lock import write_lock
@@ -230,14 +239,14 @@ def test_a_reader_that_is_overtaken_by_a_writer_reads_the_newer_corpus(
     world: list[Passage], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build_corpus(world, "w", tmp_path, "hash:16")
-    read = module._manifest_of
+    read = module.require_manifest
 
     def overtaken(*args: Any) -> Any:
         old = read(*args)
         build_corpus(world[:3], "w", tmp_path, "hash:16")
         return old
 
-    monkeypatch.setattr(module, "_manifest_of", overtaken)
+    monkeypatch.setattr(module, "require_manifest", overtaken)
     opened = open_corpus("w", tmp_path)
     assert len(opened) == 3
     assert opened.corpus_id == MemoryRetriever(world[:3], "hybrid", "hash:16").corpus_id
@@ -293,7 +302,7 @@ def test_lost_vectors_are_named_and_made_again(world: list[Passage], tmp_path: P
         store.delete(sorted(store.rows())[:2])
     with pytest.raises(RetrievalError, match="2 of 12 vectors are missing"):
         open_corpus("w", tmp_path)
-    assert build_corpus(world, "w", tmp_path, "hash:16").embedded == 2
+    assert build_corpus(world, "w", tmp_path, "hash:16").embedded == 12  # which of the others are whole cannot be told
     assert open_corpus("w", tmp_path).search_sync("painter", 1)
 
 
@@ -353,3 +362,176 @@ def test_files_hold_no_pickle_of_ours(world: list[Passage], tmp_path: Path) -> N
     names = {p.suffix for p in (corpus_folder("w", tmp_path) / "bm25").rglob("*") if p.is_file()}
     assert names == {".npy", ".json", ".jsonl"}
     assert os.listdir(corpus_folder("w", tmp_path)) != []
+
+
+def state_of(folder: Path) -> dict[str, tuple[int, bytes]]:
+    return {str(p): (p.stat().st_mtime_ns, p.read_bytes()) for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_a_corpus_that_cannot_be_written_is_searched(
+    searched: str, world: list[Passage], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import chromadb
+
+    build_corpus(world, "w", tmp_path, "hash:16")
+    before = state_of(tmp_path)
+    connect = chromadb.PersistentClient
+
+    def elsewhere(path: str, **options: Any) -> Any:
+        assert not Path(path).is_relative_to(tmp_path)  # Chroma writes where it opens
+        return connect(path, **options)
+
+    monkeypatch.setattr(chromadb, "PersistentClient", elsewhere)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    for mode in ("hybrid", "dense", "bm25"):
+        opened = open_corpus("w", tmp_path, mode=mode)
+        assert opened.search_sync("painter", 1)
+        opened.close()
+    assert state_of(tmp_path) == before
+    assert is_built(world, "w", tmp_path, "hash:16")
+    assert not is_built(world[1:], "w", tmp_path, "hash:16")
+    assert not is_built(world, "w", tmp_path, "hash:32")
+
+
+NO_ROOM = OSError(28, "No space left on device", "there")
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (NO_ROOM, "DISK_FULL"),
+        (OSError(122, "Disk quota exceeded"), "DISK_FULL"),
+        (OSError(30, "Read-only file system"), "NO_ACCESS"),
+        (PermissionError(13, "Permission denied"), "NO_ACCESS"),
+        (ValueError("error returned from database: (code: 13) database or disk is full"), "DISK_FULL"),
+        (ValueError("(code: 8) attempt to write a readonly database"), "NO_ACCESS"),
+        (ValueError("(code: 11) database disk image is malformed"), "CORPUS_BROKEN"),
+    ],
+)
+def test_what_a_disk_does_has_its_name_and_no_advice_destroys(
+    error: Exception, code: str, world: list[Passage], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import chromadb
+
+    def fail(*args: Any, **options: Any) -> Any:
+        raise error
+
+    build_corpus(world, "w", tmp_path, "hash:16")
+    with monkeypatch.context() as patch:
+        patch.setattr(chromadb, "PersistentClient", fail)
+        with pytest.raises(JadeError) as caught:
+            open_corpus("w", tmp_path)
+    told = [caught]
+    if isinstance(error, OSError):
+        for n, point in enumerate(("Path.mkdir", "CorpusManifest.write", "Bm25.save"), start=1):
+            owner, _, name = point.partition(".")
+            with monkeypatch.context() as patch:
+                patch.setattr(getattr(module, owner), name, fail)
+                with pytest.raises(JadeError) as caught:
+                    build_corpus(world[n:], "w", tmp_path, "hash:16")
+            told.append(caught)
+    for one in told:
+        assert code_of(one) == code
+        assert "remove" not in one.value.hint
+        assert "delete" not in one.value.hint
+    assert open_corpus("w", tmp_path).search_sync("painter", 1)
+
+
+def test_a_builder_waits_for_another_one(world: list[Passage], tmp_path: Path) -> None:
+    import threading
+
+    build_corpus(world, "w", tmp_path, "hash:16")
+    held, free = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with write_lock(corpus_folder("w", tmp_path)):
+            held.set()
+            free.wait(30)
+
+    other = threading.Thread(target=hold)
+    other.start()
+    held.wait(30)
+    with pytest.raises(RetrievalError) as caught:
+        build_corpus(world, "w", tmp_path, "hash:16", wait=0.2)
+    assert code_of(caught) == "CORPUS_LOCKED"
+    threading.Timer(0.2, free.set).start()
+    assert build_corpus(world, "w", tmp_path, "hash:16", wait=30).embedded == 0
+    other.join()
+
+
+@pytest.mark.parametrize(("free", "code"), [(4096, "DISK_FULL"), (1 << 40, "CORPUS_BROKEN")])
+def test_a_full_disk_has_its_name_where_chroma_does_not_say_it(
+    free: int, code: str, world: list[Passage], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*args: Any, **options: Any) -> None:
+        raise RetrievalError("Failed to apply logs to the metadata segment.", code="CORPUS_BROKEN")
+
+    monkeypatch.setattr(module.ChromaStore, "upsert", failing)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=free))
+    with pytest.raises(JadeError) as caught:
+        build_corpus(world, "w", tmp_path, "hash:16")
+    assert code_of(caught) == code
+
+
+# --- what is checked is what is searched ------------------------------------------------------------------------------
+def _other_array(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(bytes(data))
+
+
+def _link_out(path: Path) -> None:
+    elsewhere = path.parents[3] / "elsewhere"
+    elsewhere.write_bytes(path.read_bytes())
+    path.unlink()
+    path.symlink_to(elsewhere)
+
+
+@pytest.mark.parametrize("change", [_other_array, _link_out, Path.unlink])
+@pytest.mark.parametrize("suffix", ["passages.jsonl", "*.npy", "bm25.json", "vocab*.json"])
+def test_what_is_searched_is_what_was_indexed(
+    change: Any, suffix: str, world: list[Passage], tmp_path: Path, encoder: Any
+) -> None:
+    """A file of an index that is not the one that was sealed is refused before it is read, and made again."""
+    build_corpus(world, "world", tmp_path, encoder)
+    folder = tmp_path / "corpora" / "world" / "bm25"
+    for file in sorted(folder.glob(f"*/{suffix}"))[:1] or pytest.fail(suffix):
+        change(file)
+    with pytest.raises(RetrievalError) as caught:
+        open_corpus("world", tmp_path, encoder, mode="bm25")
+    assert code_of(caught) == "CORPUS_BROKEN"
+    build_corpus(world, "world", tmp_path, encoder)
+    assert open_corpus("world", tmp_path, encoder).search_sync("Ann Lee", 1)[0].title == "Ann Lee"
+
+
+def test_a_file_that_was_slipped_in_is_refused(world: list[Passage], tmp_path: Path) -> None:
+    build_corpus(world, "world", tmp_path, "hash:64")
+    folder = next((tmp_path / "corpora" / "world" / "bm25").iterdir())
+    (folder / "nonoccurrence_array.index.npy").write_bytes(b"\x93NUMPY")
+    with pytest.raises(RetrievalError, match="nonoccurrence"):
+        open_corpus("world", tmp_path, mode="bm25")
+
+
+def test_other_vectors_are_refused_and_embedded_anew(world: list[Passage], tmp_path: Path, encoder: Any) -> None:
+    from jade_graph.retrieval.dense import chroma_store
+
+    build_corpus(world, "world", tmp_path, encoder)
+    right = open_corpus("world", tmp_path, encoder).search_sync("Ann Lee", 3)
+    with chroma_store(tmp_path / "corpora" / "world" / "chroma", encoder.id) as store:
+        row = sorted(store.rows())[0]
+        store.upsert([row], -store.vectors([row]), ["x"], ["x"])
+    with pytest.raises(RetrievalError, match="vectors are others"):
+        open_corpus("world", tmp_path, encoder)
+    encoder.seen.clear()
+    assert build_corpus(world, "world", tmp_path, encoder).embedded == len(world)
+    assert open_corpus("world", tmp_path, encoder).search_sync("Ann Lee", 3) == right
+
+
+def test_a_corpus_without_seals_is_searched(world: list[Passage], tmp_path: Path) -> None:
+    """Those that were built before corpora had any."""
+    build_corpus(world, "world", tmp_path, "hash:64")
+    file = tmp_path / "corpora" / "world" / "manifest.json"
+    record = json.loads(file.read_text())
+    del record["files"], record["vectors"]
+    file.write_text(json.dumps(record))
+    assert open_corpus("world", tmp_path).search_sync("Ann Lee", 1)[0].title == "Ann Lee"

@@ -23,7 +23,8 @@ from jade_graph.langchain.runnable import JadeGraph
 from jade_graph.rollouts.collecting import collect, f1_of, tally
 from jade_graph.rollouts.replicas import planned, run_id_of, seed_of
 from jade_graph.runs.export import export_store, read_export
-from jade_graph.runs.store import RunFilter, RunStore
+from jade_graph.runs.filters import RunFilter
+from jade_graph.runs.store import RunStore
 from jade_graph.types import Limits, Question, Run
 
 QUESTIONS = [Question(f"q{i}", f"Who made film {i}?", ("Ann Lee",), type="bridge") for i in range(3)]

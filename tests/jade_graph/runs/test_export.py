@@ -19,7 +19,8 @@ from jade_graph.errors import DataError, UsageError
 from jade_graph.langchain.runnable import JadeGraph
 from jade_graph.rollouts.collecting import collect
 from jade_graph.runs.export import Export, export_runs, export_store, read_export, schema
-from jade_graph.runs.store import RunFilter, RunStore
+from jade_graph.runs.filters import RunFilter
+from jade_graph.runs.store import RunStore
 from jade_graph.types import Counters, Limits, Message, Question, Run, Status, TraceNode, Transition
 
 pq = pytest.importorskip("pyarrow.parquet")
@@ -174,7 +175,7 @@ async def test_a_rollout_is_the_same_from_memory_from_the_store_and_from_its_exp
 async def test_the_store_is_read_in_blocks(
     store: RunStore, scripted: Any, passages: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Six runs in blocks of four: the list of ids and three queries for each of two blocks."""
+    """Six runs in blocks of four: the list of ids and five queries for each of two blocks."""
     import sqlalchemy as sa
 
     from jade_graph.runs import store_read
@@ -184,7 +185,7 @@ async def test_the_store_is_read_in_blocks(
     asked: list[str] = []
     sa.event.listen(store.engine, "before_cursor_execute", lambda *a: asked.append(a[2]))
     assert sorted(store.iter_runs(rollout="r"), key=lambda r: r.id) == sorted(runs, key=lambda r: r.id)
-    assert len(asked) == 9
+    assert len(asked) == 11
     ids = [runs[4].id, runs[1].id]
     assert [run.id for run in store.iter_runs(ids=[*ids, "none"])] == ids
     assert [run.question_id for run in store.iter_runs(RunFilter(question_id="q1"), ids=[r.id for r in runs])] == [

@@ -10,19 +10,23 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jade_graph.errors import StoreError
+from jade_graph.errors import StoreError, UsageError
 from jade_graph.langchain.runnable import JadeGraph
 from jade_graph.runs import tables
-from jade_graph.runs.store import RunFilter, RunStore
+from jade_graph.runs.filters import RunFilter
+from jade_graph.runs.recording import record_run
+from jade_graph.runs.store import RunStore
 from jade_graph.types import Limits, Message, Question, Run, Transition
 
 
@@ -125,24 +129,57 @@ def test_a_resumed_attempt_keeps_what_went_before(store: RunStore, together: boo
     ]
 
 
+def refuse(store: RunStore, run_id: str) -> None:
+    """Let the database refuse this run."""
+    with store.engine.begin() as db:
+        db.execute(
+            sa.text(
+                f"CREATE TRIGGER refuse BEFORE INSERT ON runs WHEN NEW.id = '{run_id}' "
+                "BEGIN SELECT RAISE(ABORT, 'no room'); END"
+            )
+        )
+
+
 def test_a_failing_write_costs_the_record_not_the_answer(store: RunStore, scripted: Any, passages: Any) -> None:
     """The run comes back, says that it was not recorded, and its neighbours know nothing of it."""
     graph = JadeGraph(scripted(), retriever=passages, recorder=store)
-    assert graph.run("a?", run_id="same").record_error is None
-    doubled = graph.run("a?", run_id="same")  # (run, attempt, seq) is unique
-    assert doubled.status == "answered"
-    assert doubled.record_error is not None
-    assert "STORE_WRITE" in doubled.record_error
+    refuse(store, "bad")
+    assert graph.run("a?", run_id="good").record_error is None
+    lost = graph.run("a?", run_id="bad")
+    assert lost.status == "answered"
+    assert lost.record_error is not None
+    assert "STORE_WRITE" in lost.record_error
     assert graph.run("b?").record_error is None
     assert store.count() == 2
 
 
 async def test_a_failure_is_told_to_the_run_that_it_belongs_to(store: RunStore, scripted: Any, passages: Any) -> None:
     graph = JadeGraph(scripted(), retriever=passages, recorder=store)
-    await graph.arun("a?", run_id="bad")
+    refuse(store, "bad")
     good, bad = await asyncio.gather(graph.arun("b?", run_id="good"), graph.arun("a?", run_id="bad"))
     assert good.record_error is None
     assert bad.record_error is not None
+
+
+async def test_a_run_that_is_cancelled_before_it_began_is_on_record(
+    store: RunStore, scripted: Any, passages: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever gave it an id looks for it under this id."""
+    asked, looked = threading.Event(), store.ended
+
+    def slow(run_id: str) -> int | None:
+        asked.set()
+        time.sleep(0.2)
+        return looked(run_id)
+
+    monkeypatch.setattr(store, "ended", slow)
+    task = asyncio.create_task(JadeGraph(scripted(), retriever=passages, recorder=store).arun("a?", run_id="mine"))
+    await asyncio.to_thread(asked.wait)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    store.flush()
+    assert (store.get("mine").status, store.get("mine").error) == ("failed", "CANCELLED")
 
 
 def test_a_caller_that_left_does_not_stop_the_writer(tmp_path: Path, scripted: Any, passages: Any) -> None:
@@ -271,3 +308,32 @@ def test_kill_9_loses_at_most_the_batch_in_flight(tmp_path: Path) -> None:
         assert second.status == "running"
         assert [t.role for t in second.transitions] == ["PL"]
         assert second.trace[0].status.value == "running"
+
+
+def test_a_run_with_an_ended_runs_id_never_replaces_its_record(store: RunStore, scripted: Any, passages: Any) -> None:
+    graph = JadeGraph(scripted(), retriever=passages, recorder=store)
+    first = graph.run("Who?", run_id="r1")
+    for ask in (
+        lambda: graph.run("Where?", run_id="r1"),
+        lambda: graph.invoke({"question": "Where?", "run_id": "r1"}),
+        lambda: graph.fork(first, at=1, run_id="r1"),
+        lambda: record_run("Where?", backbone=scripted(), recorder=store, run_id="r1"),
+    ):
+        with pytest.raises(UsageError, match="RUN_EXISTS"):
+            ask()
+    again = graph.run("Where?", run_id="r1", attempt=0)  # who counts attempts is stopped by the store
+    assert "RUN_EXISTS" in str(again.record_error)
+    assert (again.answer, store.get("r1")) == ("Ann Lee", first)
+    assert graph.run("Where?", run_id="r1", attempt=1).record_error is None
+    assert store.get("r1").question == "Where?"
+
+
+def test_two_runs_of_one_id_in_one_batch_leave_the_first(tmp_path: Path) -> None:
+    runs = [Run("r", q, "", "p", 0, "answered", answer=q, started_at=n) for n, q in enumerate(("a", "b"), 1)]
+    with RunStore(tmp_path / "runs.db") as store:
+        for run in runs:
+            store._queue.put(("run", (replace(run, status="running"), None)))
+            store._queue.put(("end", (run, None)))
+        with pytest.raises(StoreError, match="RUN_EXISTS"):
+            store.flush("r")
+        assert store.get("r").answer == "a"

@@ -59,3 +59,29 @@ async def test_real_questions_graph_and_arithmetic_agree(name: str, shared_data:
     through_the_graph = await graph_bounds(data, retriever)
     assert through_the_graph == await aretrieval_bounds(data, retriever)
     assert through_the_graph["oracle"]["all_support_at_5"] > 2 * through_the_graph["single_shot"]["all_support_at_5"]
+
+
+TWICE = Question(
+    "q3", "Of which countries was Ann Lee a citizen?", ("Japan",), "2hop", 2, ("b",),
+    (SubQuestion("Ann Lee country of citizenship", "Japan"), SubQuestion("Ann Lee country of citizenship", "France")),
+)  # fmt: skip
+
+
+async def test_one_odd_question_does_not_end_the_data_set_s_bounds() -> None:
+    """2WikiMultihopQA has triples with two objects: two equal steps, which no decomposition may have."""
+    retriever = MemoryRetriever(PASSAGES, mode="bm25")
+    alone = await graph_bounds(Dataset("toy", [TWO_HOP, ONE_HOP], PASSAGES), retriever, budget=2)
+    out = await graph_bounds(Dataset("toy", [TWO_HOP, TWICE, ONE_HOP], PASSAGES), retriever, budget=2)
+    (left,) = out.pop("left_out")
+    assert left["id"] == "q3"
+    assert "DUPLICATE" in left["reason"]
+    assert out | {"left_out": []} == alone
+    with pytest.raises(DataError, match="ORACLE_RUN"):
+        await graph_bounds(Dataset("toy", [TWICE], PASSAGES), retriever)
+
+
+async def test_a_question_without_answers_has_a_bound_of_its_passages() -> None:
+    bare = Question("q4", "Where was Bo Kent born?", (), "1hop", 1, ("c",))
+    out = await graph_bounds(Dataset("toy", [bare], PASSAGES), MemoryRetriever(PASSAGES, mode="bm25"))
+    assert (out["questions"], out["left_out"]) == (1, [])
+    assert out["single_shot"]["answer_recall_at_5"] is None

@@ -104,3 +104,10 @@ def test_bad_values_are_named(call: object, code: str) -> None:
     with pytest.raises(UsageError) as caught:
         call()  # type: ignore[operator]
     assert caught.value.error_code == code
+
+
+def test_rank_correlation_shares_ranks_of_ties_and_is_none_without_variation():
+    assert stats.spearman([1, 2, 3, 4], [10, 20, 30, 40]) == pytest.approx(1.0)
+    assert stats.spearman([1, 2, 3, 4], [4, 3, 2, 1]) == pytest.approx(-1.0)
+    assert stats.spearman([1, 1, 2, 3], [1, 1, 2, 3]) == pytest.approx(1.0)
+    assert stats.spearman([1, 1], [1, 2]) is None

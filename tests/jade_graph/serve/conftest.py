@@ -24,7 +24,7 @@ from jade_graph.runs.store import RunStore
 from jade_graph.serve.app import create_app
 from jade_graph.serve.graphs import Graphs
 from jade_graph.serve.keys import read_keys
-from jade_graph.serve.server import listen, url_of
+from jade_graph.serve.server import configured, gate_of, listen, url_of
 from jade_graph.serve.service import Service
 from jade_graph.settings.fields import ServeSettings, Settings
 
@@ -58,16 +58,15 @@ def serving(scripted: Any, passages: Any, store: RunStore) -> Serving:
         service = Service(Graphs(build, backbone or scripted(), presets), served, store=kept, tracing=tracing)
         keys = read_keys(served.serve)
         bound = listen(served.serve)
-        config = uvicorn.Config(
-            create_app(service, keys=keys, local=not keys), log_config=None, ws="none", lifespan="on"
-        )
+        gate = gate_of(served.serve, service.metrics)
+        config = configured(create_app(service, keys=keys, local=not keys), gate, deadline_s=60)
         server = uvicorn.Server(config)
         task = asyncio.create_task(server.serve([bound]))
         while not server.started:  # noqa: ASYNC110 - there is no event for it
             await asyncio.sleep(0.005)
         try:
             async with httpx.AsyncClient(base_url=url_of(bound), timeout=20) as client:
-                client.service, client.server = service, server  # type: ignore[attr-defined]
+                client.service, client.server, client.gate = service, server, gate  # type: ignore[attr-defined]
                 yield client
         finally:
             server.should_exit = True

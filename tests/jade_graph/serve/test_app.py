@@ -203,8 +203,8 @@ async def test_paths_methods_and_types_that_are_not_there_are_told(serving):
 async def test_a_wrong_method_is_told_all_the_right_ones(serving):
     async with serving() as client:
         answer = await client.put("/v1/runs")
-        assert (answer.status_code, answer.headers["allow"]) == (405, "GET, POST")
-        assert answer.json()["error"]["known"] == ["GET", "POST"]
+        assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD, POST")
+        assert answer.json()["error"]["known"] == ["GET", "HEAD", "POST"]
 
 
 async def test_the_beginning_of_more_than_one_id_is_the_askers_mistake(serving, store):
@@ -242,3 +242,63 @@ async def test_sampling_is_the_requests_own(serving, chat, store):
         drawn = [t.sampling for t in run.transitions if t.role != "R"]
         assert {(s["temperature"], s["top_p"]) for s in drawn} == {(0.7, 0.9)}
         assert run.seed == 11
+
+
+# --- what clients send, and read ------------------------------------------------------------------------------------
+IMAGE = {"type": "image_url", "image_url": {"url": "data:,"}}
+TEXT = {"type": "text", "text": "Who?", "cache_control": {"type": "ephemeral"}, "annotations": []}
+
+
+async def test_unknown_keys_of_text_parts_and_earlier_messages_are_not_judged(serving):
+    async with serving() as client:
+        for earlier in (
+            {"role": "user", "content": [IMAGE, {"type": "input_audio"}]},
+            {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]},
+            {"role": "critic", "content": 7},
+            {"content": [None]},
+        ):
+            body = {"messages": [earlier, {"role": "user", "content": [TEXT]}]}
+            answer = await client.post("/v1/chat/completions", json=body)
+            assert (answer.status_code, answer.json()["jade"]["ignored"]) == (200, ["messages.0"])
+
+
+async def test_a_refusal_names_the_field(serving):
+    async with serving() as client:
+        for content, where in (
+            ([TEXT, IMAGE], "content.1.type"),
+            ([{"type": "text"}], "content.0.text"),
+            (["Who?"], "content.0"),
+            (7, "content"),
+        ):
+            body = {"messages": [{"role": "user", "content": "a"}, {"role": "user", "content": content}]}
+            answer = await client.post("/v1/chat/completions", json=body)
+            told = answer.json()["error"]
+            assert (answer.status_code, told["code"]) == (400, "BAD_PARAMETER")
+            assert told["param"] == f"messages.1.{where}"
+            assert told["param"] in told["message"]
+
+
+async def test_streams_hold_no_line_breaks_of_unicode_and_are_not_held_back(serving, scripted, chat):
+    answer = "one\u2028two\u2029three\x85four"
+    async with serving(scripted(AG=f"<answer>{answer}</answer>")) as client:
+        for options in ({"include_usage": None}, {"include_usage": True}, None):
+            body = chat(stream=True, stream_options=options, jade={"events": True})
+            got = await client.post("/v1/chat/completions", json=body)
+            assert got.headers["x-accel-buffering"] == "no"
+            lines = [line for line in got.text.splitlines() if line]
+            assert lines[-1] == "data: [DONE]"
+            chunks = [json.loads(line.removeprefix("data: ")) for line in lines[:-1]]
+            told = "".join(c["choices"][0]["delta"].get("content") or "" for c in chunks if c["choices"])
+            assert told == "one two three four"
+            assert any(answer in json.dumps(c, ensure_ascii=False) for c in chunks)  # what the model wrote, in a step
+            assert any(c.get("usage") for c in chunks) is bool(options and options["include_usage"])
+
+
+async def test_head_is_get_without_the_body(serving):
+    async with serving() as client:
+        for path in ("/healthz", "/readyz", "/v1/models", "/v1/models/jade", "/metrics", "/openapi.json", "/v1/runs"):
+            head, get = await client.head(path), await client.get(path)
+            assert (head.status_code, head.content) == (200, b"")
+            assert head.headers["content-type"] == get.headers["content-type"]
+        assert (await client.head("/v1/chat/completions")).status_code == 405
+        assert (await client.head("/nothing")).status_code == 404

@@ -83,7 +83,7 @@ async def test_a_page_in_a_browser_cannot_reach_a_server_without_a_key(serving):
         for host in ("evil.example", f"evil.example:{port}", "127.0.0.1.evil.example", "", "localhost.evil"):
             answer = await client.get("/v1/models", headers={"host": host})
             assert (answer.status_code, answer.json()["error"]["code"]) == (403, "FOREIGN_HOST")
-        for host in (f"localhost:{port}", "127.0.0.1", f"[::1]:{port}", "[::1]"):
+        for host in (f"localhost:{port}", "127.0.0.1", f"[::1]:{port}", "[::1]", f"127.0.0.2:{port}", "LOCALHOST"):
             assert (await client.get("/v1/models", headers={"host": host})).status_code == 200
     async with serving(keys=KEY) as client:  # with a key a proxy may pass any name on
         answer = await client.get("/v1/models", headers={"host": "app.example", **bearer(KEY)})
@@ -144,3 +144,61 @@ def test_addresses_that_cannot_be_listened_on_are_told():
             with pytest.raises(UsageError) as caught:
                 listen(settings)
             assert caught.value.error_code == code
+
+
+# --- whose run it is --------------------------------------------------------------------------------------------------
+async def asked(client, key, question="q"):
+    answer = await client.post("/v1/runs", json={"question": question, "wait": True}, headers=bearer(key))
+    return answer.json()["id"]
+
+
+async def test_a_run_belongs_to_its_key(serving, scripted):
+    async with serving(keys=f"{KEY},{OTHER}") as client:
+        mine, theirs = await asked(client, KEY), await asked(client, OTHER)
+        spoof = {"client": "key2", "served": '"served":{"route":"runs","client":"key2","request_id":'}
+        fake = await client.post(
+            "/v1/runs", json={"question": "q", "wait": True, "metadata": spoof}, headers=bearer(KEY)
+        )
+        for key, own, other in ((KEY, [mine, fake.json()["id"]], theirs), (OTHER, [theirs], mine)):
+            listed = (await client.get("/v1/runs", headers=bearer(key))).json()
+            assert (sorted(r["id"] for r in listed["data"]), listed["total"]) == (sorted(own), len(own))
+            assert (await client.get(f"/v1/runs/{own[0]}", headers=bearer(key))).status_code == 200
+            for answer in (
+                await client.get(f"/v1/runs/{other}", headers=bearer(key)),
+                await client.get(f"/v1/runs/{other[:8]}", headers=bearer(key)),
+                await client.get(f"/v1/runs/chatcmpl-{other}", headers=bearer(key)),
+                await client.post(f"/v1/runs/{other}/cancel", headers=bearer(key)),
+                await client.post("/v1/feedback", json={"run_id": other, "rating": 1}, headers=bearer(key)),
+            ):
+                assert (answer.status_code, answer.json()["error"]["code"]) == (404, "RUN_NOT_FOUND")
+            assert (await client.post(f"/v1/runs/{own[0]}/cancel", headers=bearer(key))).status_code == 409
+            assert (await client.get(f"/v1/runs/{own[0][:12]}", headers=bearer(key))).json()["id"] == own[0]
+
+
+async def test_another_keys_run_under_way_is_neither_seen_nor_cancelled(serving, scripted):
+    async with serving(scripted({"latency_s": 0.3}), keys=f"{KEY},{OTHER}") as client:
+        run = (await client.post("/v1/runs", json={"question": "q"}, headers=bearer(KEY))).json()["id"]
+        assert (await client.post(f"/v1/runs/{run}/cancel", headers=bearer(OTHER))).status_code == 404
+        assert (await client.get(f"/v1/runs/{run}", headers=bearer(OTHER))).status_code == 404
+        assert (await client.get(f"/v1/runs/{run}", headers=bearer(KEY))).status_code == 200
+        ended = await client.post(f"/v1/runs/{run}/cancel", headers=bearer(KEY))
+        assert (ended.status_code, ended.json()["error"]) == (200, "CANCELLED")
+
+
+@pytest.mark.parametrize(("keys", "shared"), [(f"{KEY},{OTHER}", True), (KEY, None)])
+async def test_keys_that_share_read_each_others_runs_by_setting(serving, keys, shared):
+    async with serving(keys=keys, shared=shared) as client:
+        run = await asked(client, KEY)
+        reader = OTHER if shared else KEY
+        assert (await client.get(f"/v1/runs/{run}", headers=bearer(reader))).status_code == 200
+        assert (await client.get("/v1/runs", headers=bearer(reader))).json()["total"] == 1
+
+
+async def test_a_key_has_one_rating_for_each_run(serving):
+    async with serving(keys=f"{KEY},{OTHER}", shared=True) as client:
+        run = await asked(client, KEY)
+        for key, rating in ((KEY, 1), (KEY, 1), (OTHER, -1), (KEY, 1), (KEY, 0.5)):
+            answer = await client.post("/v1/feedback", json={"run_id": run, "rating": rating}, headers=bearer(key))
+            assert answer.status_code == 201
+        told = (await client.get(f"/v1/runs/{run}", headers=bearer(KEY))).json()["metadata"]["feedback"]
+        assert (told["rating"], told["ratings"], told["count"]) == (-0.25, 2, 5)

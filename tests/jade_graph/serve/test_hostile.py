@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 
 import pytest
+
+from jade_graph.serve.gate import Gate
 
 JSON = {"content-type": "application/json"}
 URL = "/v1/chat/completions"
@@ -124,3 +127,114 @@ async def test_an_answer_that_imitates_a_stream_does_not_end_it(serving, scripte
         whole = await client.post(URL, json={"messages": [{"role": "user", "content": "who?"}]})
         assert told == whole.json()["choices"][0]["message"]["content"]
         assert "[DONE]" in told
+
+
+# --- before anything is parsed ----------------------------------------------------------------------------------------
+class Raw:
+    """A connection without a client's manners."""
+
+    def __init__(self, client):
+        self.port = client.base_url.port
+
+    async def __aenter__(self):
+        self.reader, self.writer = await asyncio.open_connection("127.0.0.1", self.port)
+        return self
+
+    async def __aexit__(self, *exc):
+        self.writer.close()
+
+    async def send(self, data: bytes, times: int = 1) -> int:
+        """How many bytes went out before the server hung up."""
+        for n in range(times):
+            try:
+                self.writer.write(data)
+                await self.writer.drain()
+            except ConnectionError:
+                return n * len(data)
+            await asyncio.sleep(0)
+        return times * len(data)
+
+    async def told(self) -> bytes:
+        with contextlib.suppress(ConnectionError):
+            return await asyncio.wait_for(self.reader.read(), 10)
+        return b""
+
+
+def counted(client, code: str) -> float:
+    return sum(s.value for m in client.service.metrics.registry.collect() for s in m.samples
+               if s.name == "jade_refused_total" and s.labels["code"] == code)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        b"GET /v1/models HTTP/1.1\r\nhost: 127.0.0.1\r\n",
+        b"GET /",
+        b"\r\n\r\n\r\n\r\nGET /v1/models HTTP/1.1\r\n",
+        b"GET /healthz HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\nGET /healthz HTTP/1.1\r\n",
+        b"POST /v1/runs HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 1\r\n\r\n{GET /v1/models HTTP/1.1\r\n",
+    ],
+)
+async def test_endless_headers_are_cut_off_unparsed(serving, start):
+    async with serving(keys="a-key-of-twenty-letters") as client, Raw(client) as raw:
+        await raw.send(start)
+        line = b"x" * 1000 if start == b"GET /" else b"x: " + b"y" * 1000 + b"\r\n"
+        assert await raw.send(line, 40_000) < 40_000 * len(line)
+        await raw.told()
+        assert counted(client, "HEADERS_TOO_LARGE") == 1
+        assert (await client.get("/healthz")).status_code == 200
+
+
+async def test_trailers_do_not_pile_up(serving):
+    async with serving() as client, Raw(client) as raw:
+        await raw.send(
+            b"POST /v1/none HTTP/1.1\r\nhost: 127.0.0.1\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n0\r\n"
+        )
+        await raw.send(b"x: " + b"y" * 1000 + b"\r\n", 2000)
+        (protocol,) = (c for c in client.server.server_state.connections if c._phase == "body")
+        assert len(getattr(protocol, "headers", None) or ()) < 10
+
+
+async def test_half_a_request_has_seconds_and_shuts_nobody_out(serving):
+    async with serving(header_s=0.3, connections=20, per_address=15) as client:
+        halves = [b"", b"GET", b"POST /v1/runs HTTP/1.1\r\nhost: 127.0.0.1\r\n"]
+        async with contextlib.AsyncExitStack() as stack:
+            held = [await stack.enter_async_context(Raw(client)) for _ in range(14)]
+            for n, raw in enumerate(held):
+                await raw.send(halves[n % 3])
+            assert (await client.get("/healthz")).status_code == 200
+            told = [await raw.told() for raw in held]
+            assert all(t.startswith(b"HTTP/1.1 408 ") and b"HEADERS_TIMEOUT" in t for t in told)
+            assert counted(client, "HEADERS_TIMEOUT") == 14
+        assert client.gate.open.total() <= 1
+
+
+async def test_connections_are_bounded_for_each_address_and_in_all(serving, caplog):
+    async with serving(connections=6, per_address=4) as client, contextlib.AsyncExitStack() as stack:
+        held = [await stack.enter_async_context(Raw(client)) for _ in range(10)]
+        assert [(await raw.told())[9:12] for raw in held[4:]] == [b"503"] * 6
+        assert client.gate.open == {"127.0.0.1": 4}
+        assert counted(client, "TOO_MANY_CONNECTIONS") == 6
+        assert [r for r in caplog.records if "TOO_MANY_CONNECTIONS" in r.getMessage()]
+        for raw in held[:4]:
+            raw.writer.close()
+        await asyncio.sleep(0.1)
+        assert (await client.get("/healthz")).status_code == 200
+
+
+async def test_a_body_that_never_ends_does_not_hold_a_connection(serving):
+    async with serving(keys="a-key-of-twenty-letters") as client:
+        client.gate.body_s = 0.3
+        async with Raw(client) as raw:
+            await raw.send(b"POST /v1/runs HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 99\r\n\r\n{")
+            assert b"NO_API_KEY" in await raw.told()  # and hung up
+        assert counted(client, "BODY_TIMEOUT") == 1
+
+
+def test_bounds_do_not_cut_off_what_is_right():
+    gate = Gate(connections=10)
+    assert (gate.connections, gate.per_address) == (10, 5)
+    assert [gate.enter("a") for _ in range(6)] == [True] * 5 + [False]
+    gate.leave("a")
+    assert gate.enter("a")
+    assert gate.enter("b")

@@ -1,3 +1,4 @@
+import logging
 import re
 from dataclasses import fields
 from pathlib import Path
@@ -6,9 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jade_graph.errors import ConfigError
-from jade_graph.settings.config import KEYS, load_config, mask_passwords, user_file
+from jade_graph.cli.command import _Shown
+from jade_graph.errors import ConfigError, StoreError, UsageError, masked
+from jade_graph.langchain.runnable import JadeGraph
+from jade_graph.runs.store import RunStore
+from jade_graph.settings.config import KEYS, load_config, user_file
 from jade_graph.settings.fields import Settings
+from jade_graph.settings.manifest import manifest
 from jade_graph.types import Limits
 
 
@@ -172,8 +177,43 @@ def test_secrets_are_masked_wherever_a_value_is_shown(tmp_path):
 
 
 def test_masking_leaves_other_urls_alone():
-    for url in ("sqlite:///a.db", "openai:http://host:8000/v1#model", "http://me@host/"):
-        assert mask_passwords(url) == url
+    for url in ("sqlite:///a.db", "openai:http://host:8000/v1#model", "http://me@host/", "http://h/?q=a&page=2&seed=1",
+                "postgresql://h/db?sslmode=require&application_name=jade", "what? a=b; tokens=5"):  # fmt: skip
+        assert masked(url) == url
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["password", "PASSWORD", "passwd", "pwd", "sslpassword", "token", "access_token", "api_key", "api-key", "apikey",
+     "key",
+     "client_secret", "sig", "X-Amz-Signature", "X-Amz-Credential", "auth", "pass%77ord", "code", "subscription-key"],
+)  # fmt: skip
+def test_secrets_in_the_query_of_a_url_are_masked_wherever_one_is_shown_or_kept(tmp_path, name):
+    url = f"postgresql://h/db?sslmode=require&{name}=sesame&x=1"
+    wanted = url.replace("sesame", "***")
+    assert masked(f"{url!r} is none") == f"{wanted!r} is none"
+    shown = {row["key"]: row["value"] for row in load(tmp_path, f"store.url={url}").rows()}
+    assert shown["store.url"] == wanted
+    error = UsageError(f"{url} is none", known=[url], hint=f"jade --set store.url={url}", code="X")
+    assert "sesame" not in f"{error} {error!r} {error.as_dict()}"
+    made = manifest(backbone=f"openai:{url}#m", parts={"deep": (url,)})
+    assert made["backbone"] == f"openai:{wanted}#m"
+    assert made["parts"] == {"deep": (wanted,)}
+    with pytest.raises(StoreError) as caught:
+        RunStore(url.replace("postgresql", "nosuch"))
+    assert "sesame" not in str(caught.value)
+    told = logging.LogRecord("httpx", logging.INFO, "f", 1, "HTTP Request: GET %s", (url,), None)
+    assert "sesame" not in _Shown().format(told)
+
+
+def test_a_runs_error_holds_no_secret_of_a_url(scripted, tmp_path):
+    def fails(ask):
+        raise RuntimeError("GET https://me:sesame@host/v1?api_key=sesame failed")
+
+    with RunStore(tmp_path / "runs.db") as store:
+        run = JadeGraph(scripted(PL=fails), recorder=store).run("Who?")
+        assert run.status == "failed"
+        assert "sesame" not in str(store.get(run.id))
 
 
 def test_every_setting_has_a_meaning_a_variable_and_a_default_of_its_type():

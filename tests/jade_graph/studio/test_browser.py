@@ -2,6 +2,9 @@
 
 import contextlib
 
+from jade_graph import RunStore
+from jade_graph.feedback.keeping import FeedbackEvents
+
 READY = "document.querySelector('#jade-run') && document.querySelector('#jade-run').dataset.ready === '1'"
 DETAIL = "document.querySelector('.jv-side').innerText"
 TOLD = "document.querySelector('.jv-told').innerText"
@@ -136,6 +139,30 @@ def test_a_failed_run_says_why_at_first_sight(studio, seeded, browser):
     assert browser.run("document.querySelectorAll('#jade-run .jg-is-failed .jg-mark').length") >= 1
 
 
+def test_a_thumb_and_the_passage_that_helped_are_kept(studio, seeded, browser):
+    run, yes, no = seeded.ids["two-q2"], '[aria-label="Yes, this answer helped"]', '[aria-label^="No,"]'
+    pressed = "[...document.querySelectorAll('.st-feedback [aria-pressed=true]')].map((b) => b.ariaLabel)"
+    browser.open(f"{studio}/run/{run}")
+    browser.click(yes)
+    browser.wait(f"document.querySelector('{yes}').ariaPressed === 'true'")
+    browser.click(no)
+    browser.wait(f"document.querySelector('{yes}').ariaPressed === 'false'")
+    browser.click(".st-passages summary")
+    browser.click('[aria-label="Passage 1 helped: Left"]')
+    browser.wait(f"{pressed}.length === 2")
+    assert "Kept." in browser.run("document.querySelector('.st-feedback [role=status]').innerText")
+    with RunStore(seeded.folder / ".jade" / "runs.db") as store:
+        told = store.get(run).metadata["feedback"]
+        events = list(FeedbackEvents(store.engine).read(run_id=run))
+    assert (told["rating"], told["ratings"], told["used"]) == (-1.0, 1, ["p0"])
+    first = events[0]
+    assert (first.rank, first.document, first.clicked, first.cited) == (1, "p0", True, True)
+    assert sum(e.clicked for e in events) == 1 < len(events)
+    browser.open(f"{studio}/run/{run}")  # what was said is shown again
+    browser.wait(f"{pressed}.length === 2")
+    assert browser.run(pressed) == ["No, this answer did not help", "Passage 1 helped: Left"]
+
+
 def test_hostile_text_is_shown_and_never_runs(studio, seeded, browser):
     for where in (
         f"/run/{seeded.ids['hostile']}",
@@ -197,8 +224,9 @@ def test_learning_curves_are_drawn_and_follow_the_file(studio, seeded, browser):
 
 
 def test_empty_states_say_what_to_do_next(studio, browser):
-    browser.open(f"{studio}/learning?folder=nowhere")
-    browser.wait("document.body.innerText.includes('no metrics.jsonl')")
+    browser.open(f"{studio}/learning?folder=nowhere")  # an address opens no folder: what is found is shown
+    browser.wait("document.body.innerText.includes('3 iterations')")
+    assert "nowhere" not in browser.text()
     browser.open(f"{studio}/pair")
     browser.wait("document.body.innerText.includes('Two runs are needed')")
 
@@ -238,3 +266,37 @@ def test_nothing_is_cut_and_every_control_has_a_name(studio, seeded, browser):
     finally:
         browser.dark(False)
         browser.resize(1280, 860)
+
+
+def test_a_decision_is_looked_into(studio, seeded, browser):
+    from jade_graph import JadeGraph, RunStore, load_backbone
+    from jade_graph.retrieval.memory import MemoryRetriever
+    from jade_graph.types import Passage
+
+    passages = [Passage(str(i), f"{name} Hopkins is employed by Apex Corporation.", f"{name} Hopkins")
+                for i, name in enumerate(("Dora", "Selma", "Faye"))]  # fmt: skip
+    with RunStore(seeded.folder / ".jade" / "runs.db") as store:
+        graph = JadeGraph(load_backbone("tiny"), retriever=MemoryRetriever(passages), recorder=store)
+        run = graph.run("Which company employs Dora Hopkins?", plan="R,DS,AG", run_id="inside".ljust(32, "0"))
+    seq = next(t.seq for t in run.transitions if t.role == "DS")
+    browser.open(f"{studio}/run/{run.id}?box=a{seq}")
+    browser.wait(READY)
+    browser.wait("document.querySelectorAll('.lk-tabs [role=tab]').length === 2")
+    assert browser.run("document.querySelector('.lk').hidden")
+    browser.run("document.querySelector('.lk-tabs [role=tab]').focus()")
+    browser.press("ArrowRight")
+    browser.wait("document.activeElement.id === 'lk-tab' && !document.querySelector('.lk').hidden")
+    assert browser.run("[...document.querySelectorAll('.jv-side > .jv-section:not(.lk)')].every((s) => s.hidden)")
+    browser.click(".lk-form button")  # the settings' model is scripted: nothing to look into, and it says so
+    browser.wait("document.querySelector('.lk [role=status]').innerText.includes('LOOK_MODEL')")
+    browser.run("document.querySelector('.lk-form input').value = 'tiny'")
+    browser.click(".lk-form button")
+    browser.wait("document.querySelectorAll('.lk-map').length === 4")
+    assert browser.run("document.querySelector('.lk-map caption').innerText") == "Residual stream"
+    table = "[...document.querySelectorAll('.lk-map')][0]"
+    assert browser.run(f"{table}.querySelectorAll('tbody tr').length") == 5
+    assert browser.run(f"[...{table}.querySelectorAll('tbody th')].every((h) => h.scope === 'row')")
+    swapped = browser.run(f"[...{table}.querySelectorAll('thead th')].findIndex((h) => h.innerText === 'swapped')")
+    assert browser.run(f"{table}.querySelector('tbody tr').children[{swapped}].innerText") == "1.00"
+    assert "Dora Hopkins" in browser.run("document.querySelector('.lk-swapped').innerText")
+    assert browser.run("document.documentElement.scrollWidth <= innerWidth")

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import time
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -15,8 +16,9 @@ from jade_graph.errors import JadeError, UsageError
 from jade_graph.registry.versions import ModelVersion, Promotion
 from jade_graph.scoring.evaluation import Row
 from jade_graph.scoring.keeping import save_rows
+from jade_graph.settings import addresses
 from jade_graph.settings.config import load_config
-from jade_graph.studio import guard, learning, sides
+from jade_graph.studio import files, guard, learning, sides
 from jade_graph.studio.comparison import compare, from_index
 from jade_graph.studio.index import Filter, Index
 from jade_graph.studio.learning_page import _options, _strip
@@ -342,7 +344,7 @@ class Reg:
 
 
 @pytest.fixture
-def pages(store):
+def pages(store, tmp_path):
     """A studio's parts over the filled store, with a registry of two versions whose runs are in the store."""
     index = Index(store.engine)
     index.sync()
@@ -353,7 +355,7 @@ def pages(store):
                 column = "backbone_version" if table == "runs" else "version"
                 db.exec_driver_sql(f"update {table} set {column} = ? where {column} = ?", (f"x@{hashed}", hashed))
     registered = SimpleNamespace(read=lambda: Known(named, HISTORY), registry=Reg())
-    yield SimpleNamespace(index=index, registered=registered)
+    yield SimpleNamespace(index=index, registered=registered, roots=(tmp_path,))
     with store.engine.begin() as db:
         for hashed in ("one", "two"):
             for table in ("runs", "studio_runs"):
@@ -375,8 +377,85 @@ def test_sides_are_methods_versions_and_files(pages, tmp_path):
     assert whole.behaviour.n == 7, "a method takes the runs of all of its versions, and a failed one of version 1 too"
     with pytest.raises(UsageError, match="VERSION_UNKNOWN"):
         sides.compared(pages, "1", "9")
-    with pytest.raises(JadeError, match="EVAL_FILE"):
-        sides.compared(pages, "1", str(tmp_path / "no such file"))
+    with pytest.raises(JadeError, match="STUDIO_FILE"):
+        sides.compared(pages, "1", missing := str(tmp_path / "no such file"), {missing})
+
+
+def test_no_file_is_opened_because_an_address_names_it(pages, tmp_path):
+    one, _ = from_index(pages.index.page(Filter(version="x@one")))
+    saved = tmp_path / "a.jsonl"
+    save_rows(saved, one.values(), {"dataset": "held out"})
+    for text in (str(saved), "/dev/zero", str(tmp_path)):
+        with pytest.raises(JadeError, match="STUDIO_UNNAMED"):
+            sides.compared(pages, "jade @ x@one", text, {"something else"})
+    found, _ = sides.compared(pages, "jade @ x@one", str(saved), {str(saved)})
+    assert found.behaviour.n == len(one)
+
+
+@pytest.mark.parametrize("kind", ["device", "pipe", "outside", "link", "large", "folder", "missing", "nul"])
+def test_files_that_a_person_names_are_regular_inside_and_not_too_large(pages, tmp_path, kind, monkeypatch):
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    pages.roots = (inside,)
+    outside = tmp_path / "outside.jsonl"
+    outside.write_text("{}")
+    named = inside / "x"
+    if kind == "pipe":
+        os.mkfifo(named)
+    elif kind == "link":
+        named.symlink_to(outside)
+    elif kind == "large":
+        with named.open("wb") as file:
+            file.truncate(files.MOST_BYTES + 1)
+    elif kind == "folder":
+        named.mkdir()
+    text = {"device": "/dev/zero", "outside": str(outside), "nul": "a\0b"}.get(kind, str(named))
+    with pytest.raises(JadeError, match="STUDIO_FILE"):
+        sides.compared(pages, "jade @ x@one", text, {text})
+
+
+def test_a_learning_folder_of_pipes_and_links_to_devices_gives_no_curves(tmp_path):
+    os.mkfifo(tmp_path / learning.METRICS)
+    (tmp_path / learning.STATE).symlink_to("/dev/zero")
+    (tmp_path / learning.STORE).symlink_to("/dev/zero")
+    assert learning.read(tmp_path).charts == ()
+    assert learning.folders(tmp_path) == []
+    assert files.inside(tmp_path / "a", [tmp_path])
+    assert not files.inside(tmp_path / "..", [tmp_path])
+
+
+@pytest.mark.parametrize(
+    ("headers", "path", "query", "status"),
+    [
+        ({"sec_fetch_site": "cross-site", "sec_fetch_mode": "no-cors", "sec_fetch_dest": "image"}, "/compare", "", 403),
+        ({"sec_fetch_site": "same-site", "sec_fetch_mode": "cors", "sec_fetch_dest": "empty"}, "/", "", 403),
+        ({"sec_fetch_site": "cross-site", "sec_fetch_mode": "navigate", "sec_fetch_dest": "iframe"}, "/", "", 403),
+        ({"sec_fetch_site": "cross-site", "sec_fetch_mode": "navigate", "sec_fetch_dest": "document"}, "/", "", 200),
+        ({"sec_fetch_site": "cross-site", "sec_fetch_mode": "navigate", "sec_fetch_dest": "document"}, "/ask", "", 403),
+        ({"sec_fetch_site": "cross-site", "sec_fetch_mode": "navigate", "sec_fetch_dest": "document"}, "/", "a=1", 403),
+        ({"sec_fetch_site": "anything"}, "/", "", 403),
+        ({"sec_fetch_site": "same-origin"}, "/compare", "a=1", 200),
+        ({"sec_fetch_site": "none"}, "/compare", "a=1", 200),
+        ({"referer": "http://evil.example/"}, "/compare", "", 403),
+        ({"referer": "http://127.0.0.1:8420/"}, "/compare", "", 200),
+    ],
+)
+def test_what_a_page_of_another_site_asks_for_is_refused(headers, path, query, status):
+    assert asked(path=path, query=query, **headers)[0] == status
+
+
+@pytest.mark.parametrize(
+    ("host", "right"),
+    [
+        *((h, True) for h in ("127.0.0.2", "127.0.0.2:8420", "LOCALHOST:1", "[::1]", "[::1]:8420", "127.255.0.9")),
+        *((h, False) for h in ("localhost:x", "127.0.0.1:80:80", "a@127.0.0.1", "127.0.0.1/x", "[::1]x", "[127.0.0.1",
+                               "127.0.0.1:99999", "127.0.0.1,evil", "127.0.0.1 ", "::1", "localhost.", "127.1",
+                               "evil?127.0.0.1", "127.0.0.1#", "0177.0.0.1", "localhost\t")),
+    ],
+)  # fmt: skip
+def test_a_host_is_this_machines_own_or_nobodys(host, right):
+    assert addresses.calls_loopback(host) is right
+    assert asked(host=host)[0] == (200 if right else 421)
 
 
 def test_two_versions_are_compared_by_the_answers_of_their_promotion(pages, tmp_path):

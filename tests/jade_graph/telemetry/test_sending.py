@@ -14,6 +14,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from jade_graph.cli import main
 from jade_graph.langchain.runnable import JadeGraph
 from jade_graph.registry.place import Place
+from jade_graph.runs import feedback, tables
 from jade_graph.runs.store import RunStore
 from jade_graph.telemetry.sending import SendError, to_mlflow, to_otlp
 
@@ -115,3 +116,29 @@ def test_mlflow_gets_each_run_once_with_its_tree_and_tokens(recorded, tmp_path):
     assert abs(root.start_time_ns / 1e9 - runs[0].started_at) < 0.001
     assert "book 0" in str(root.inputs) + str(root.attributes)
     assert {span.span_type for span in trace.data.spans} == {"AGENT", "CHAIN", "LLM", "RETRIEVER"}
+
+
+@pytest.mark.slow
+def test_mlflow_gets_what_users_said_as_assessments_and_what_they_say_later(recorded, tmp_path):
+    store, runs = recorded
+    document = runs[0].documents[0].id
+    feedback.add(store.engine, feedback.Feedback(runs[0].id, 1.0, used=(document,), comment="private", source="ann"))
+    place = Place.find(f"sqlite:///{tmp_path}/mlflow.db", tmp_path)
+    assert to_mlflow(store.iter_runs(), place).assessments == 2
+    assert to_mlflow(store.iter_runs(), place).assessments == 0
+    feedback.add(store.engine, feedback.Feedback(runs[0].id, 0.0, source="bob"))
+    feedback.add(store.engine, feedback.Feedback(runs[1].id, -1.0))
+    again = to_mlflow(store.iter_runs(), place)
+    assert (again.runs, again.known, again.assessments) == (0, 3, 2)
+    experiment = place.client.get_experiment_by_name("jade-runs").experiment_id
+    found = {t.info.tags["jade.run_id"]: t.info.assessments for t in place.client.search_traces(locations=[experiment])}
+    told = [{a.name: a.feedback.value for a in found[run.id]} for run in runs]
+    assert told == [{"user_rating": 0.5, "user_used": [document]}, {"user_rating": -1.0}, {}]
+    assert {a.source.source_type for a in found[runs[0].id]} == {"HUMAN"}
+    assert "ann" not in str(found)
+    assert "private" not in str(found)
+    with store.engine.begin() as db:
+        db.execute(tables.feedback.delete().where(tables.feedback.c.run_id == runs[1].id))
+    assert to_mlflow(store.iter_runs(), place).assessments == 1
+    found = {t.info.tags["jade.run_id"]: t.info.assessments for t in place.client.search_traces(locations=[experiment])}
+    assert [len(found[run.id]) for run in runs] == [2, 0, 0]

@@ -85,7 +85,7 @@ def no_tokenizer(folder: Path) -> None:
     [
         (with_nan, None, {"SMOKE_NOT_FINITE"}),
         (forgetful, None, {"SMOKE_ILLEGAL", "SMOKE_NO_ANSWER", "SMOKE_FAILED_RUN"}),
-        (unchanged, truncated, {"BACKBONE_LOAD"}),
+        (unchanged, truncated, {"WEIGHTS_TRUNCATED"}),
         (unchanged, no_tokenizer, {"BACKBONE_LOAD"}),
     ],
     ids=["nan", "forgetful", "truncated", "no tokenizer"],

@@ -67,10 +67,40 @@ def test_it_answers_like_the_graph_it_was_made_of(loaded: Any) -> None:
     assert rows[0]["documents"] == [d.id for d in expected[0].documents]
 
 
+def test_a_packaged_graph_has_no_part_that_judges(loaded: Any) -> None:
+    graph = loaded.unwrap_python_model().graph
+    assert graph.preset.compress  # there are texts that training may make shorter
+    assert graph.compress is None
+    assert not {"SG", "SC", "judge"} & {*graph.graph.get_graph().nodes, *graph.roles}
+
+
 def test_a_bad_question_loses_no_other(loaded: Any) -> None:
     rows = loaded.predict([{"question": QUESTIONS[0].question}, {"question": " "}])
     assert [(r["status"], r["error"]) for r in rows] == [("answered", ""), ("failed", "EMPTY_QUESTION")]
     json.dumps(rows)
+
+
+def test_a_missing_question_fails_its_own_row_alone(loaded: Any) -> None:
+    import pandas as pd
+
+    asked = QUESTIONS[0].question
+    table = pd.DataFrame({"question": [asked, None, float("nan"), pd.NA, 3], "id": ["a", "b", None, "d", 5]})
+    rows = loaded.predict(table)
+    assert [r["status"] for r in rows] == ["answered", *["failed"] * 4]
+    assert {r["error"] for r in rows[1:]} == {"EMPTY_QUESTION"}
+
+
+def test_mlflow_takes_every_form_that_the_docstring_offers(loaded: Any) -> None:
+    import numpy as np
+    import pandas as pd
+
+    asked = [q.question for q in QUESTIONS[:2]]
+    answers = [r["answer"] for r in loaded.predict(asked)]
+    assert all(answers)
+    forms = (pd.DataFrame({"question": asked}), pd.Series(asked), np.array(asked), {"question": asked})
+    for form in (*forms, {"question": np.array(asked)}, [{"question": q, "id": 7} for q in asked]):
+        assert [r["answer"] for r in loaded.predict(form)] == answers
+    assert [r["answer"] for r in loaded.predict(asked[0])] == answers[:1]
 
 
 def test_what_holds_no_question_is_named() -> None:
@@ -78,7 +108,7 @@ def test_what_holds_no_question_is_named() -> None:
 
     assert [q.question for q in questions_of(["a?", {"question": "b?", "id": "7"}])] == ["a?", "b?"]
     assert questions_of({"text": "c?"})[0].question == "c?"
-    for wrong in (3, [3], [{"question": None, "id": "x"}]):
+    for wrong in (3, [3], [{"id": "x", "text": "y"}], {"question": ["a?"], "id": ["1", "2"]}):
         with pytest.raises(UsageError) as caught:
             questions_of(wrong)
         assert caught.value.error_code == "PACKAGE_INPUT"

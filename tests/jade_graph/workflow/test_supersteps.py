@@ -93,7 +93,7 @@ def ways(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             taken.append("langgraph")
         return await through(self, *args, **options)
 
-    monkeypatch.setattr("jade_graph.workflow.engine.march", march)
+    monkeypatch.setattr("jade_graph.workflow.driving.march", march)
     monkeypatch.setattr(Pregel, "ainvoke", invoke)
     return taken
 

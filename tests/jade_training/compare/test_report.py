@@ -241,3 +241,13 @@ def test_suites_have_arms_of_their_own() -> None:
         chosen(None, quick=False, suite="ask")
     for suite in suites().values():
         assert set(suite.quick) <= set(suite.arms)
+
+
+def test_arms_of_one_preset_differ_in_the_settings_that_they_name() -> None:
+    base, arms = ImproveSettings(seed=3), suites()["wsm"].arms
+    put = {name: arm.put(base) for name, arm in arms.items()}
+    assert put["joint"] == base
+    assert (put["constant"].ppo.schedule, put["constant"].merge) == ("constant", None)
+    assert (put["merged 1-sqrt"].ppo.schedule, put["merged 1-sqrt"].merge) == ("constant", "1-sqrt:8")
+    assert replace(put["merged mean"], merge=None, ppo=base.ppo) == base
+    assert {arm.preset.name for arm in arms.values()} == {"jade"}

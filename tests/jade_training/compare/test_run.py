@@ -48,6 +48,7 @@ def test_two_arms(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert (out / "results" / "joint-0.json").stat().st_mtime_ns == learned
 
 
+@pytest.mark.slow
 def test_arms_learn_in_processes_of_their_own(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

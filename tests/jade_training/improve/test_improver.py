@@ -17,9 +17,6 @@ from jade_graph import plugins
 from jade_graph.backbones import TINY
 from jade_graph.backbones.folders import BUNDLED
 from jade_graph.errors import ConfigError, UsageError
-from jade_graph.microworld import make_questions, make_world
-from jade_graph.microworld.search import WordSearch
-from jade_graph.microworld.world import Difficulty
 from jade_graph.runs.store import RunStore
 from jade_graph.types import Question, Run
 from jade_training.improve.improver import Data, Improver
@@ -30,16 +27,6 @@ from jade_training.learner.ppo import Lora, PPOConfig
 SMALL = ImproveSettings(
     iterations=3, questions=4, runs_per_question=2, evaluate_every=2, ppo=PPOConfig(estimator="rloo", minibatches=2)
 )
-
-
-def data(split: Any, n: int) -> Data:
-    world = make_world(split, 0, Difficulty(scale=0.1))
-    return Data(f"microworld:{split}?n={n}", make_questions(world, n), WordSearch(world.passages))
-
-
-@pytest.fixture(scope="module")
-def sets() -> tuple[Data, Data]:
-    return data("train", 9), data("validation", 6)
 
 
 @pytest.fixture(scope="module")
@@ -71,24 +58,13 @@ def test_what_a_run_leaves_behind(whole: Any) -> None:
 
 
 def test_a_run_that_was_cut_off_is_taken_up_from_its_recorded_runs(
-    sets: tuple[Data, Data], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sets: tuple[Data, Data], tmp_path: Path, cut_off: Any
 ) -> None:
     """Cut off with the runs of the second iteration recorded and its update not: from there, two ways on are one."""
     out = tmp_path / "one" / "run"
 
-    class CutError(Exception):
-        pass
-
-    def cut(self: Improver, trainer: Any, i: int, metrics: Any) -> None:
-        if i == 1:
-            raise CutError
-        original(self, trainer, i, metrics)
-
-    original = Improver._commit
-    monkeypatch.setattr(Improver, "_commit", cut)
-    with pytest.raises(CutError):
+    with cut_off(1):
         asyncio.run(Improver(out, TINY, *sets, SMALL).run())
-    monkeypatch.setattr(Improver, "_commit", original)
     other = tmp_path / "other" / "run"
     shutil.copytree(out, other)
     ends = [asyncio.run(Improver(folder, TINY, *sets, SMALL).run()) for folder in (out, other)]
@@ -159,7 +135,7 @@ def test_only_trainable_roles_learn_and_the_others_stay_with_the_start(sets: tup
     assert found.history[0]["rows"] >= 8
 
 
-def test_held_out_means_held_out(sets: tuple[Data, Data]) -> None:
+def test_held_out_means_held_out(sets: tuple[Data, Data], data: Any) -> None:
     require_apart(*sets)
     with pytest.raises(UsageError, match=r"NOT_HELD_OUT.*split 'train'"):
         require_apart(sets[0], data("train", 3))

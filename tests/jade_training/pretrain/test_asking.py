@@ -90,6 +90,7 @@ def test_rows_depend_on_the_step_alone(new: Any) -> None:
     assert any(at >= 0 for row in shared for seen in row.seen for at in seen)  # evidence is read off the documents
 
 
+@pytest.mark.slow
 def test_a_step_makes_a_model_that_says_what_it_was_taught(tmp_path: Path) -> None:
     told = teach(tmp_path / "model", AskSettings(steps=1, asked=14))
     assert told["steps"] == 1

@@ -28,7 +28,9 @@ def compare(
     ),
     suite: Annotated[
         str,
-        typer.Option(help="joint (who learns), m-ask (turn loops and their credit), real (joint, on real questions)."),
+        typer.Option(
+            help="joint (who learns), m-ask (turn loops, credit), real (real questions), wsm (decay or merge)."
+        ),
     ] = "joint",
     quick: Annotated[bool, typer.Option(help="One seed, fewer arms and updates, no sweep.")] = False,
     seeds: Annotated[int | None, typer.Option(min=1, help="Learning runs of each arm.")] = None,
@@ -66,7 +68,8 @@ def compare(
 
     Arms of the suite "joint": no learning; planner only; executors only; all roles on each fixed graph; joint. Of the
     suite "m-ask": M-ASK with each turn credit, Search-R1, R,AG and JADE. Of the suite "real": smol with the stock
-    presets, planner only, two fixed graphs, joint, on what jade models make has split. Killed at any time, the same
+    presets, planner only, two fixed graphs, joint, on what jade models make has split. Of the suite "wsm": joint with a
+    falling rate, a constant one, and merged checkpoints of that. Killed at any time, the same
     command goes on where it stopped.
     """
     from dataclasses import replace
@@ -97,7 +100,7 @@ def compare(
     settings = CompareSettings(all_seeds, improve, once=few, replay=None if replay is None else str(replay))
     if suite != "joint" and (costs or call_costs):
         raise UsageError(f"the suite {suite!r} sweeps no costs.", code="BAD_COSTS", hint="--suite joint")
-    sweeps = sweep and not quick and any(arm.name == "joint" for arm in wanted)
+    sweeps = suite == "joint" and sweep and not quick and any(arm.name == "joint" for arm in wanted)
     settings = replace(
         settings,
         costs=tuple(_numbers(costs)) if costs else settings.costs if sweeps else (),

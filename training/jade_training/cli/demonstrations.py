@@ -67,6 +67,7 @@ def demonstrations(
     cli.put("corpus", corpus)
     limits, ks = limits_of(most or ()), k or [cli.settings.k]
     found, about, dropped, left = [], [], Counter[str](), 0
+    odd: list[dict[str, str]] = []
     for dataset in datasets:
         if offline.is_export(dataset):
             shown = offline.went_well(dataset, minimum)
@@ -74,6 +75,8 @@ def demonstrations(
             found.append(shown)
             continue
         data = load_dataset(dataset, limit=limit, split=split, format=format)
+        cli.noted(data)
+        odd += data.odd
         lessons = [taught for question in data.questions if (taught := teaching.lesson(question))]
         left += len(data.questions) - len(lessons)
         if single_:
@@ -106,6 +109,7 @@ def demonstrations(
         "lessons": sum(each.get("lessons", 0) for each in about),
         "questions_left_out": left,
         "left_out": dict(+dropped),
+        "odd_questions": odd,
         "manifest": made,
     }
     cli.out.result(told, lambda: _show(told))

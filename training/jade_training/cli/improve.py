@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 app = single()
 ELSEWHERE = {"seed": "--seed", "updates": "--iterations", "credit": "--credit"}
 """Hyper-parameters that other options decide."""
+SCHEDULES = {"linear": "linear", "warmup-stable": "constant", "constant": "constant"}
+"""Names of schedules, and what the learner calls them."""
 
 
 @command(app, "improve")
@@ -41,7 +43,7 @@ def improve(
     questions: Annotated[int, typer.Option(min=1, help="Questions an iteration.")] = 24,
     runs_per_question: Annotated[int, typer.Option(min=1, metavar="G", help="Runs of each question.")] = 8,
     runs_per_plan: Annotated[int, typer.Option(min=1, help="Of these, runs that carry out each plan drawn.")] = 2,
-    learning_rate: Annotated[float | None, typer.Option(min=0.0, help="Of AdamW, falling linearly.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(min=0.0, help="Of AdamW.")] = None,
     estimator: Annotated[str | None, typer.Option(help="Advantages: tree, rloo, grpo or gae (a value head).")] = None,
     credit: Annotated[
         str | None,
@@ -60,6 +62,28 @@ def improve(
         list[str] | None,
         typer.Option(metavar="KEY=VALUE", help="Any hyper-parameter of the update, e.g. clip=0.1; may be repeated."),
     ] = None,
+    schedule: Annotated[
+        str | None,
+        typer.Option(help="Of the learning rate: linear (to a tenth, default), or warmup-stable (constant)."),
+    ] = None,
+    merge: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DECAY:SIZE", help="Evaluate the last SIZE weights merged too, e.g. 1-sqrt:8 (docs: wsm)."
+        ),
+    ] = None,
+    compress: Annotated[
+        str | None,
+        typer.Option(help="Shorter texts: scma (only what does not count is penalised) or uniform (docs: scma)."),
+    ] = None,
+    compress_alpha: Annotated[float | None, typer.Option(min=0.0, help="Weight of that penalty; default .3.")] = None,
+    compress_scorer: Annotated[
+        str | None, typer.Option(help="Who weighs: joint (a role that learns, default), frozen or leave_one_out.")
+    ] = None,
+    compress_set: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="reference (group, or tokens), kappa, degenerate; may be repeated."),
+    ] = None,
     evaluate_every: Annotated[int, typer.Option(min=1, help="Iterations between evaluations.")] = 5,
     seed: Annotated[int | None, typer.Option(help="Of questions, sampling and mini-batches.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many questions of each data set.")] = None,
@@ -70,6 +94,9 @@ def improve(
     replay: Annotated[
         Path | None,
         typer.Option(help="Demonstrations (jade demonstrations) that hold roles which the policy seldom visits."),
+    ] = None,
+    mixture: Annotated[
+        Path | None, typer.Option(help="Shares of kinds of questions, of data sets or of roles (jade mix search).")
     ] = None,
     mlflow: Annotated[bool, typer.Option(help="Log metrics to MLflow (MLFLOW_TRACKING_URI).")] = False,
     register: Annotated[
@@ -85,17 +112,19 @@ def improve(
 
     from jade_graph import plugins
     from jade_graph.assembly import is_microworld
-    from jade_graph.errors import UsageError
+    from jade_graph.errors import UsageError, unknown
     from jade_graph.registry.place import Place
     from jade_graph.sync import run_sync
     from jade_training.cli.overrides import overridden
     from jade_training.cli.workfolder import IMPROVE, taken
+    from jade_training.improve.compressing import chosen as chosen_compression
     from jade_training.improve.holding import microworld_replay, replay_of
     from jade_training.improve.improver import Improver
-    from jade_training.improve.inputs import MICROWORLD, data_of, require_answers, require_apart
+    from jade_training.improve.inputs import MICROWORLD, data_of, mixed, require_answers, require_apart
     from jade_training.improve.registering import register_best, start_of
     from jade_training.improve.settings import PPO, ImproveSettings, fitted
     from jade_training.improve.tracking import tracked
+    from jade_training.mixing.mixture import Mixture
 
     for name, value in (("preset", preset), ("backbone", backbone), ("corpus", corpus), ("seed", seed)):
         cli.put(name, value)
@@ -107,6 +136,10 @@ def improve(
             f"nothing is said of what is held out from {dataset!r}.", code="NO_HELD_OUT", hint="--held-out dev.jsonl"
         )
     chosen: dict[str, Any] = {"learning_rate": learning_rate, "estimator": estimator}
+    if schedule is not None:
+        if schedule not in SCHEDULES:
+            raise unknown("schedule", schedule, SCHEDULES, code="UNKNOWN_SCHEDULE")
+        chosen["schedule"] = SCHEDULES[schedule]
     given = replace(PPO, **{k: v for k, v in chosen.items() if v is not None})
     texts = [*([f"lora.rank={lora}", f"lora.alpha={2 * lora}"] if lora else []), *(ppo or [])]
     start = start_of(cli.settings)
@@ -126,6 +159,8 @@ def improve(
         evaluate_every=evaluate_every,
         seed=cli.settings.seed,
         k=cli.settings.k,
+        merge=merge,
+        compress=chosen_compression(compress, compress_alpha, compress_scorer, compress_set or ()),
         ppo=overridden(given, texts, elsewhere=ELSEWHERE),
     )
     settings = fitted(
@@ -140,6 +175,8 @@ def improve(
         train = data_of(cli.config, dataset, limit=train_limit or limit, progress=progress)
         measured = data_of(cli.config, held_out, limit=limit, progress=progress)
     require_apart(train, measured)
+    if mixture is not None:
+        train, settings = mixed(train, settings, Mixture.read(mixture))
     for note in require_answers(train, measured, settings.outcome):
         cli.out.warn(note)
     taken(out, IMPROVE, fresh=fresh)
@@ -234,6 +271,7 @@ def show(result: Improved, following: str) -> list[Any]:
         low, high = e["f1_ci95"] or (0.0, 0.0)
         top = next(iter(e["plans"].items()))
         mark = "start" if i == 0 else f"{i} *" if i == result.best_iteration else str(i)
+        mark += " merged" if e.get("merged") else ""
         figures = [*([_number(e["score"])] if own else []), f"{_number(e['f1'])} ±{(high - low) / 2:.3f}"]
         lines.append(
             (

@@ -101,6 +101,16 @@ def sft(
     ] = None,
     bf16: Annotated[bool, typer.Option("--bf16", help="Mixed precision, where the processor has it.")] = False,
     save_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 20,
+    weight_decay: Annotated[float, typer.Option(min=0.0, help="Of AdamW.")] = 0.0,
+    mixture: Annotated[
+        Path | None, typer.Option(help="Shares of roles or data sets (jade mix search writes one).")
+    ] = None,
+    entrodrop: Annotated[
+        str | None,
+        typer.Option(
+            metavar="gmax=.3,q=.5", help="Hide predictable tokens, more as training goes on (docs: entrodrop)."
+        ),
+    ] = None,
     mlflow: Annotated[bool, typer.Option(help="Log metrics to MLflow (MLFLOW_TRACKING_URI).")] = False,
     fresh: Annotated[bool, typer.Option(help="Begin again instead of going on from a checkpoint.")] = False,
 ) -> None:
@@ -111,17 +121,28 @@ def sft(
     import shutil
     from contextlib import ExitStack
 
+    from jade_graph.errors import UsageError
     from jade_graph.registry.place import Place
     from jade_training import offline
     from jade_training.improve.registering import start_of
     from jade_training.improve.tracking import tracked
     from jade_training.learner.ppo import Lora
+    from jade_training.mixing.mixture import Mixture
     from jade_training.supervised import sft as tuning
+    from jade_training.supervised.entrodrop import EntroDrop
 
+    dropping = None if entrodrop is None else EntroDrop.parse(entrodrop)
     cli.put("backbone", backbone)
     start, seed = start_of(cli.settings), cli.settings.seed
+    shares = None if mixture is None else Mixture.read(mixture)
+    if shares is not None and not Path(source).is_file():
+        raise UsageError(
+            "--mixture goes with a file of demonstrations.",
+            code="MIXTURE_SOURCE",
+            hint="jade demonstrations .. --out FILE",
+        )
     if Path(source).is_file():
-        found = offline.from_file(Path(source), start, share=held_out)
+        found = offline.from_file(Path(source), start, share=held_out, mixture=shares, seed=seed)
     else:
         found = offline.Examples(offline.examples(source, start, count=count, minimum=minimum, seed=seed))
     if fresh:
@@ -129,6 +150,8 @@ def sft(
     place = Place.find(settings=cli.settings) if mlflow else None
     chosen = {"source": source, "examples": len(found.pairs), "start": str(start), "lora": lora, "epochs": epochs}
     chosen |= {"steps": steps, "batch_rows": batch_rows, "learning_rate": learning_rate, "seed": seed}
+    chosen |= {"weight_decay": weight_decay, "entrodrop": entrodrop}
+    chosen |= {"mixture": None if shares is None else shares.as_dict()}
     with ExitStack() as stack:
         log = stack.enter_context(tracked(place, out, chosen, tell=cli.out.log))
         tick = stack.enter_context(cli.out.progress(f"imitating {len(found.pairs)} actions"))
@@ -149,6 +172,9 @@ def sft(
             progress=tick,
             log=log if mlflow else None,
             save_every=save_every,
+            weight_decay=weight_decay,
+            entrodrop=dropping,
+            cache=cli.settings.data_path / "entropies",
             seed=seed,
         )
         log(metrics, int(metrics["steps"]))

@@ -1,32 +1,46 @@
 """The arms of the comparison: who learns, and on which graph.
 
-Invariant: arms differ in the preset alone. Start, questions, number of runs, updates and hyper-parameters are shared,
-and roles that do not learn are served by the start, greedily.
+Invariant: arms differ in the preset alone, or in settings that the arm names. Start, questions, number of runs, updates
+and all other hyper-parameters are shared, and roles that do not learn are served by the start, greedily.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from jade_graph import plugins
 from jade_graph.errors import unknown
 from jade_graph.scoring.credit import TURN_MODES
 from jade_graph.types import Preset
 
+if TYPE_CHECKING:
+    from jade_training.improve.settings import ImproveSettings
+
 EXECUTORS = frozenset({"QDS", "QDP", "QR", "DS", "AG", "AS"})
 
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """`learns` False: the start as it is. `fixed`: its graph is the same for every question."""
+    """`learns` False: the start as it is. `fixed`: its graph is the same for every question.
+
+    `merge`, `schedule`: of its learning run, where they are not the comparison's (see `ImproveSettings`, `PPOConfig`).
+    """
 
     name: str
     title: str
     preset: Preset
     learns: bool = True
     fixed: bool = False
+    merge: str | None = None
+    schedule: Literal["constant", "linear"] | None = None
+
+    def put(self, settings: ImproveSettings) -> ImproveSettings:
+        """The comparison's settings with the arm's own."""
+        if self.schedule is not None:
+            settings = replace(settings, ppo=replace(settings.ppo, schedule=self.schedule))
+        return settings if self.merge is None else replace(settings, merge=self.merge)
 
 
 def fixed_graph(jade: Preset, graph: str) -> Preset:
@@ -110,9 +124,23 @@ def real_arms() -> Mapping[str, Arm]:
     return {arm.name: arm for arm in (*measured, *(usual[name] for name in names))}
 
 
+def merging_arms() -> Mapping[str, Arm]:
+    """Joint learning whose rate decays, or stays and is merged instead, or stays (docs/methods/wsm.md)."""
+    usual = all_arms()
+    stays = replace(usual["joint"], schedule="constant")
+    arms = [
+        usual["start"],
+        replace(stays, name="constant", title="joint, constant rate, last weights"),
+        replace(stays, name="merged mean", title="joint, constant rate, mean of the last 8", merge="linear:8"),
+        replace(stays, name="merged 1-sqrt", title="joint, constant rate, 1-sqrt of the last 8", merge="1-sqrt:8"),
+        replace(usual["joint"], title="joint, rate falling to a tenth"),
+    ]
+    return {arm.name: arm for arm in arms}
+
+
 def suites() -> Mapping[str, Suite]:
     """By name: "joint", whether joint learning is worth it; "m-ask", turn loops and their credit; "real", joint
-    learning on real questions.
+    learning on real questions; "wsm", a falling rate against merged checkpoints.
     """
     turned = turn_arms()
     # A cost of calls would fall on the last action of a turn-credited run, and on none of those that made the calls.
@@ -120,6 +148,7 @@ def suites() -> Mapping[str, Suite]:
     return {
         "joint": Suite("joint", all_arms(), "tiny-hasty", QUICK),
         "m-ask": Suite("m-ask", turned, "tiny-ask", ("m-ask start", "m-ask turn", "vanilla-rag"), shared),
+        "wsm": Suite("wsm", merging_arms(), "tiny-hasty", ("start", "merged mean", "joint")),
         "real": Suite("real", real_arms(), "smol", ("start", "vanilla-rag", "joint"), REAL, REAL_DATA, lora=16),
     }
 

@@ -24,8 +24,9 @@ from jade_graph.types import Preset, Sampling
 from jade_graph.workflow.engine import Engine
 from jade_graph.workflow.parts import limits_of
 from jade_training.compare.arms import Arm
+from jade_training.improve.figures import evaluation_figures
 from jade_training.improve.holding import microworld_replay, replay_of
-from jade_training.improve.improver import Data, Improver, Progress, evaluation_figures, write_whole
+from jade_training.improve.improver import Data, Improver, Progress, write_whole
 from jade_training.improve.settings import ImproveSettings
 from jade_training.supervised import files
 
@@ -180,7 +181,7 @@ class Comparison:
         name = result_name(arm.name, seed)
         if (known := self._read(name)) is not None:
             return known
-        settings = replace(self.settings.improve, seed=seed, preset=arm.preset.name)
+        settings = arm.put(replace(self.settings.improve, seed=seed, preset=arm.preset.name))
         if price is not None:
             settings = price.put(settings)
         began = time.monotonic()

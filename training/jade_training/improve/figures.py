@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from jade_graph.scoring.evaluation import Row, summarize
 from jade_graph.scoring.rewards import Scored
 from jade_graph.types import Question, Run
 
@@ -64,6 +65,21 @@ def rollout_figures(runs: Sequence[Run], questions: Mapping[str, Question]) -> d
         "routing_bits": routing_bits(drawn),
         "plans": dict(Counter(plan for _, plan in drawn).most_common()),
         "memory_gib": memory_gib(),
+    }
+
+
+def evaluation_figures(rows: Sequence[Row]) -> dict[str, Any]:
+    """Means of a greedy evaluation, F1 by kind of question, plans, and bits between kind and plan."""
+    whole = summarize(rows)
+    names = ("n", "f1", "em", "f1_style_stripped", "calls", "retrievals", "tokens", "illegal_rate", "failed_rate")
+    kinds = sorted({r.type for r in rows})
+    by_kind = {kind: [r.f1 for r in rows if r.type == kind and r.f1 is not None] for kind in kinds}
+    return {
+        **{name: whole[name] for name in names},
+        "f1_ci95": whole["ci95"].get("f1"),
+        "plans": whole["plans"],
+        "f1_by_kind": {kind: sum(values) / len(values) for kind, values in by_kind.items() if values},
+        "routing_bits": routing_bits([(r.type, r.plan) for r in rows]),
     }
 
 

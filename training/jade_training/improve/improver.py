@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import random
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,18 +24,22 @@ from jade_graph.registry.candidates import best_of
 from jade_graph.rollouts.collecting import collect
 from jade_graph.runs.export import export_runs, read_export
 from jade_graph.runs.store import RunStore
-from jade_graph.scoring.evaluation import Row, evaluate, summarize
+from jade_graph.scoring.evaluation import evaluate
 from jade_graph.scoring.keeping import save_rows
 from jade_graph.scoring.rewards import GROUP, RewardSpec, RunReward, Scored, score_run
 from jade_graph.settings.manifest import manifest
 from jade_graph.types import Preset, Question, Retriever, Run, Sampling
 from jade_graph.workflow.engine import Engine
 from jade_graph.workflow.parts import limits_of
-from jade_training.improve.figures import performance, rollout_figures, routing_bits
+from jade_training.improve import compressing
+from jade_training.improve.figures import evaluation_figures, performance, rollout_figures
 from jade_training.improve.settings import ImproveSettings, writes_plans
 from jade_training.improve.watchdog import Thresholds, Verdict, judge
 from jade_training.learner.adapters import served
+from jade_training.learner.saving import drop_checkpoint
 from jade_training.learner.trainer import PPOTrainer
+from jade_training.merging.curves import Window
+from jade_training.merging.window import merged_window, needed
 
 if TYPE_CHECKING:
     from jade_training.learner.logits import Pair
@@ -127,7 +130,10 @@ class Improver:
         spec = self.settings.rewards(self.preset, 0)  # what cannot be a reward is said before anything is run
         for name in {spec.outcome, *spec.extra} - set(self.rewards):
             plugins.load(GROUP, name)
+        compressing.checked(self.settings.compress, self.preset)
         self.thresholds, self.tell, self.keep = thresholds, progress or (lambda _: None), keep
+        self.window = None if self.settings.merge is None else Window.parse(self.settings.merge)
+        self.chosen: Any = None  # what was evaluated last: the model in training, or the merge that did better
         self.out.mkdir(parents=True, exist_ok=True)
         self.facts = {
             "settings": self.settings.as_dict(),
@@ -148,13 +154,13 @@ class Improver:
         """Iterate to the end, or until the watchdog stops it."""
         began = time.monotonic()
         s = self.settings
-        trainer = PPOTrainer(
-            self.source, s.ppo_of(self.preset), roles=self.preset.trainable, replay=self.replay, bank=self.bank
-        )
+        roles = compressing.learners(self.preset, s.compress)
+        trainer = PPOTrainer(self.source, s.ppo_of(self.preset), roles=roles, replay=self.replay, bank=self.bank)
         if self.done:
             trainer.load_checkpoint(self._iteration(self.done - 1) / "checkpoint")
         codec = Codec.from_folder(self.source)
-        frozen = None if self.preset.trainable is None else HFBackbone.load(self.source, dtype="float32")
+        alone = compressing.all_learn(self.preset, s.compress)
+        frozen = None if alone else HFBackbone.load(self.source, dtype="float32")
         verdict = judge(self.history, self.thresholds)
         try:
             with RunStore(self.out / "runs.sqlite") as store:
@@ -186,8 +192,8 @@ class Improver:
             done += 1
             self.tell(Progress(i, s.iterations, "rollout", done, total))
 
-        backbone = self._served(trainer, codec, i)
-        graph = self._graph(backbone, frozen, self.train.retriever, store)
+        backbone = self._served(trainer.model, codec, i)
+        graph = self._graph(backbone, frozen, self.train.retriever, store, compress=compressing.how(s.compress))
         try:
             rollout = await collect(
                 graph,
@@ -213,19 +219,49 @@ class Improver:
         by_id = {q.id: q for q in self._questions(i)}
         spec = self.settings.rewards(self.preset, i)
         runs = sorted(runs, key=lambda r: r.id)
-        scored = {run.id: score_run(run, by_id[run.question_id], spec, rewards=self.rewards) for run in runs}
+        scores = {run.id: score_run(run, by_id[run.question_id], spec, rewards=self.rewards) for run in runs}
+        scored, more = compressing.scored(self.settings.compress, runs, scores)
         metrics: dict[str, Any] = trainer.update(runs, scored, version=self._version(i), step=i)
         score = performance(scored.values(), spec.outcome)
-        return {"iteration": i, **metrics, "score": score, **rollout_figures(runs, by_id), "call_cost": spec.call_cost}
+        return {
+            "iteration": i,
+            **metrics,
+            "score": score,
+            **rollout_figures(runs, by_id),
+            "call_cost": spec.call_cost,
+            **more,
+        }
 
     async def _evaluate(self, trainer: PPOTrainer, codec: Codec, frozen: HFBackbone | None, at: int) -> None:
-        backbone = self._served(trainer, codec, at)
+        """Measure the weights; of a run that merges, the merge of its last ones too: the better of the two counts."""
+        self.evaluations[at] = await self._measured(trainer.model, codec, frozen, at, f"{at:03d}")
+        self.chosen = trainer.model
+        merge = None
+        if self.window is not None and at:
+            merge = merged_window(trainer.model, self.window, self.out / "iterations", at - 1)
+        if merge is None:
+            return
+        found = {0: self.evaluations[at], 1: await self._measured(merge, codec, frozen, at, f"{at:03d}-merged")}
+        better = best_of(found) or 0
+        self.evaluations[at] = {**found[better], "merged": bool(better), "beside": found[1 - better]["score"]}
+        if better:
+            self.chosen = merge
+            rows = self.out / "evaluations"
+            (rows / f"{at:03d}.jsonl").replace(rows / f"{at:03d}-last.jsonl")
+            (rows / f"{at:03d}-merged.jsonl").replace(rows / f"{at:03d}.jsonl")
+
+    async def _measured(
+        self, model: Any, codec: Codec, frozen: HFBackbone | None, at: int, name: str
+    ) -> dict[str, Any]:
+        backbone = self._served(model, codec, at)
         graph = self._graph(backbone, frozen, self.held_out.retriever, None, greedy=True)
         questions = {q.id: q for q in self.held_out.questions}
         spec = RewardSpec(outcome=self.settings.outcome)
         scored: dict[str, Scored] = {}
+        lengths: list[int] = []
 
         def count(run: Run) -> None:
+            lengths.append(compressing.length(run, self.preset, codec) if self.settings.compress else 0)
             scored[run.question_id] = score_run(run, questions[run.question_id], spec, rewards=self.rewards)
             self.tell(Progress(at, self.settings.iterations, "evaluate", len(scored), len(questions)))
 
@@ -233,8 +269,9 @@ class Improver:
             rows = await evaluate(graph, self.held_out.questions, concurrency=self.settings.concurrency, progress=count)
         finally:
             await backbone.aclose()
-        save_rows(self.out / "evaluations" / f"{at:03d}.jsonl", rows, self._manifest(at, graph))
-        self.evaluations[at] = {"score": performance(scored.values(), spec.outcome), **evaluation_figures(rows)}
+        save_rows(self.out / "evaluations" / f"{name}.jsonl", rows, self._manifest(at, graph))
+        measured = {"text_tokens": sum(lengths) / len(lengths)} if self.settings.compress else {}
+        return {"score": performance(scored.values(), spec.outcome), **evaluation_figures(rows), **measured}
 
     # --- parts --------------------------------------------------------------------------------------------------------
     def _branches(self) -> bool:
@@ -253,8 +290,8 @@ class Improver:
     def _version(self, i: int) -> str:
         return f"{self.out.name}-{i:03d}"
 
-    def _served(self, trainer: PPOTrainer, codec: Codec, i: int) -> HFBackbone:
-        return HFBackbone.from_model(served(trainer.model), codec, version=self._version(i))
+    def _served(self, model: Any, codec: Codec, i: int) -> HFBackbone:
+        return HFBackbone.from_model(served(model), codec, version=self._version(i))
 
     def _graph(
         self,
@@ -264,6 +301,7 @@ class Improver:
         store: RunStore | None,
         *,
         greedy: bool = False,
+        compress: str | None = None,
     ) -> Engine:
         return Engine(
             backbone,
@@ -274,6 +312,7 @@ class Improver:
             limits=limits_of(self.preset, **self.settings.limits),
             sampling=Sampling(temperature=0.0 if greedy else self.settings.temperature),
             recorder=store,
+            compress=compress,
         )
 
     def _manifest(self, i: int, graph: Engine) -> dict[str, Any]:
@@ -308,14 +347,14 @@ class Improver:
         self.history.append(metrics)
         self.done = i + 1
         if i + 1 in self.evaluations:
-            trainer.export(self.out / "models" / f"{i + 1:03d}")
+            trainer.export(self.out / "models" / f"{i + 1:03d}", model=self.chosen)
         self._save()
         lines = "".join(json.dumps(m) + "\n" for m in self.history)
         write_whole(self.out / METRICS, lines)
-        wanted = {i - j for j in range(self.keep)}
+        wanted, merging = {i - j for j in range(self.keep)}, needed(self.window, i + 1)
         for folder in sorted((self.out / "iterations").iterdir()):
             if int(folder.name) not in wanted:
-                shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+                drop_checkpoint(folder / "checkpoint", weights=int(folder.name) not in merging)
         self.tell(Progress(i, self.settings.iterations, "done", 1, 1, metrics))
 
     def _save(self) -> None:
@@ -350,21 +389,6 @@ def _changed(was: Any, now: Any, name: str = "") -> str:
         if was.get(k) != now.get(k)
     ]
     return "; ".join(told)
-
-
-def evaluation_figures(rows: Sequence[Row]) -> dict[str, Any]:
-    """Means of a greedy evaluation, F1 by kind of question, plans, and bits between kind and plan."""
-    whole = summarize(rows)
-    names = ("n", "f1", "em", "f1_style_stripped", "calls", "retrievals", "tokens", "illegal_rate", "failed_rate")
-    kinds = sorted({r.type for r in rows})
-    by_kind = {kind: [r.f1 for r in rows if r.type == kind and r.f1 is not None] for kind in kinds}
-    return {
-        **{name: whole[name] for name in names},
-        "f1_ci95": whole["ci95"].get("f1"),
-        "plans": whole["plans"],
-        "f1_by_kind": {kind: sum(values) / len(values) for kind, values in by_kind.items() if values},
-        "routing_bits": routing_bits([(r.type, r.plan) for r in rows]),
-    }
 
 
 def write_whole(path: Path, text: str) -> None:

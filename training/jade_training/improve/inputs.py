@@ -6,6 +6,8 @@ split for both is refused.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +16,34 @@ from jade_graph.backbones import folders
 from jade_graph.data import load_dataset
 from jade_graph.errors import UsageError
 from jade_graph.microworld.search import WordSearch
+from jade_graph.types import Question
 from jade_training.improve.improver import Data
+from jade_training.mixing.mixture import Mixture, dataset_of, parts_of
 
 if TYPE_CHECKING:
     from jade_graph.assembly import Progress
     from jade_graph.settings.config import Config
+    from jade_training.improve.settings import ImproveSettings
 
 MICROWORLD = "microworld:"
+
+
+def mixed(train: Data, settings: ImproveSettings, mixture: Mixture) -> tuple[Data, ImproveSettings]:
+    """Questions in a mixture's shares; of roles, the weights of their losses instead (1 on average).
+
+    Raises `ConfigError` BAD_MIXTURE.
+    """
+    if mixture.by == "role":
+        weights = {
+            role: share * len(mixture.shares) for part, share in mixture.shares.items() for role in parts_of(part)
+        }
+        return train, replace(settings, ppo=replace(settings.ppo, role_weights=weights))
+    value: Callable[[Question], str] = (
+        (lambda q: q.type or "") if mixture.by == "type" else (lambda q: dataset_of(q.id))
+    )
+    drawn = mixture.drawn(train.questions, value, seed=settings.seed)
+    shares = ", ".join(f"{name} {share:g}" for name, share in mixture.shares.items())
+    return Data(f"{train.name} ({mixture.by}: {shares})", drawn, train.retriever), settings
 
 
 def data_of(

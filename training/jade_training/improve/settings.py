@@ -12,11 +12,13 @@ from typing import Any
 
 from jade_graph.assembly.models import FEW, SMALL
 from jade_graph.errors import ConfigError, unknown
+from jade_graph.scoring.compression import CompressionSpec
 from jade_graph.scoring.credit import MODES
 from jade_graph.scoring.rewards import RewardSpec
 from jade_graph.settings.manifest import cpu_flags
 from jade_graph.types import Preset
 from jade_training.learner.ppo import Lora, PPOConfig
+from jade_training.merging.curves import Window
 
 # Chosen on worlds of the split "validation" (docs/learning.md says how), never on those that are reported.
 PPO = PPOConfig(
@@ -66,6 +68,9 @@ class ImproveSettings:
         k: passages a retrieval brings.
         concurrency: runs at once; the backbone batches what they ask.
         limits: of a run, by their names, on top of the preset's.
+        merge: "DECAY:SIZE": at each evaluation the last SIZE weights are merged by a decay of the rate too, and the
+            better of the merge and the last weights counts (`jade_training.merging`); for a rate that is constant.
+        compress: make the long texts of the preset's roles shorter (docs/methods/scma.md); None: leave them.
         ppo: of every update. Its seed and number of updates are this run's own.
     """
 
@@ -90,12 +95,18 @@ class ImproveSettings:
     k: int = 5
     concurrency: int = 64
     limits: Mapping[str, Any] = field(default_factory=dict)
+    merge: str | None = None
+    compress: CompressionSpec | None = None
     ppo: PPOConfig = field(default_factory=lambda: PPO)
 
     def __post_init__(self) -> None:
-        """Raises `ConfigError` CONFIG_VALUE."""
+        """Raises `ConfigError` CONFIG_VALUE, `UsageError` BAD_MERGE, UNKNOWN_DECAY."""
         if isinstance(self.ppo, Mapping):
             object.__setattr__(self, "ppo", PPOConfig(**self.ppo))
+        if isinstance(self.compress, Mapping):
+            object.__setattr__(self, "compress", CompressionSpec(**self.compress))
+        if self.merge is not None:
+            Window.parse(self.merge)
         for name in (
             "iterations",
             "questions",
@@ -160,6 +171,10 @@ class ImproveSettings:
         told = {**asdict(self), "ppo": self.ppo.as_dict()}
         if not self.limits:
             del told["limits"]  # as learning runs that were begun before there were any have it
+        if self.merge is None:
+            del told["merge"]
+        if self.compress is None:
+            del told["compress"]
         return told
 
 

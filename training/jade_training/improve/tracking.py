@@ -25,7 +25,12 @@ RUN_ID = "mlflow-run"
 
 @contextmanager
 def tracked(
-    place: Place | None, folder: Path, settings: Mapping[str, Any], *, tell: Callable[[str], None]
+    place: Place | None,
+    folder: Path,
+    settings: Mapping[str, Any],
+    *,
+    tell: Callable[[str], None],
+    experiment: str = EXPERIMENT,
 ) -> Iterator[Log]:
     """Yields a function that logs the numbers among metrics at a step; without a place, one that does nothing.
 
@@ -36,6 +41,7 @@ def tracked(
         folder: of the learning run; its name is that of MLflow's run.
         settings: logged as parameters, nested ones with a dot.
         tell: called with where the metrics go, and with what was not taken.
+        experiment: of MLflow, that a new run is in.
 
     Raises:
         RegistryError: REGISTRY_MISSING_PACKAGE, REGISTRY_UNREACHABLE.
@@ -43,7 +49,8 @@ def tracked(
     if place is None:
         yield _nowhere
         return
-    client, run_id = place.client, _begun(place, folder, {name: str(value) for name, value in _named(settings)})
+    parameters = {name: str(value) for name, value in _named(settings)}
+    client, run_id = place.client, _begun(place, folder, parameters, experiment)
     tell(f"metrics go to the run {run_id} of MLflow, {place.shown}")
     from mlflow.entities import Metric
     from mlflow.exceptions import MlflowException
@@ -67,7 +74,7 @@ def tracked(
         client.set_terminated(run_id, status)
 
 
-def _begun(place: Place, folder: Path, parameters: Mapping[str, str]) -> str:
+def _begun(place: Place, folder: Path, parameters: Mapping[str, str], named: str) -> str:
     """The run that was begun with these parameters, if the store still has it; else a new one."""
     from mlflow.entities import Param
     from mlflow.exceptions import MlflowException
@@ -82,8 +89,8 @@ def _begun(place: Place, folder: Path, parameters: Mapping[str, str]) -> str:
             client.update_run(known.info.run_id, status="RUNNING")
             return str(known.info.run_id)
     with place.asking():
-        experiment = client.get_experiment_by_name(EXPERIMENT)
-        number = experiment.experiment_id if experiment else client.create_experiment(EXPERIMENT, place.artifacts)
+        experiment = client.get_experiment_by_name(named)
+        number = experiment.experiment_id if experiment else client.create_experiment(named, place.artifacts)
         run_id = str(client.create_run(number, run_name=folder.name).info.run_id)
         client.log_batch(run_id, params=[Param(name, value) for name, value in parameters.items()])
     folder.mkdir(parents=True, exist_ok=True)

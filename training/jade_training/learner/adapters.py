@@ -49,6 +49,7 @@ def served(model: Any) -> Any:
     """
     import torch
 
+    from jade_graph.backbones.merging import merged
     from jade_graph.backbones.weights import choose_dtype
 
     weights = list(model.parameters())
@@ -58,8 +59,8 @@ def served(model: Any) -> Any:
         return model
     with torch.no_grad():
         copied = copy.deepcopy(model)
-        merged = copied.merge_and_unload() if adapted else copied
-    return merged.to(dtype).requires_grad_(False).eval()
+        plain = merged(copied) if adapted else copied
+    return plain.to(dtype).requires_grad_(False).eval()
 
 
 def bare(model: Any) -> Any:

@@ -136,7 +136,7 @@ def _caused(plan: Transition, run: Run, score: Scored) -> float:
     followed = (
         own
         for t, own in zip(run.transitions, score.actions, strict=True)
-        if t.seq > plan.seq and (t.trace_node == at or t.trace_node.startswith(f"{at}."))
+        if t.seq > plan.seq and t.judges is None and (t.trace_node == at or t.trace_node.startswith(f"{at}."))
     )
     return math.fsum(term for own in followed for term in own.values())
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from jade_graph.backbones.merging import answers, merged, require_like
 from jade_graph.backbones.weights import quiet
 from jade_graph.errors import DataError
 from jade_training.learner.planwise import Comparison
@@ -103,14 +104,27 @@ def _optimizers(trainer: PPOTrainer) -> list[tuple[str, torch.optim.Optimizer]]:
     return [("", trainer.optimizer), ("plans.", trainer.plan_optimizer)]
 
 
-def export(folder: Path, trainer: PPOTrainer, dtype: str) -> Path:
-    """Write the policy as a Hugging Face folder: see `PPOTrainer.export`."""
+def drop_checkpoint(folder: Path, *, weights: bool) -> None:
+    """Take away a checkpoint that nobody goes on from; its trained weights too, or all but these."""
+    if weights or not (folder / WEIGHTS).is_file():
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    for path in folder.iterdir():
+        if path.name != WEIGHTS:
+            path.unlink()
+
+
+def export(folder: Path, trainer: PPOTrainer, dtype: str, model: Any = None) -> Path:
+    """Write the policy, or a plain model in its place, as a Hugging Face folder: see `PPOTrainer.export`."""
     folder.mkdir(parents=True, exist_ok=True)
-    kept: Any = copy.deepcopy(trainer.model)
-    if trainer.settings.lora is not None:
-        kept = kept.merge_and_unload()
+    kept: Any = copy.deepcopy(trainer.model if model is None else model)
+    wanted = answers(kept)
+    if hasattr(kept, "merge_and_unload"):
+        kept = merged(kept)
     with quiet():
         kept.to(getattr(torch, dtype)).save_pretrained(folder, safe_serialization=True)
+    del kept
+    require_like(folder, wanted)
     trainer.value.save(folder)
     if trainer.tokenizer is not None:
         trainer.tokenizer.save_pretrained(folder)

@@ -338,9 +338,13 @@ class PPOTrainer(BaseTrainer):
         """
         saving.load(Path(folder), self)
 
-    def export(self, folder: Path | str, *, dtype: str = "float32") -> Path:
-        """Write the policy as a Hugging Face folder (adapters merged), with tokenizer, jade.json and value head."""
-        return saving.export(Path(folder), self, dtype)
+    def export(self, folder: Path | str, *, dtype: str = "float32", model: Any = None) -> Path:
+        """Write the policy (or `model` in its place, such as a merge of its checkpoints) as a Hugging Face folder:
+        adapters merged, with tokenizer, jade.json and value head.
+
+        Raises `BackboneError` EXPORT_DIFFERS where what was written computes other numbers than what was trained.
+        """
+        return saving.export(Path(folder), self, dtype, model)
 
     def named_trainable(self) -> dict[str, Tensor]:
         """Every tensor that the optimiser moves, by name."""

@@ -54,6 +54,9 @@ class SupervisedTrainer(_Supervised):  # type: ignore[misc]
     49,152 the fused head of TRL took 40 % of a step.
     """
 
+    dropping: Any = None
+    """Hides tokens from the model (`jade_training.supervised.entrodrop.Dropping`)."""
+
     def _send_telemetry(self) -> None:
         return None
 
@@ -61,6 +64,8 @@ class SupervisedTrainer(_Supervised):  # type: ignore[misc]
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """Sum of the action tokens' losses over their number in the whole batch, all micro-batches together."""
+        if self.dropping is not None:
+            inputs = self.dropping.apply(model, inputs, self.state.global_step, self.state.max_steps)
         given = {name: value for name, value in inputs.items() if name != "labels"}
         labels = inputs["labels"]
         learned = labels.ne(-100)

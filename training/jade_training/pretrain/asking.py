@@ -135,13 +135,13 @@ class AskCurriculum:
     def _drawn(self, index: int) -> tuple[int, EvidenceDemonstrator, list[Demonstration], list[Demonstration]]:
         if self._world is None or self._world[0] != index:
             demonstrator = EvidenceDemonstrator(self.seed * 100_003 + 50_000 + index, hasty=self.hasty)
-            runs = {preset: self._runs(demonstrator, preset, index) for preset in ("m-ask", "search-r1")}
+            runs = {preset: self.of_runs(demonstrator, preset, index) for preset in ("m-ask", "search-r1")}
             # Evidence is shown over shared documents, which is cheaper.
             knowing = [d for d in runs["m-ask"] if d.role != "KE"]
             self._world = index, demonstrator, knowing, runs["search-r1"]
         return self._world
 
-    def _runs(self, demonstrator: EvidenceDemonstrator, preset: str, index: int) -> list[Demonstration]:
+    def of_runs(self, demonstrator: EvidenceDemonstrator, preset: str, index: int) -> list[Demonstration]:
         questions: tuple[Question, ...] = make_questions(demonstrator.world, self.asked, seed=index, kinds=SHARES)
         shown = demonstrations(demonstrator.world, questions, preset=preset, straying=self.straying, seed=index)
         found = [Demonstration(s.role, "", s.messages[0].content, s.action) for s in shown]

@@ -21,7 +21,8 @@ from jade_graph.microworld.shown import Shown
 from jade_graph.retrieval.memory import MemoryRetriever
 from jade_graph.settings.manifest import manifest
 from jade_graph.sync import run_sync
-from jade_training.real.questions import counted, prepare
+from jade_training.mixing.mixture import dataset_of
+from jade_training.real.questions import SINGLE, counted, prepare
 from jade_training.supervised import files, teaching
 from jade_training.supervised.selecting import at_most
 from jade_training.supervised.sft import sft
@@ -36,8 +37,8 @@ class Recipe:
 
     Attributes:
         most: demonstrations of a role at most, as evenly from the data sets. The answerer's are two thirds of all
-            tokens. Plans can be counted apart ("PL QDS": 160): most prompts of a planner are of steps that are looked
-            up, and the one that these counts taught decomposes 10 % of the test questions.
+            tokens. Plans are counted apart ("PL QDS"): most prompts of a planner are of steps that are looked up, and
+            a planner that saw them as they come decomposed 10 % of the test questions.
         ks: passages a search brings: fewer make shorter prompts, more make harder ones.
         rank: of the adapter, on every linear layer; alpha is twice that.
         learning_rate: falling linearly to 0.
@@ -47,10 +48,12 @@ class Recipe:
     seed: int = 0
     most: Mapping[str, int] = field(
         default_factory=lambda: {
-            "AG": 600,
-            "PL": 500,
-            "DS": 140,
-            "QR": 180,
+            "AG": 900,
+            "PL QDS": 160,
+            "PL QDP": 100,
+            "PL R,AG": 240,
+            "DS": 160,
+            "QR": 280,
             "AS": 210,
             "QDS": 250,
             "QDP": 110,
@@ -107,7 +110,9 @@ def make(data: Path, out: Path, models: Path, recipe: Recipe | None = None, *, t
 
 def demonstrate(train: Dataset, file: Path, recipe: Recipe, tell: Tell) -> None:
     """What is right for every role on the training questions and their sub-questions, over BM25 of the passages."""
-    lessons = [found for question in train.questions if (found := teaching.lesson(question))]
+    # The split's single questions are parts of others: they come with these.
+    whole = (question for question in train.questions if question.type != SINGLE)
+    lessons = [found for question in whole if (found := teaching.lesson(question))]
     lessons += teaching.single(lessons)
     retriever = MemoryRetriever(list(train.passages), "bm25")
     made = teaching.teach_over(
@@ -116,7 +121,7 @@ def demonstrate(train: Dataset, file: Path, recipe: Recipe, tell: Tell) -> None:
     shown, _ = run_sync(made)
     by_source: dict[str, list[Shown]] = {}
     for each in shown:
-        by_source.setdefault(each.question_id.partition(":")[0], []).append(each)
+        by_source.setdefault(dataset_of(each.question_id), []).append(each)
     kept = at_most(list(by_source.values()), recipe.most, seed=recipe.seed)
     files.write(file, kept, {"profile": PROFILE, "corpus_id": retriever.corpus_id, "dataset_id": train.dataset_id})
 

@@ -6,6 +6,8 @@ groups.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -53,6 +55,20 @@ def _like_length(places: Sequence[int], length: Sequence[int], tokens: int) -> l
     return groups
 
 
+def digest(examples: Sequence[Pair]) -> str:
+    """A name for examples that their token ids decide."""
+    text = json.dumps([[list(prompt), list(action)] for prompt, action in examples])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def action_logits(model: Any, prompt: Sequence[int], action: Sequence[int]) -> Any:
+    """What the model expects at each action token: (action, vocabulary), float32."""
+    import torch
+
+    ids = torch.tensor([[*prompt, *action]], device=next(model.parameters()).device)
+    return model(ids, logits_to_keep=len(action) + 1, use_cache=False).logits[0, :-1].float()
+
+
 def held_out_loss(model: Any, by_role: Mapping[str, Sequence[Pair]], bf16: bool, suffix: str = "") -> dict[str, float]:
     """Mean loss of each role's action tokens, in nats."""
     import torch
@@ -64,9 +80,8 @@ def held_out_loss(model: Any, by_role: Mapping[str, Sequence[Pair]], bf16: bool,
         for role, pairs in sorted(by_role.items()):
             total, count = 0.0, 0
             for prompt, action in pairs:
-                ids = torch.tensor([[*prompt, *action]], device=device)
-                logits = model(ids, logits_to_keep=len(action) + 1, use_cache=False).logits[0, :-1].float()
-                total -= logits.log_softmax(-1).gather(-1, ids[0, -len(action) :, None]).sum().item()
+                wanted = torch.tensor(list(action), device=device)[:, None]
+                total -= action_logits(model, prompt, action).log_softmax(-1).gather(-1, wanted).sum().item()
                 count += len(action)
             out[f"held_out {role}{suffix}"] = total / max(count, 1)
     return out
@@ -82,9 +97,13 @@ def collate(examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         return torch.tensor([[*[fill] * (longest - len(e[name])), *e[name]] for e in examples])
 
     mask = torch.tensor([[0] * (longest - len(e["input_ids"])) + [1] * len(e["input_ids"]) for e in examples])
+    more = {}
+    if "droppable" in examples[0]:
+        more = {"droppable": padded("droppable", 0), "place": torch.tensor([e["place"] for e in examples])}
     return {
         "input_ids": padded("input_ids", 0),
         "labels": padded("labels", -100),
         "attention_mask": mask,
         "position_ids": (mask.cumsum(-1) - 1).clamp(min=0),
+        **more,
     }

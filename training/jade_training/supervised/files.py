@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from jade_graph.errors import DataError
 from jade_graph.microworld.shown import Shown
+from jade_graph.settings.lines import write_whole
 from jade_graph.types import Message
 
 if TYPE_CHECKING:
@@ -38,10 +39,7 @@ def write(path: Path, shown: Iterable[Shown], manifest: Mapping[str, Any]) -> No
         )
         for each in shown
     ]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(path.name + ".new")
-    new.write_text("\n".join(lines) + "\n", "utf-8")
-    new.replace(path)
+    write_whole(path, lines)
 
 
 def read(path: Path) -> tuple[list[Shown], dict[str, Any]]:
@@ -49,7 +47,7 @@ def read(path: Path) -> tuple[list[Shown], dict[str, Any]]:
     shown: list[Shown] = []
     number = 1
     try:
-        first, *rest = path.read_text("utf-8").splitlines()
+        first, *rest = path.read_text("utf-8").rstrip("\n").split("\n")  # texts may hold other breaks
         manifest = dict(json.loads(first)["manifest"])
         for line in rest:
             number += 1

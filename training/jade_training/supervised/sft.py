@@ -6,7 +6,6 @@ included, and nothing is tokenised again here.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import random
@@ -19,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jade_graph.errors import ConfigError, DataError
-from jade_training.supervised.batches import Pair, collate, grouped, held_out_loss
+from jade_training.supervised.batches import Pair, collate, digest, grouped, held_out_loss
+from jade_training.supervised.entrodrop import Dropping, EntroDrop, eligible, entropies
 
 if TYPE_CHECKING:
     from jade_graph.scoring.rewards import Scored
@@ -114,6 +114,8 @@ def sft(
     progress: Callable[[int, int], None] | None = None,
     log: Callable[[Mapping[str, float], int], None] | None = None,
     save_every: int | None = None,
+    entrodrop: EntroDrop | None = None,
+    cache: Path | None = None,
     seed: int = 0,
     device: str | None = None,
 ) -> dict[str, float]:
@@ -138,12 +140,14 @@ def sft(
         log: called with figures (loss, nats a token; learning_rate; grad_norm) and the step.
         save_every: steps between checkpoints in `out/checkpoint`: the same call goes on from the last one, and comes to
             the same weights. It is taken away at the end.
+        entrodrop: hide predictable action tokens, more of them as training goes on; None: hide none.
+        cache: folder in which the start's entropies are kept, by content.
         seed: of the order.
 
     Returns:
         examples, tokens, steps, learning_rate, loss (nats a token, mean over the training; of this process's steps
         where it went on), padding (share of the places that a model reads), seconds; `held_out ROLE` and
-        `held_out ROLE before`, nats a token.
+        `held_out ROLE before`, nats a token; with `entrodrop` what `Dropping.figures` says.
 
     Raises:
         DataError: SFT_EMPTY, no examples, or one without prompt or action.
@@ -155,6 +159,7 @@ def sft(
 
     from jade_graph.backbones.codec import read_json
     from jade_graph.backbones.folders import content_version
+    from jade_graph.backbones.merging import answers, merged, require_like
     from jade_graph.backbones.weights import choose_device, load_model, quiet
     from jade_training.learner.adapters import trainable
     from jade_training.learner.logits import random_state_kept
@@ -175,6 +180,12 @@ def sft(
         with quiet():
             tokenizer = tokenizer or AutoTokenizer.from_pretrained(str(source), local_files_only=True)
     stored = getattr(model.config, "dtype", None) or torch.float32
+    name = "" if source is None else content_version(source)
+    dropping = None
+    if entrodrop is not None:
+        special = frozenset(getattr(tokenizer, "all_special_ids", ()))
+        found = entropies(model, examples, name=name, cache=cache)
+        dropping = Dropping(entrodrop, eligible(entrodrop, found, examples, special), seed)
     with random_state_kept():
         torch.manual_seed(seed)  # what adapters begin with
         model = trainable(model, lora)
@@ -189,6 +200,7 @@ def sft(
         {
             "input_ids": [[*prompt, *action] for prompt, action in examples],
             "labels": [[-100] * len(prompt) + list(action) for prompt, action in examples],
+            **(dropping.columns(examples) if dropping is not None else {}),
         }
     )
     micro = micro_rows or batch_rows
@@ -209,8 +221,10 @@ def sft(
         "seed": seed,
         "use_cpu": target.type == "cpu",
     }
-    facts = {"settings": chosen, "lora": None if lora is None else asdict(lora), "examples": _digest(examples)}
-    facts |= {"start": None if source is None else content_version(source)}
+    facts = {"settings": chosen, "lora": None if lora is None else asdict(lora), "examples": digest(examples)}
+    facts |= {"start": name or None}
+    if entrodrop is not None:
+        facts["entrodrop"] = asdict(entrodrop)
     kept, resumed = _checkpoint(out, save_every, facts)
     if kept is not None:
         chosen |= {"output_dir": str(kept), "save_strategy": "steps", "save_steps": save_every, "save_total_limit": 1}
@@ -228,6 +242,7 @@ def sft(
         trainer.callback_handler.callbacks = [
             c for c in trainer.callback_handler.callbacks if type(c).__name__ == "DefaultFlowCallback"
         ]
+        trainer.dropping = dropping
         before = _seconds(kept)
         trainer.add_callback(_watch(progress, log, kept, before))
         if groups is not None:
@@ -242,8 +257,10 @@ def sft(
         if lora is not None:
             with quiet():
                 model.save_pretrained(Path(out) / "adapter", safe_serialization=True)
-            model = model.merge_and_unload()
+        wanted = answers(model)
+        model = merged(model) if lora is not None else model
         _save(model.to(stored) if source is not None and lora else model, tokenizer, source, Path(out))
+        require_like(Path(out), wanted)
         if profile is not None:
             about = {**read_json(Path(out) / "jade.json"), "profile": profile}
             (Path(out) / "jade.json").write_text(json.dumps(about, indent=2) + "\n", "utf-8")
@@ -258,6 +275,7 @@ def sft(
         "padding": padded,
         "seconds": before + float(result.metrics["train_runtime"]),
         **told,
+        **(dropping.figures() if dropping is not None else {}),
     }
 
 
@@ -265,11 +283,6 @@ def _padding(examples: Sequence[Pair], groups: Sequence[Sequence[int]]) -> float
     """Share of the places in groups that hold padding."""
     lengths = [[len(examples[i][0]) + len(examples[i][1]) for i in group] for group in groups]
     return 1.0 - sum(map(sum, lengths)) / sum(max(group) * len(group) for group in lengths)
-
-
-def _digest(examples: Sequence[Pair]) -> str:
-    text = json.dumps([[list(prompt), list(action)] for prompt, action in examples])
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _checkpoint(out: Path | str | None, every: int | None, facts: Mapping[str, Any]) -> tuple[Path | None, str | None]:

@@ -129,8 +129,9 @@ class Teacher:
 
     def _plan(self, known: Lesson, ask: Ask, rng: random.Random) -> tuple[str, str]:
         right = known.plan if ask.view.level == "root" else LOOK_UP
-        others = ["QR,R,AG", "R,DS,AG", "QR,R,DS,AG"] if right == LOOK_UP else [LOOK_UP]
-        done = rng.choice(others) if rng.random() < (0.5 if right == LOOK_UP else 0.2) else right
+        # Fixed graphs rewrite and select for whole questions of several steps too: those roles are met there as well.
+        others = ["QR,R,AG", "R,DS,AG", "QR,R,DS,AG"] + ([] if right == LOOK_UP else [LOOK_UP])
+        done = rng.choice(others) if rng.random() < (0.5 if right == LOOK_UP else 0.35) else right
         return workflow(done), workflow(right)
 
     def _split(self, known: Lesson, ask: Ask, rng: random.Random) -> tuple[str, str]:
@@ -202,11 +203,13 @@ async def teach(
 ) -> tuple[list[Shown], Counter[str]]:
     """Demonstrations of every role that the lessons meet, lesson by lesson, and how many were left out and why.
 
+    A question whose run fails is named among what was left out.
+
     Args:
         unknown: the largest share of "unknown" among the answers that are taught.
 
     Raises:
-        DataError: ORACLE_RUN where a run fails.
+        DataError: ORACLE_RUN where every run fails.
     """
     teacher = Teacher(lessons, seed=seed)
     limits = Limits(depth=1, tokens=10**9, deadline_s=600.0)
@@ -215,9 +218,8 @@ async def teach(
     left: Counter[str] = Counter()
     async for run in engine.arun_many([each.question for each in lessons], concurrency=concurrency, seed=seed):
         if run.status != "answered":
-            raise DataError(
-                f"the teacher's run of question {run.question_id!r} failed: {run.error}.", code="ORACLE_RUN"
-            )
+            left[f"the run of question {run.question_id!r} failed ({run.error})"] += 1
+            continue
         shown = []
         for t in run.transitions:
             if t.finish_reason == "tool":
@@ -232,7 +234,9 @@ async def teach(
         by_question[run.question_id] = shown
         if progress is not None:
             progress(len(by_question), len(lessons))
-    found = [shown for each in lessons for shown in by_question[each.question.id]]
+    if lessons and not by_question:
+        raise DataError(f"no run of the teacher has an answer: {next(iter(left))}.", code="ORACLE_RUN")
+    found = [shown for each in lessons for shown in by_question.get(each.question.id, ())]
     left["the same again"] += len(found) - len(set(found))
     return _fewer_unknown(list(dict.fromkeys(found)), unknown, left), +left
 
