@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -106,14 +107,35 @@ async def test_results_behind_the_ranked_ones_keep_their_order() -> None:
     assert {p.score for p in again[10:]} == {again[9].score}
 
 
+class Held(Counting):
+    """Waits in its first call until all who search together have asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked, self.released = threading.Event(), threading.Event()
+        self.released.set()
+
+    def encode(self, texts: Sequence[str], *, query: bool = False) -> Vectors:
+        self.asked.set()
+        assert self.released.wait(30)
+        return super().encode(texts, query=query)
+
+
 async def test_concurrent_searches_embed_their_prompts_together() -> None:
-    encoder = Counting()
+    encoder = Held()
     retriever = MemoryRetriever(MANY, "hybrid", encoder, rerank=50)
     alone = [await MemoryRetriever(MANY, "hybrid", Counting(), rerank=50).search(f"town{i}", 5) for i in range(6)]
     encoder.calls.clear()
-    together = await asyncio.gather(*(retriever.search(f"town{i}", 5) for i in range(6)))
+    encoder.asked.clear()
+    encoder.released.clear()
+    first = asyncio.create_task(retriever.search("town0", 5))
+    await asyncio.to_thread(encoder.asked.wait, 30)  # its batch has begun, with nothing else in it
+    others = [asyncio.create_task(retriever.search(f"town{i}", 5)) for i in range(1, 6)]
+    await asyncio.sleep(0)  # each has asked when it first waits
+    encoder.released.set()
+    together = await asyncio.gather(first, *others)
     assert [[p.id for p in found] for found in together] == [[p.id for p in found] for found in alone]
-    assert len(encoder.calls) <= 4  # one search alone, then the five others in one batch
+    assert [len(texts) for texts in encoder.calls] == [1, 1, 5, 5]  # queries and prompts of one, then of five
 
 
 @pytest.mark.parametrize("limit", [20_000, 10])
@@ -174,8 +196,7 @@ async def test_any_retriever_is_ranked_again_and_embeds_a_passage_once() -> None
     assert [p.id for p in first] == [p.id for p in expected]
     encoder.calls.clear()
     await retriever.search("painter in town4", 10)
-    assert len(encoder.calls[-1]) == 1
-    assert len(encoder.calls) <= 2
+    assert [len(texts) for texts in encoder.calls] in ([1], [len(encoder.calls[0]), 1])  # the new passages, the prompt
     await retriever.aclose()
 
 

@@ -331,7 +331,8 @@ async def test_cancelling_is_recorded(tmp_path: Path) -> None:
             await act("a", "?")
 
     task = asyncio.create_task(work())
-    await asyncio.sleep(0.01)
+    while not runs:
+        await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

@@ -218,7 +218,8 @@ async def test_connections_are_bounded_for_each_address_and_in_all(serving, capl
         assert [r for r in caplog.records if "TOO_MANY_CONNECTIONS" in r.getMessage()]
         for raw in held[:4]:
             raw.writer.close()
-        await asyncio.sleep(0.1)
+        while client.gate.open.total():
+            await asyncio.sleep(0.005)
         assert (await client.get("/healthz")).status_code == 200
 
 

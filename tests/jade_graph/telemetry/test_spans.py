@@ -92,8 +92,10 @@ async def test_a_failed_and_a_cancelled_run_are_errors_with_their_codes(exporter
     }
     assert "secret words" not in "".join(span.to_json() for span in exporter.get_finished_spans())
     exporter.clear()
-    task = asyncio.create_task(tracing.run(JadeGraph(scripted({"latency_s": 30.0}), retriever=passages), QUESTION))
-    await asyncio.sleep(0.05)
+    graph = JadeGraph(scripted({"latency_s": 30.0}), retriever=passages)
+    task = asyncio.create_task(tracing.run(graph, QUESTION))
+    while not graph.engine.contexts.running:
+        await asyncio.sleep(0.001)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

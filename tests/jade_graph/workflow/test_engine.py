@@ -300,7 +300,8 @@ def test_cancelling_a_run_is_recorded(scripted: Any, passages: Any) -> None:
         task = asyncio.create_task(
             graph.arun("Q?", on_event=lambda e: ended.append(e.run) if e.run is not None else None)
         )
-        await asyncio.sleep(0.05)
+        while not graph.engine.contexts.running:
+            await asyncio.sleep(0.001)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

@@ -157,9 +157,15 @@ async def test_a_run_that_is_cancelled_is_recorded_as_such(scripted: Callable[..
             return []
 
     seen: list[Any] = []
+    begun = asyncio.Event()
+
+    def on_event(event: Any) -> None:
+        seen.append(event)
+        begun.set()
+
     graph = JadeGraph(scripted(PL="<workflow>QDP</workflow>"), retriever=Never())
-    task = asyncio.ensure_future(graph.arun("who?", on_event=seen.append))
-    await asyncio.sleep(0.05)
+    task = asyncio.ensure_future(graph.arun("who?", on_event=on_event))
+    await asyncio.wait_for(begun.wait(), 30)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
