@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jade_graph.data.records import Record, absent, read_records
+from jade_graph.data.records import Broken, Record, absent, read_records
 from jade_graph.errors import DataError
 from jade_graph.types import Question
 
@@ -37,10 +37,13 @@ def read_questions(path: Path, make: Callable[[Record], Question | None]) -> tup
     """What `make` makes of every record of a file (None: no question), and those of which it can make nothing.
 
     Raises:
-        DataError: what `read_records` raises; DATASET_FIELD, of the first record, where none can be used.
+        DataError: what `read_records` raises; what is wrong with the first line that cannot be read, where these are
+            more than the others (a file of another kind); DATASET_FIELD, of the first record, where none can be used.
     """
+    broken: list[Broken] = []
     questions, odd, first = [], [], None
-    for number, record in enumerate(read_records(path), start=1):
+    number = 0
+    for number, record in enumerate(read_records(path, broken), start=1):
         try:
             made = make(record)
         except DataError as error:
@@ -51,9 +54,11 @@ def read_questions(path: Path, make: Callable[[Record], Question | None]) -> tup
             continue
         if made is not None:
             questions.append(made)
+    if len(broken) > number:
+        raise broken[0][1]
     if first is not None and not questions:
         raise first
-    return questions, odd
+    return questions, odd + [Odd(where, "that cannot be read", error.message) for where, error in broken]
 
 
 def sieved(given: Iterable[Question]) -> tuple[tuple[Question, ...], list[Odd]]:

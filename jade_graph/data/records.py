@@ -14,10 +14,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from jade_graph.data.tables import table_rows
+from jade_graph.data.tables import table_rows, undecoded
 from jade_graph.errors import DataError
 
 T = TypeVar("T")
+
+Broken = tuple[str, DataError]
+"""Where something stands that is no record, and what is wrong with it."""
+_CHUNK, _LOOKED_AT = 1 << 16, 1000
 
 _KINDS: dict[type, str] = {str: "a text", list: "a list", dict: "an object", bool: "true or false", int: "a number"}
 
@@ -116,13 +120,13 @@ def _listed(text: str) -> object:
 
 
 @contextmanager
-def open_text(path: Path) -> Iterator[IO[str]]:
+def open_text(path: Path, errors: str = "strict") -> Iterator[IO[str]]:
     """A text file, gzip or not, a byte-order mark ignored. Raises `DataError` DATASET_UNREADABLE."""
     try:
         with (
-            gzip.open(path, "rt", encoding="utf-8-sig")
+            gzip.open(path, "rt", encoding="utf-8-sig", errors=errors)
             if path.name.endswith(".gz")
-            else path.open(encoding="utf-8-sig") as file
+            else path.open(encoding="utf-8-sig", errors=errors) as file
         ):
             yield file
     except (OSError, EOFError, UnicodeDecodeError) as error:
@@ -131,17 +135,23 @@ def open_text(path: Path) -> Iterator[IO[str]]:
         ) from error
 
 
-def read_records(path: Path) -> Iterator[Record]:
+def read_records(path: Path, broken: list[Broken] | None = None) -> Iterator[Record]:
     """The objects of a JSON-lines file, of a JSON file that holds a list of them, or the rows of a table.
 
+    Args:
+        broken: takes what of the lines, items and rows is none; without it, the first of them is raised.
+
     Raises:
-        DataError: DATASET_JSON with file and line, DATASET_UNREADABLE.
+        DataError: DATASET_JSON and DATASET_UNREADABLE, with file and line where they are known.
     """
     if (rows := table_rows(path)) is not None:
         for where, row in rows:
-            yield Record(row, where)
+            if isinstance(row, DataError):
+                _give(broken, where, row)
+            else:
+                yield Record(row, where)
         return
-    with open_text(path) as file:
+    with open_text(path, "surrogateescape") as file:
         first = ""
         while not first.strip():
             first = file.readline()
@@ -149,65 +159,99 @@ def read_records(path: Path) -> Iterator[Record]:
                 return
         file.seek(0)
         if first.lstrip().startswith("["):
-            yield from _items(path, file)
+            yield from _items(path, file, broken)
         else:
-            yield from _lines(path, file)
+            yield from _lines(path, file, broken)
 
 
 def first_record(path: Path) -> Record | None:
     """The first of `read_records`, without reading the rest; None for a file without one.
 
     Raises:
-        DataError: DATASET_JSON, DATASET_UNREADABLE.
+        DataError: DATASET_JSON, DATASET_UNREADABLE: of the first line, where none of the first thousand is an object.
     """
     if (rows := table_rows(path)) is not None:
-        return next((Record(row, where) for where, row in rows), None)
-    size = 1 << 16
-    with open_text(path) as file:
-        text = file.read(size)
-        while text:
-            start = text.lstrip()
-            array = start.startswith("[")
-            body = start[1:].lstrip() if array else start
-            if array and body.startswith("]"):
+        return next((Record(row, where) for where, row in rows if not isinstance(row, DataError)), None)
+    with open_text(path, "surrogateescape") as file:
+        text = ""
+        while not text.strip():
+            text = file.readline(_CHUNK)
+            if not text:
                 return None
-            try:
-                return _record(
-                    json.JSONDecoder().raw_decode(body)[0], f"{path.name}: item 0" if array else f"{path.name}:1"
-                )
-            except RecursionError as error:
+        if text.lstrip().startswith("["):
+            return _first_item(path, file, text)
+        file.seek(0)
+        broken: list[Broken] = []
+        found = next(_lines(path, file, broken, most=_LOOKED_AT), None)
+    if found is None and broken:
+        raise broken[0][1]
+    return found
+
+
+def _first_item(path: Path, file: IO[str], text: str) -> Record | None:
+    """Of a list whose text begins with `text`."""
+    size = _CHUNK
+    while True:
+        body = text.lstrip()[1:].lstrip()
+        if body.startswith("]"):
+            return None
+        try:
+            return _record(json.JSONDecoder().raw_decode(body)[0], f"{path.name}: item 0")
+        except RecursionError as error:
+            raise DataError(f"{path.name}: not JSON: {error}", code="DATASET_JSON") from error
+        except ValueError as error:
+            more = file.read(size := 2 * size)
+            if not more:
                 raise DataError(f"{path.name}: not JSON: {error}", code="DATASET_JSON") from error
-            except ValueError as error:
-                more = file.read(size := 2 * size)
-                if not more:
-                    if not body:
-                        return None
-                    raise DataError(f"{path.name}: not JSON: {error}", code="DATASET_JSON") from error
-                text += more
-    return None
+            text += more
 
 
-def _lines(path: Path, file: IO[str]) -> Iterator[Record]:
+def _lines(path: Path, file: IO[str], broken: list[Broken] | None, most: int | None = None) -> Iterator[Record]:
     for number, line in enumerate(file, start=1):
+        if most is not None and number > most:
+            return
         if not line.strip():
             continue
         where = f"{path.name}:{number}"
         try:
-            data = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{where}: not JSON: {error}", code="DATASET_JSON") from error
-        yield _record(data, where)
+            if undecoded(line):
+                raise DataError(f"{where}: not UTF-8.", code="DATASET_UNREADABLE")
+            try:
+                data = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise DataError(f"{where}: not JSON: {error}", code="DATASET_JSON") from error
+            found = _record(data, where)
+        except DataError as error:
+            _give(broken, where, error)
+            continue
+        yield found
 
 
-def _items(path: Path, file: IO[str]) -> Iterator[Record]:
+def _items(path: Path, file: IO[str], broken: list[Broken] | None) -> Iterator[Record]:
+    text = file.read()
+    if undecoded(text):
+        number = next(i for i, line in enumerate(text.split("\n"), start=1) if undecoded(line))
+        raise DataError(f"{path.name}:{number}: not UTF-8.", code="DATASET_UNREADABLE")
     try:
-        items = json.load(file)
+        items = json.loads(text)
     except json.JSONDecodeError as error:
         raise DataError(f"{path.name}:{error.lineno}: not JSON: {error.msg}", code="DATASET_JSON") from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path.name}: not JSON: {error}", code="DATASET_JSON") from error
     for number, data in enumerate(items):
-        yield _record(data, f"{path.name}: item {number}")
+        where = f"{path.name}: item {number}"
+        try:
+            found = _record(data, where)
+        except DataError as error:
+            _give(broken, where, error)
+            continue
+        yield found
+
+
+def _give(broken: list[Broken] | None, where: str, error: DataError) -> None:
+    if broken is None:
+        raise error
+    broken.append((where, error))
 
 
 def _record(data: object, where: str) -> Record:

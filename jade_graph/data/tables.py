@@ -7,6 +7,7 @@ is said, and nothing is fetched.
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from jade_graph.errors import DataError
 
 SUFFIXES = (".csv", ".tsv", ".parquet")
 
-Row = tuple[str, dict[str, Any]]
+Row = tuple[str, dict[str, Any] | DataError]
+"""Where a row stands, and what it is, or what is wrong with it alone."""
+_UNDECODED = re.compile("[\udc80-\udcff]")
 
 
 def table_rows(path: Path) -> Iterator[Row] | None:
@@ -28,6 +31,11 @@ def table_rows(path: Path) -> Iterator[Row] | None:
     if name.endswith((".csv", ".tsv")):
         return _cells(path)
     return None
+
+
+def undecoded(text: str) -> bool:
+    """Whether a text read with `surrogateescape` holds bytes that are no UTF-8."""
+    return _UNDECODED.search(text) is not None
 
 
 def is_saved(path: Path) -> bool:
@@ -44,7 +52,7 @@ def saved_splits(path: Path) -> list[str]:
 
 def _cells(path: Path) -> Iterator[Row]:
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             head = file.read(65536)
             file.seek(0)
             dialect: Any = csv.excel_tab if path.name.lower().endswith(".tsv") else csv.excel
@@ -54,11 +62,15 @@ def _cells(path: Path) -> Iterator[Row]:
             else:
                 reader = csv.DictReader(file, dialect=dialect)
             for row in reader:
-                extra = row.pop(None, None)
-                if extra:
-                    raise _unreadable(path, f"line {reader.line_num} has more cells than the first line has names")
-                yield f"{path.name}:{reader.line_num}", {key: value or None for key, value in row.items()}
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+                where = f"{path.name}:{reader.line_num}"
+                if row.pop(None, None):
+                    why = f"line {reader.line_num} has more cells than the first line has names"
+                    yield where, _unreadable(path, why)
+                elif any(undecoded(value) for value in row.values() if value):
+                    yield where, _unreadable(path, f"line {reader.line_num} is not UTF-8")
+                else:
+                    yield where, {key: value or None for key, value in row.items()}
+    except (OSError, csv.Error) as error:
         raise _unreadable(path, f"{type(error).__name__}: {error}") from error
 
 

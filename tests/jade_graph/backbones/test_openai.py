@@ -20,6 +20,7 @@ from jade_graph.errors import BackboneError, JadeError
 from jade_graph.testing.backbones import BackboneConformance, Subject
 from jade_graph.testing.server import Server, serve
 from jade_graph.types import Message, Sampling
+from tests.waiting import until
 
 
 @pytest.fixture(scope="module")
@@ -222,11 +223,6 @@ async def test_cancelling_hangs_up(backbone: OpenAIBackbone, server: Server) -> 
     with pytest.raises(asyncio.CancelledError):
         await task
     await until(lambda: server.abandoned == 1)
-
-
-async def until(condition: Any) -> None:
-    while not condition():  # noqa: ASYNC110 - the server is on a loop of its own
-        await asyncio.sleep(0.005)
 
 
 async def test_closing_fails_what_is_in_flight(server: Server) -> None:

@@ -92,8 +92,47 @@ def test_lines_and_lists_read_alike(text: str, write: Write) -> None:
 )
 def test_broken_json_is_named_by_line(text: str, where: str, write: Write) -> None:
     with pytest.raises(DataError, match=where) as caught:
-        load_dataset(write("x.jsonl", text))
+        list(read_records(write("x.jsonl", text)))
     assert caught.value.error_code == "DATASET_JSON"
+
+
+@pytest.mark.parametrize(
+    ("odd", "reason", "first"),
+    [
+        (b'{"a": }', "not JSON", True),
+        (b'{"a": }', "not JSON", False),
+        (b"[1]", "not a JSON object", False),
+        (b"[" * 200_000, "not JSON", False),
+        (b'{"id": "9", "question": "Q\xff?", "answers": ["a"]}', "not UTF-8", True),
+        (b'{"id": "9", "question": "Q\xff?", "answers": ["a"]}', "not UTF-8", False),
+        (b'{"id": "9", "question": "Q?", "ans', "not JSON", False),
+    ],
+)
+def test_a_line_that_is_no_record_is_left_out_and_named(odd: bytes, reason: str, first: bool, tmp_path: Path) -> None:
+    good = [json.dumps({"id": str(i), "question": "Q?", "answers": ["a"]}).encode() for i in range(2)]
+    (tmp_path / "x.jsonl").write_bytes(b"\n".join([odd, *good] if first else [*good, odd]))
+    data = load_dataset(tmp_path / "x.jsonl")
+    assert [q.id for q in data.questions] == ["0", "1"]
+    assert [(o.id, reason in o.reason) for o in data.left_out] == [(f"x.jsonl:{1 if first else 3}", True)]
+
+
+def test_an_item_and_a_row_that_are_no_record_are_left_out_and_named(write: Write) -> None:
+    item = {"id": "1", "question": "Q?", "answers": ["a"]}
+    data = load_dataset(write("x.json", json.dumps([item, 5])))
+    assert ([q.id for q in data.questions], [o.id for o in data.left_out]) == (["1"], ["x.json: item 1"])
+    table = "id,question,answer\n1,Q?,a\n2,Who, me?,b\n3,R?,c\n"
+    data = load_dataset(write("x.csv", table))
+    assert ([q.id for q in data.questions], [o.id for o in data.left_out]) == (["1", "3"], ["x.csv:3"])
+
+
+def test_a_file_of_more_odd_lines_than_others_is_an_error(tmp_path: Path) -> None:
+    """It is another kind of file, or another encoding."""
+    line = json.dumps({"id": "1", "question": "Q?", "answers": ["a"]})
+    (tmp_path / "x.jsonl").write_text(f"nonsense\n{line}\nnonsense\n")
+    with pytest.raises(DataError, match=r"x\.jsonl:1: not JSON"):
+        load_dataset(tmp_path / "x.jsonl")
+    (tmp_path / "y.jsonl").write_text(f"{line}\n", encoding="utf-16")
+    assert code(lambda: load_dataset(tmp_path / "y.jsonl")) == "DATASET_UNREADABLE"
 
 
 def test_unreadable_files_are_named(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from jade_graph.runs.store import RunStore
 from jade_graph.scoring.credit import assign
 from jade_graph.scoring.rewards import RewardSpec, score_run
 from jade_graph.types import Ask, Limits, Message, Parsed, Passage, Question, Run, Sampling, Status
+from tests.waiting import until
 
 
 def policy(ask: Ask) -> str:
@@ -331,8 +332,7 @@ async def test_cancelling_is_recorded(tmp_path: Path) -> None:
             await act("a", "?")
 
     task = asyncio.create_task(work())
-    while not runs:
-        await asyncio.sleep(0)
+    await until(lambda: runs)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

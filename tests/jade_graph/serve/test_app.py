@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from dataclasses import replace
 
 import httpx
@@ -12,14 +11,7 @@ import pytest
 
 from jade_graph.errors import BackboneError
 from jade_graph.types import Run
-
-
-async def until(condition, seconds: float = 10.0) -> None:
-    """Wait for something that another task brings about."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not come about"
-        await asyncio.sleep(0.01)
+from tests.waiting import until
 
 
 def code(answer: httpx.Response) -> str:

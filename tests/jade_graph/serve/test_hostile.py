@@ -9,6 +9,7 @@ import json
 import pytest
 
 from jade_graph.serve.gate import Gate
+from tests.waiting import until
 
 JSON = {"content-type": "application/json"}
 URL = "/v1/chat/completions"
@@ -218,8 +219,7 @@ async def test_connections_are_bounded_for_each_address_and_in_all(serving, capl
         assert [r for r in caplog.records if "TOO_MANY_CONNECTIONS" in r.getMessage()]
         for raw in held[:4]:
             raw.writer.close()
-        while client.gate.open.total():
-            await asyncio.sleep(0.005)
+        await until(lambda: not client.gate.open.total())
         assert (await client.get("/healthz")).status_code == 200
 
 

@@ -16,6 +16,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from jade_graph.errors import BackboneError
 from jade_graph.langchain.runnable import JadeGraph
 from jade_graph.telemetry import spans as telemetry
+from tests.waiting import until
 
 QUESTION = "who wrote the annals?"
 
@@ -94,8 +95,7 @@ async def test_a_failed_and_a_cancelled_run_are_errors_with_their_codes(exporter
     exporter.clear()
     graph = JadeGraph(scripted({"latency_s": 30.0}), retriever=passages)
     task = asyncio.create_task(tracing.run(graph, QUESTION))
-    while not graph.engine.contexts.running:
-        await asyncio.sleep(0.001)
+    await until(lambda: graph.engine.contexts.running)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

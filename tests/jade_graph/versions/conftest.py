@@ -135,11 +135,3 @@ def variant(tmp_path: Path) -> Callable[..., Path]:
         return folder
 
     return make
-
-
-async def until(true: Callable[[], bool], seconds: float = 180.0) -> None:
-    """Wait for something that another thread does; fails when it never comes."""
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it never came true"
-        await asyncio.sleep(0.001)

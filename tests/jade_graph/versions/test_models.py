@@ -24,8 +24,7 @@ from jade_graph.microworld.search import WordSearch
 from jade_graph.registry import Registry
 from jade_graph.types import Run
 from jade_graph.versions import Smoke, VersionedBackbone
-
-from .conftest import until
+from tests.waiting import until
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType:UserWarning"),

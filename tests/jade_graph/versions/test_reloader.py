@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from jade_graph.errors import BackboneError
+from tests.waiting import until
 
-from .conftest import House, Source, until
+from .conftest import House, Source
 
 
 async def test_promotion_and_rollback(following: Any, source: Source, house: House) -> None:

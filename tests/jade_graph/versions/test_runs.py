@@ -18,8 +18,9 @@ from jade_graph.retrieval.memory import MemoryRetriever
 from jade_graph.runs.recording import act, record_run
 from jade_graph.types import Passage, Question, Run
 from jade_graph.versions import Smoke, VersionedBackbone
+from tests.waiting import until
 
-from .conftest import House, Source, until
+from .conftest import House, Source
 
 THREE = Smoke((Question("s1", "one?"), Question("s2", "two?"), Question("s3", "three?")))
 PASSAGES = MemoryRetriever([Passage(f"p{i}", f"number {i} of many things a b") for i in range(8)])

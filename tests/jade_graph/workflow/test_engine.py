@@ -31,6 +31,7 @@ from jade_graph.types import (
 )
 from jade_graph.workflow.parts import limits_of
 from jade_graph.workflow.plans import PlanGrammar, jade_rule
+from tests.waiting import until
 
 PLANS = [str(p) for p in PlanGrammar.of([jade_rule]).plans]
 
@@ -300,8 +301,7 @@ def test_cancelling_a_run_is_recorded(scripted: Any, passages: Any) -> None:
         task = asyncio.create_task(
             graph.arun("Q?", on_event=lambda e: ended.append(e.run) if e.run is not None else None)
         )
-        while not graph.engine.contexts.running:
-            await asyncio.sleep(0.001)
+        await until(lambda: graph.engine.contexts.running)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from jade_graph.versions import VersionedBackbone
 from jade_training.improve.improver import Data, Improver
 from jade_training.improve.settings import ImproveSettings
 from jade_training.learner.ppo import PPOConfig
+from tests.waiting import until
 
 SETTINGS = ImproveSettings(
     iterations=1, questions=4, runs_per_question=2, evaluate_every=1, ppo=PPOConfig(estimator="rloo", minibatches=2)
@@ -75,12 +75,6 @@ async def _serve_while(graph: JadeGraph, questions: Any, work: Any, runs: list[R
     await working
 
 
-async def _until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(180):
-        while not true():  # noqa: ASYNC110 - another thread makes it so
-            await asyncio.sleep(0.002)
-
-
 def _require_whole(runs: list[Run]) -> None:
     for run in runs:
         assert run.status == "answered", (run.error, run.error_message)
@@ -97,13 +91,13 @@ async def test_a_graph_that_serves_is_promoted_to_what_is_learned_beside_it(tmp_
     runs: list[Run] = []
 
     async def learn_and_promote() -> None:
-        await _until(lambda: len(runs) > 3)
+        await until(lambda: len(runs) > 3)
         shelf.promote(TINY)  # another promotion comes while learning goes on
         improved = await Improver(tmp_path / "run", TINY, train, dev, SETTINGS).run()
         assert improved.iterations == 1
-        await _until(lambda: backbone.status().active == 2)
+        await until(lambda: backbone.status().active == 2)
         shelf.promote(improved.last)
-        await _until(lambda: backbone.status().active == 3)
+        await until(lambda: backbone.status().active == 3)
 
     await _serve_while(graph, dev.questions, learn_and_promote(), runs)
     runs += [await graph.arun(question) for question in dev.questions]

@@ -26,6 +26,7 @@ from jade_training.learner.ppo import Lora
 from jade_training.merging.curves import coefficients, decay_weights
 from jade_training.merging.merge import merge
 from jade_training.merging.parents import common_base, parents_of
+from tests.waiting import until
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -297,16 +298,8 @@ async def test_a_merge_passes_the_gate_is_served_hot_and_rolled_back(registry, w
         )  # fmt: skip
         assert outcome.verdict is not None
         assert outcome.verdict.passed
-        await _until(lambda: backbone.version == registry.get(3).content)
+        await until(lambda: backbone.version == registry.get(3).content)
         assert jade(capsys, "rollback", "--reason", "worse")[0] == 0
-        await _until(lambda: backbone.version == registry.get(1).content)
+        await until(lambda: backbone.version == registry.get(1).content)
     finally:
         await backbone.aclose()
-
-
-async def _until(true) -> None:
-    import asyncio
-
-    async with asyncio.timeout(60):
-        while not true():  # noqa: ASYNC110 - another thread makes it so
-            await asyncio.sleep(0.02)
