@@ -18,6 +18,7 @@ import part_graphs
 import part_kills
 import part_load
 import part_parsers
+import part_soak
 
 PARTS = {
     "parsers": part_parsers,
@@ -26,6 +27,7 @@ PARTS = {
     "faults": part_faults,
     "kills": part_kills,
     "load": part_load,
+    "soak": part_soak,
 }
 
 
