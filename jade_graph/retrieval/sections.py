@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from markdown_it import MarkdownIt
 
 _FRONT_MATTER = re.compile(r"\A---[ \t]*\n(?:.*\n)*?(?:---|\.\.\.)[ \t]*(?:\n|\Z)")
+_TITLED = re.compile(r"""^title:[ \t]*(["']?)(\S.*?)\1[ \t]*$""", re.MULTILINE)
 LONGEST = 240
 """Characters of a title: a paragraph with a line of dashes right under it is still one."""
 
@@ -47,8 +48,11 @@ def headings(text: str) -> list[Heading]:
 
 
 def first_title(text: str) -> str:
-    """The first heading of the first level; empty where there is none."""
-    return next((h.title for h in headings(unix_lines(text)) if h.level == 1 and h.title), "")
+    """The title in the front matter, else the first heading of the first level; empty where there is neither."""
+    text = unix_lines(text)
+    if (matter := _FRONT_MATTER.match(text)) and (named := _TITLED.search(matter[0])):
+        return named[2]
+    return next((h.title for h in headings(text) if h.level == 1 and h.title), "")
 
 
 def sections(text: str) -> list[tuple[tuple[str, ...], str]]:

@@ -40,6 +40,10 @@ def test_a_title_is_no_comment_of_a_code_block() -> None:
     assert first_title("```sh\n# install it\n```\n\nGuide\n=====\n") == "Guide"
     assert first_title("```sh\r\n# install it\r\n```\r\n\r\n# Guide\r\n") == "Guide"
     assert first_title("## only second\n") == ""
+    assert first_title("---\ntitle: 'Front: matter'\ntags: [x]\n---\n\n# Heading\n") == "Front: matter"
+    assert first_title('---\r\ntitle: "It\'s"\r\n---\r\nText\r\n') == "It's"
+    assert first_title("---\ntitle:\n---\n\n# Heading\n") == "Heading"
+    assert first_title("# Heading\n\n---\ntitle: no front\n---\n") == "Heading"
 
 
 def test_lines_under_headings_stay_as_they_were() -> None:
