@@ -11,14 +11,19 @@ import ctypes.util
 import json
 import os
 import shutil
+import signal
 import socket
 import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from postgres import MissingError, postgres
 
 POLICY = """
 def policy(ask):
@@ -26,6 +31,13 @@ def policy(ask):
 
 def memory(ask):
     raise MemoryError("no memory is left for this batch")
+
+def dying(ask):  # the thread that writes records is gone from the first call on
+    import ctypes, threading
+    for thread in threading.enumerate():
+        if thread.name == "jade-store":
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(SystemExit))
+    return policy(ask)
 """
 FAST = ["--set", "encoder=hash:64", "--set", "limits.deadline_s=4", "--json"]
 SCRIPTED = ["--backbone", "scripted:fault_policy"]
@@ -131,6 +143,18 @@ def nothing(folder: Folder) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def jumping(folder: Folder) -> Iterator[None]:
+    """The clock goes an hour back and forth, a few times a second."""
+    site = folder / "sitecustomize.py"
+    site.write_text(
+        "import time\nreal, begun = time.time, time.monotonic()\n"
+        "time.time = lambda: real() + 3600 * (int(4 * (time.monotonic() - begun)) % 3 - 1)\n"
+    )
+    yield
+    site.unlink()
+
+
+@contextlib.contextmanager
 def hanging(folder: Folder) -> Iterator[None]:
     """A server that takes connections and never says a word."""
     with socket.socket() as server:
@@ -140,11 +164,49 @@ def hanging(folder: Folder) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def postgres_killed(folder: Folder) -> Iterator[None]:
+    """kill -9 of all of a PostgreSQL server once 20 runs are in it; afterwards it is back, with what it had."""
+    import psycopg
+
+    server = _servers.enter_context(postgres())
+    (folder / "url").write_text(server.url)
+
+    def kill() -> None:
+        with psycopg.connect(server.url, autocommit=True) as db:
+            while server.process.poll() is None:
+                with contextlib.suppress(psycopg.errors.UndefinedTable):
+                    if db.execute("select count(*) from runs where status <> 'running'").fetchone()[0] >= 20:
+                        os.killpg(server.process.pid, signal.SIGKILL)
+                        for pid in backends:
+                            with contextlib.suppress(ProcessLookupError):
+                                os.kill(pid, signal.SIGKILL)
+                        return
+                    backends.update(
+                        pid
+                        for (pid,) in db.execute(
+                            "select pid from pg_stat_activity where pid <> pg_backend_pid()"
+                        ).fetchall()
+                    )
+
+    backends: set[int] = set()
+    killer = threading.Thread(target=kill, daemon=True)
+    killer.start()
+    yield
+    killer.join(30)
+    server.process.wait(30)
+    server.start()
+
+
+_servers = contextlib.ExitStack()
+
+
 def hung(folder: Folder, command: list[str]) -> list[str]:
     url = f"openai:http://127.0.0.1:{(folder / 'port').read_text()}/v1#m"
     return [url if part == SCRIPTED[1] else part for part in command]
 
 
+PG = [*ROLLOUT, "--runs-per-question", "200", "--set", "store.url=URL"]
 DOWN = ["--set", "registry.url=http://127.0.0.1:9"]
 CASES: list[tuple[str, str, Callable[[Folder], Any], list[str], list[list[str]]]] = [
     ("disk full", "index", small_disk, INDEX, []),
@@ -160,6 +222,12 @@ CASES: list[tuple[str, str, Callable[[Folder], Any], list[str], list[list[str]]]
     ("word index damaged", "search", lambda f: overwritten(f, "corpora/notes/bm25/*/*.npy"), SEARCH, [INDEX]),
     ("encoder missing", "index", nothing, [*INDEX, "--set", "encoder=/no/such/model"], []),
     ("out of memory in a batch", "ask", nothing, [p + ":memory" if p == SCRIPTED[1] else p for p in ASK], [INDEX]),
+    ("clock jumps an hour", "index", jumping, INDEX, []),
+    ("clock jumps an hour", "ask", jumping, ASK, [INDEX]),
+    ("clock jumps an hour", "rollout", jumping, ROLLOUT, []),
+    ("the store's thread dies", "ask", nothing, [p + ":dying" if p == SCRIPTED[1] else p for p in ASK], [INDEX]),
+    ("the store's thread dies", "rollout", nothing, [p + ":dying" if p == SCRIPTED[1] else p for p in ROLLOUT], []),
+    ("PostgreSQL killed", "rollout", postgres_killed, PG, []),
     ("network hangs", "ask", hanging, ASK, [INDEX]),
     ("network hangs", "rollout", hanging, ROLLOUT, []),
     ("network hangs", "eval", hanging, EVAL, []),
@@ -174,7 +242,7 @@ def block(first: int, last: int, seed: int, folder: Path) -> dict[str, Any]:
     del seed, folder
     rows = []
     for fault, name, failing, command, before in CASES[first:last]:
-        with tempfile.TemporaryDirectory(prefix="jade-fault-") as place:
+        with tempfile.TemporaryDirectory(prefix="jade-fault-") as place, _servers:
             rows.append(_row(Path(place), fault, name, failing, command, before))
     return {"rows": rows}
 
@@ -189,9 +257,17 @@ def _row(
     try:
         with failing(folder):
             given = hung(folder, command) if failing is hanging else command
+            if failing is postgres_killed:
+                given = command = [p.replace("=URL", f"={(folder / 'url').read_text()}") for p in command]
             code, told, err = jade(folder, *given)
-    except PermissionError as error:
-        return {"fault": fault, "command": name, "seen": f"not tried: {error.strerror}", "after": "", "ok": None}
+    except (PermissionError, MissingError) as error:
+        return {
+            "fault": fault,
+            "command": name,
+            "seen": f"not tried: {getattr(error, 'strerror', error)}",
+            "after": "",
+            "ok": None,
+        }
     runs = [told] if isinstance(told, dict) else []
     error = next((r["error"] for r in runs if r.get("error")), None)
     named = error["code"] if isinstance(error, dict) else error
@@ -200,12 +276,29 @@ def _row(
     lasting = given != command or failing is nothing  # the fault is in the command itself
     if not lasting:
         again, _, rest = jade(folder, *command)
+        if failing is postgres_killed and again == 0:
+            again, rest = _whole((folder / "url").read_text())
         after = "goes on" if again == 0 else f"exit {again}: {rest[-120:]}"
     failed = f", {told['failed']} runs failed" if isinstance(told, dict) and told.get("failed") else ""
     seen = f"{named}, exit {code}" if named else f"exit {code}{failed}"
     told_so = code == 0 or named not in (None, "CONFIG_UNKNOWN_KEY")  # a wrong command of ours is no fault
     ok = clean and told_so and after in ("", "goes on")
     return {"fault": fault, "command": name, "seen": seen, "after": after, "ok": ok, "said": err[-300:]}
+
+
+def _whole(url: str) -> tuple[int, str]:
+    """0 where all 1,200 runs are there, once, ended, each with its three actions."""
+    import psycopg
+
+    with psycopg.connect(url) as db:
+        ((runs, ended),) = db.execute(
+            "select count(*), count(*) filter (where status = 'answered') from runs"
+        ).fetchall()
+        ((odd,),) = db.execute(
+            "select count(*) from (select r.id from runs r left join transitions t on t.run_id = r.id and "
+            "t.attempt = r.attempt group by r.id having count(t.seq) <> 3) x"
+        ).fetchall()
+    return (0, "") if (runs, ended, odd) == (1200, 1200, 0) else (1, f"{runs} runs, {ended} answered, {odd} not whole")
 
 
 def broken(figures: dict[str, Any]) -> list[str]:

@@ -1,74 +1,19 @@
-"""A PostgreSQL server for the tests that need one, started from whatever installation is there."""
+"""A PostgreSQL server for the tests that need one."""
 
 from __future__ import annotations
 
-import os
-import pwd
-import shutil
-import socket
-import subprocess
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-
-def _program(name: str) -> str | None:
-    found = [shutil.which(name), *map(str, sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), reverse=True))]
-    return next((path for path in found if path), None)
+from tests.postgres import MissingError, postgres
 
 
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
-    """The URL of a fresh server on a loopback port; tests are skipped where PostgreSQL is not installed."""
-    initdb, server = _program("initdb"), _program("postgres")
-    if initdb is None or server is None:
-        pytest.skip("PostgreSQL is not installed (apt-get install postgresql)")
-    user = None
-    if os.geteuid() == 0:  # the server refuses to run as root
-        user = next((u.pw_name for u in pwd.getpwall() if u.pw_name in ("postgres", "nobody")), None)
-        if user is None:
-            pytest.skip("PostgreSQL does not run as root, and there is no user to run it as")
-    folder = Path(tempfile.mkdtemp(prefix="jade-pg-", dir="/tmp"))  # the socket's path has a length limit
-    data = folder / "data"
+    """The URL of a fresh server on a loopback port; tests are skipped where there is none."""
     try:
-        if user is not None:
-            shutil.chown(folder, user)
-        subprocess.run(
-            [initdb, "-D", str(data), "-U", "jade", "-A", "trust", "-E", "UTF8", "--no-sync"],
-            check=True, capture_output=True, user=user, cwd=folder,
-        )  # fmt: skip
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        options = ["-c", "listen_addresses=127.0.0.1", "-c", "fsync=off", "-k", str(folder)]
-        process = subprocess.Popen(
-            [server, "-D", str(data), "-p", str(port), *options],
-            user=user, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        try:
-            url = f"postgresql://jade@127.0.0.1:{port}/postgres"
-            _wait(url, process)
-            yield url
-        finally:
-            process.terminate()
-            process.wait(timeout=30)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _wait(url: str, process: subprocess.Popen[bytes]) -> None:
-    import time
-
-    import psycopg
-
-    for _ in range(200):
-        if process.poll() is not None:
-            pytest.skip("the PostgreSQL server does not start here")
-        try:
-            psycopg.connect(url).close()
-            return
-        except psycopg.OperationalError:
-            time.sleep(0.1)
-    pytest.skip("the PostgreSQL server does not answer here")
+        with postgres() as server:
+            yield server.url
+    except MissingError as error:
+        pytest.skip(str(error))
