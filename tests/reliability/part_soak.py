@@ -19,6 +19,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -147,12 +148,17 @@ def _learning(place: Path, clients: list[_Client]) -> None:
         clients[0].over.wait(5)
 
 
-def _command(place: Path, *args: str) -> subprocess.Popen[bytes]:
+@contextlib.contextmanager
+def _command(place: Path, *args: str) -> Iterator[subprocess.Popen[bytes]]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HOME": str(place), "HF_HUB_OFFLINE": "1"}
-    log = (place / f"{args[0]}.log").open("wb")
-    return subprocess.Popen(
-        [sys.executable, "-m", "jade_graph.cli", *args], cwd=place, env=environment, stdout=log, stderr=log
-    )
+    command = [sys.executable, "-m", "jade_graph.cli", *args]
+    with (place / f"{args[0]}.log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=place, env=environment, stdout=log, stderr=log)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(120)
 
 
 def _free() -> int:
