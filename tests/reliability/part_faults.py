@@ -46,11 +46,17 @@ TIMEOUT_S = 180
 Folder = Path
 
 
+def environment_of(folder: Folder) -> dict[str, str]:
+    """What a command sees: this machine's, without any settings of ours, modules of the folder first."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("JADE_", "MLFLOW_"))}
+    here = [str(folder), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    kept |= {"PYTHONPATH": os.pathsep.join(here), "OMP_NUM_THREADS": "1", "HOME": str(folder), "HF_HUB_OFFLINE": "1"}
+    return kept
+
+
 def jade(folder: Folder, *args: str) -> tuple[int, Any, str]:
     """Exit code, JSON or None, and what went to stderr."""
-    here = [str(folder), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(here), "OMP_NUM_THREADS": "1", "HOME": str(folder)}
-    environment.setdefault("HF_HUB_OFFLINE", "1")
+    environment = environment_of(folder)
     command = [sys.executable, "-m", "jade_graph.cli", *args]
     try:
         done = subprocess.run(

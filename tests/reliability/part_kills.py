@@ -26,7 +26,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from part_faults import FAST, SCRIPTED, jade, made
+from part_faults import FAST, SCRIPTED, environment_of, jade, made
 
 FULL, BLOCK = 1000, 4
 ASSETS = Path(__file__).parents[2] / "jade_graph" / "assets"
@@ -121,8 +121,6 @@ def prepared(kind: str) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def begun(kind: str, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
-    here = [str(folder), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(here), "OMP_NUM_THREADS": "1", "HOME": str(folder)}
     program = ["fork.py"] if kind == "fork" else ["-m", "jade_graph.cli", *KINDS[kind]]
     if kind == "serve":
         with socket.socket() as free:
@@ -132,7 +130,7 @@ def begun(kind: str, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
         program += ["--port", str(port)]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     with subprocess.Popen(
-        [sys.executable, *program], cwd=folder, env=environment, start_new_session=True, **quiet
+        [sys.executable, *program], cwd=folder, env=environment_of(folder), start_new_session=True, **quiet
     ) as process:
         yield process
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -23,7 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from part_faults import jade
+from part_faults import environment_of, jade
 from part_kills import ASSETS
 
 FULL, BLOCK = 60, 1000
@@ -150,10 +149,9 @@ def _learning(place: Path, clients: list[_Client]) -> None:
 
 @contextlib.contextmanager
 def _command(place: Path, *args: str) -> Iterator[subprocess.Popen[bytes]]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HOME": str(place), "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-m", "jade_graph.cli", *args]
     with (place / f"{args[0]}.log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=place, env=environment, stdout=log, stderr=log)
+        process = subprocess.Popen(command, cwd=place, env=environment_of(place), stdout=log, stderr=log)
     try:
         yield process
     finally:
