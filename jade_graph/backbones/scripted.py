@@ -10,8 +10,9 @@ import asyncio
 import importlib
 from collections.abc import Callable, Sequence
 
+from jade_graph.backbones.watching import Watching
 from jade_graph.errors import BackboneError
-from jade_graph.types import Ask, Completion, FinishReason, Message, Sampling
+from jade_graph.types import Ask, Completion, FinishReason, Message, Sampling, Watch
 
 EOS = 0
 """The end token: no bytes."""
@@ -33,6 +34,7 @@ class ScriptedBackbone:
     """
 
     continues = False  # it answers the role, not the prompt: a prompt with half an answer gets the whole one again
+    streams = True
 
     def __init__(
         self,
@@ -81,7 +83,12 @@ class ScriptedBackbone:
         return b"".join(chunks).decode("utf-8", errors="replace")
 
     async def generate(
-        self, prompt_token_ids: Sequence[int], sampling: Sampling, *, hint: Ask | None = None
+        self,
+        prompt_token_ids: Sequence[int],
+        sampling: Sampling,
+        *,
+        hint: Ask | None = None,
+        watch: Watch | None = None,
     ) -> Completion:
         """The policy's answer to `hint`, with log-probabilities 0 and finish reason "scripted" (or "length").
 
@@ -115,7 +122,21 @@ class ScriptedBackbone:
         finish: FinishReason = "scripted"
         if len(ids) > sampling.max_new_tokens:
             ids, finish = ids[: sampling.max_new_tokens], "length"
-        return Completion(self.decode(ids), tuple(ids), (0.0,) * len(ids), finish, self._version)
+        done = Completion(self.decode(ids), tuple(ids), (0.0,) * len(ids), finish, self._version)
+        if watch is not None:
+            await self._tell(Watching(watch, self.decode), done)
+        return done
+
+    async def _tell(self, watching: Watching, done: Completion) -> None:
+        """The answer token by token, others having their turn between two, as a model would."""
+        try:
+            for place, token in enumerate(done.token_ids):
+                watching.add(place, token)
+                watching.tell()
+                await asyncio.sleep(0)
+            watching.end(done.text)
+        finally:
+            watching.leave()
 
     def _answer(self, hint: Ask) -> str:
         try:

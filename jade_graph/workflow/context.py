@@ -33,6 +33,7 @@ from jade_graph.types import (
     Thought,
     TraceNode,
     Transition,
+    Watch,
 )
 from jade_graph.workflow.replay import Again, Edit, Replay
 
@@ -266,22 +267,33 @@ def thought_of(backbone: Backbone) -> Thought | None:
     return found if isinstance(found, Thought) else None
 
 
+def streams(backbone: Backbone) -> bool:
+    """Whether the backbone tells what it draws while it draws it (`watch`)."""
+    return bool(getattr(backbone, "streams", False))
+
+
 async def generate(
-    ctx: RunContext, backbone: Backbone, ids: list[int], sampling: Sampling, hint: Ask | None = None
+    ctx: RunContext,
+    backbone: Backbone,
+    ids: list[int],
+    sampling: Sampling,
+    hint: Ask | None = None,
+    watch: Watch | None = None,
 ) -> Completion:
-    """One request on the run's account: reserved while it is out, counted when it is done.
+    """One request on the run's account: reserved while it is out, counted when it is done; `watch` hears it.
 
     Raises `DeadlineError`, or what the backbone raises.
     """
     ctx.spend(calls=1, prompt_tokens=len(ids))
     ctx.reserved += sampling.max_new_tokens
     try:
-        done = await in_time(ctx, backbone.generate(ids, sampling, hint=hint))
+        told = {"watch": watch} if watch is not None and streams(backbone) else {}
+        done = await in_time(ctx, backbone.generate(ids, sampling, hint=hint, **told))
     finally:
         ctx.reserved -= sampling.max_new_tokens
-    told = len(ids) if done.prompt_tokens is None else done.prompt_tokens
+    read = len(ids) if done.prompt_tokens is None else done.prompt_tokens
     action = len(done.token_ids) if done.action_tokens is None else done.action_tokens
-    ctx.spend(prompt_tokens=told - len(ids), action_tokens=action)
+    ctx.spend(prompt_tokens=read - len(ids), action_tokens=action)
     return done
 
 
