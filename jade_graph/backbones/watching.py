@@ -2,13 +2,14 @@
 
 Invariant: the pieces that a watcher hears make up a beginning of the action's text, and the whole of it once the action
 has ended; none ends within a character, and nothing is said twice, also where a batch is tried again. A watcher is
-called on the event loop that asked, and costs an action that nobody watches nothing.
+called on the event loop and in the context that asked, and costs an action that nobody watches nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import logging
 from collections.abc import Callable, Sequence
 
@@ -35,6 +36,7 @@ class Watching:
         self._watch: Watch | None = watch
         self._decode = decode
         self.loop = asyncio.get_running_loop()
+        self._context = contextvars.copy_context()
         self._ids: list[int] = []
         self._start = 0  # of the window, and how much of its text was told
         self._told = 0
@@ -76,7 +78,7 @@ class Watching:
             return
         self._said += piece
         try:
-            self._watch(piece)
+            self._context.run(self._watch, piece)
         except Exception:
             self._watch = None
             logger.exception("a watcher of tokens raised; it will not be called again")

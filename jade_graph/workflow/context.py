@@ -14,7 +14,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from jade_graph.errors import StoreError, UsageError, masked
 from jade_graph.types import (
@@ -36,6 +36,10 @@ from jade_graph.types import (
     Watch,
 )
 from jade_graph.workflow.replay import Again, Edit, Replay
+from jade_graph.workflow.speech import Speech
+
+if TYPE_CHECKING:
+    from langchain_core.runnables import RunnableConfig
 
 logger = logging.getLogger("jade_graph")
 
@@ -90,6 +94,18 @@ class RunContext:
     claim: Callable[[], None] | None = None  # lets go of it, for them
     asking: set[str] = field(default_factory=set)  # trace nodes whose plan a person is asked about
     approved: set[tuple[str, int]] = field(default_factory=set)  # those that were answered, with their round
+    tokens: bool = False  # `on_event` hears the answer while it is written
+    writer: Callable[[Event], None] | None = None  # LangGraph's custom stream
+    around: RunnableConfig | None = None  # of the node of another graph that runs it
+    speech: Speech = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.speech = Speech(self.run.id, self.tell)
+
+    @property
+    def heard(self) -> bool:
+        """Whether anybody is told the answer while it is written, LangChain's callbacks apart."""
+        return self.writer is not None or (self.tokens and self.on_event is not None)
 
     def hold(self, *backbones: Backbone, versions: Sequence[str] = ()) -> None:
         """Lease those of the backbones whose weights may be swapped: what the run then uses to its end.
@@ -231,7 +247,13 @@ class RunContext:
 
     def tell(self, event: Event) -> None:
         """Show an event to whoever watches. A watcher that raises is dropped: it must not end the run."""
-        if self.on_event is None:
+        if self.writer is not None:
+            try:
+                self.writer(event)
+            except Exception:
+                self.writer = None
+                logger.exception("run %s cannot be streamed any further", self.run.id)
+        if self.on_event is None or (event.kind in ("token", "retract") and not self.tokens):
             return
         try:
             self.on_event(event)
