@@ -30,6 +30,7 @@ class ScriptedBackbone:
         version: recorded on every completion.
         profile: which prompts the roles render.
         latency_s: seconds to wait before each answer.
+        token_s: seconds between two tokens of an answer that is watched.
         max_context: prompt plus action, in tokens.
     """
 
@@ -43,12 +44,14 @@ class ScriptedBackbone:
         version: str = "scripted",
         profile: str = "compact",
         latency_s: float = 0.0,
+        token_s: float = 0.0,
         max_context: int = 1_000_000,
     ) -> None:
         self._policy = policy
         self._version = version
         self._profile = profile
         self._latency_s = latency_s
+        self._token_s = token_s
         self._max_context = max_context
         self._closed = False
 
@@ -133,7 +136,7 @@ class ScriptedBackbone:
             for place, token in enumerate(done.token_ids):
                 watching.add(place, token)
                 watching.tell()
-                await asyncio.sleep(0)
+                await asyncio.sleep(self._token_s)
             watching.end(done.text)
         finally:
             watching.leave()
@@ -160,6 +163,7 @@ def load(
     version: str | None = None,
     profile: str = "compact",
     latency_s: float = 0.0,
+    token_s: float = 0.0,
     max_context: int = 1_000_000,
 ) -> ScriptedBackbone:
     """The factory behind "scripted:MODULE:POLICY" (POLICY defaults to `policy`).
@@ -181,5 +185,6 @@ def load(
         version=version or f"scripted:{rest}",
         profile=profile,
         latency_s=latency_s,
+        token_s=token_s,
         max_context=max_context,
     )
