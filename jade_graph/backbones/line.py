@@ -78,8 +78,11 @@ class Line:
             try:
                 if begun is None:
                     response = await self._client.post(self._url + path, json=body)
-                elif (response := await self._streamed(path, body, begun())) is None:
-                    return None
+                else:
+                    streamed = await self._streamed(path, body, begun())
+                    if streamed is None:
+                        return None
+                    response = streamed
             except httpx.TransportError as error:
                 failure = f"{type(error).__name__}: {error}"
             else:
@@ -99,9 +102,7 @@ class Line:
             hint=SERVE_HINT,
         )
 
-    async def _streamed(
-        self, path: str, body: Mapping[str, Any], each: Callable[[Any], None]
-    ) -> httpx.Response | None:
+    async def _streamed(self, path: str, body: Mapping[str, Any], each: Callable[[Any], None]) -> httpx.Response | None:
         """Hand on the events of a stream, to its end; a response that is none comes back, read."""
         async with self._client.stream("POST", self._url + path, json=body) as response:
             if not response.is_success or "event-stream" not in response.headers.get("content-type", ""):

@@ -36,7 +36,9 @@ def ask(
 ) -> None:
     """Answer a question and show how: plan, sub-questions, passages, answers, tokens, times.
 
-    On a terminal the answer is shown while it is written. With - the model stays loaded, and each line of standard input is a question; with --json each answer is a line.
+    On a terminal the answer is shown while it is written.
+
+    With - the model stays loaded, and each line of standard input is a question; with --json each answer is a line.
     """
     from jade_graph.langchain.session import open_session
 

@@ -22,7 +22,6 @@ from jade_graph.studio.room import Job
 from jade_graph.studio.shared import Studio
 from jade_graph.workflow.replay import first_difference
 
-
 _LOOK_S = 0.04
 
 

@@ -68,9 +68,7 @@ class Room:
         _must_read(question, backbone or self.configured([]).settings.backbone)
 
         def go(session: Session, job: Job) -> None:
-            session.graph.run(
-                question, seed=seed, run_id=job.run_id, plan=plan or None, on_event=job.hear, tokens=True
-            )
+            session.graph.run(question, seed=seed, run_id=job.run_id, plan=plan or None, on_event=job.hear, tokens=True)
 
         return self._start(changes, go)
 

@@ -1,4 +1,4 @@
-"""Watched actions: what is heard is the action, piece by piece, and whoever watches changes nothing of what is drawn."""
+"""Watched actions: what is heard is the action, piece by piece, and watching changes nothing of what is drawn."""
 
 from __future__ import annotations
 

@@ -59,7 +59,9 @@ async def test_the_chunks_of_a_stream_add_up_to_what_invoke_gives(graph: JadeGra
     for each in (graph, illegal):
         chunks, whole = await chunks_of(each), await each.ainvoke("who?")
         out = summed(chunks)
-        assert {k: v for k, v in out.items() if k not in VARYING} == {k: v for k, v in whole.items() if k not in VARYING}
+        assert {k: v for k, v in out.items() if k not in VARYING} == {
+            k: v for k, v in whole.items() if k not in VARYING
+        }
         assert type(out["answer"]) is str
         assert len([c for c in chunks if c.get("answer")]) > 1
 
@@ -139,7 +141,11 @@ async def test_two_streams_at_once_do_not_mix(scripted: Any, passages: Any) -> N
 async def test_events_hold_the_answers_tokens_and_the_searches(graph: JadeGraph) -> None:
     events = [e async for e in graph.astream_events("who?") if "chat_model" in e["event"] or "retriever" in e["event"]]
     kinds = [(e["event"], e["name"], e["metadata"]["langgraph_node"]) for e in events]
-    assert kinds[:3] == [("on_retriever_start", "R", "R"), ("on_retriever_end", "R", "R"), ("on_chat_model_start", "AG", "AG")]
+    assert kinds[:3] == [
+        ("on_retriever_start", "R", "R"),
+        ("on_retriever_end", "R", "R"),
+        ("on_chat_model_start", "AG", "AG"),
+    ]
     assert kinds[-1] == ("on_chat_model_end", "AG", "AG")
     assert events[0]["data"]["input"] == {"query": "who?"}
     assert [d.id for d in events[1]["data"]["output"]] == ["p0", "p1", "p2", "p3", "p4"]

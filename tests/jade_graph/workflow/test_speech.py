@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -19,7 +20,22 @@ from jade_graph.workflow.speech import Speech, beginning
 from jade_nodes.answering import parse_answer, raw_answer
 
 PIECES = st.sampled_from(
-    ["<answer>", "</answer>", "<Answer>", "</ANSWER>", "<", "</", "answer>", "<b>", " ", "\n", "\u2028", "Ann", "Lee ", "é"]
+    [
+        "<answer>",
+        "</answer>",
+        "<Answer>",
+        "</ANSWER>",
+        "<",
+        "</",
+        "answer>",
+        "<b>",
+        " ",
+        "\n",
+        "\u2028",
+        "Ann",
+        "Lee ",
+        "é",
+    ]
 )
 TEXTS = st.lists(PIECES, max_size=12).map("".join)
 
@@ -37,7 +53,7 @@ def test_what_is_certain_of_an_answer_never_changes_while_it_is_written(text: st
     """Every beginning of the text shows a beginning of what the next one shows, or something that has begun anew
     behind a tag that was empty."""
     said = [beginning(text[:n], "answer") for n in range(len(text) + 1)]
-    assert all(later.startswith(earlier) for earlier, later in zip(said, said[1:], strict=False))
+    assert all(later.startswith(earlier) for earlier, later in pairwise(said))
 
 
 @given(TEXTS)
@@ -88,7 +104,8 @@ def tokens(events: Sequence[Event]) -> list[Event]:
 
 
 @pytest.mark.parametrize(
-    ("plan", "role", "answer"), [("R,AG", "AG", "Ann Lee"), ("AG", "AG", "Ann Lee"), ("QDS", "AS", "1950"), ("QDP", "AS", "1950")]
+    ("plan", "role", "answer"),
+    [("R,AG", "AG", "Ann Lee"), ("AG", "AG", "Ann Lee"), ("QDS", "AS", "1950"), ("QDP", "AS", "1950")],
 )
 async def test_the_answering_role_alone_is_heard(
     scripted: Any, passages: Any, plan: str, role: str, answer: str
@@ -98,7 +115,9 @@ async def test_the_answering_role_alone_is_heard(
     told = tokens(events)
     assert run.answer == answer
     assert "".join(event.text for event in told) == answer
-    assert {(event.kind, event.role, event.trace_node, event.run_id) for event in told} == {("token", role, "0", run.id)}
+    assert {(event.kind, event.role, event.trace_node, event.run_id) for event in told} == {
+        ("token", role, "0", run.id)
+    }
     assert len(told) > 1
     assert events[-1].kind == "end"
 
