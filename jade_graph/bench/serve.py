@@ -235,9 +235,17 @@ class _Client:
         self._port = port
         self._free: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
 
+    async def _connection(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        while self._free:
+            reader, writer = self._free.pop()
+            if not reader.at_eof():  # the server closes what was idle for long
+                return reader, writer
+            writer.close()
+        return await asyncio.open_connection("127.0.0.1", self._port)
+
     async def post(self, body: bytes) -> tuple[int, bytes]:
         """Status and headers. Raises `OSError` or `EOFError` when the connection ends first."""
-        reader, writer = self._free.pop() if self._free else await asyncio.open_connection("127.0.0.1", self._port)
+        reader, writer = await self._connection()
         try:
             writer.write(_REQUEST % (len(body), body))
             head = await reader.readuntil(b"\r\n\r\n")
@@ -252,7 +260,7 @@ class _Client:
 
     async def stream(self, body: bytes) -> float:
         """Seconds to the first piece of the answer. Raises `BackboneError` BENCH_SERVER where none comes."""
-        reader, writer = self._free.pop() if self._free else await asyncio.open_connection("127.0.0.1", self._port)
+        reader, writer = await self._connection()
         began, first = time.perf_counter(), math.nan
         try:
             writer.write(_REQUEST % (len(body), body))

@@ -296,8 +296,9 @@ class JadeChatModel(BaseChatModel):
         finally:
             task.cancel()
             await asyncio.wait({task})
-        told = {"response_metadata": last.response_metadata, "usage_metadata": last.usage_metadata}
-        yield AIMessageChunk(content="", chunk_position="last", **told)
+        chunk = AIMessageChunk(content="", chunk_position="last", response_metadata=last.response_metadata)
+        chunk.usage_metadata = last.usage_metadata
+        yield chunk
 
     def _stream(
         self,

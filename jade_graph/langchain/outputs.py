@@ -13,8 +13,8 @@ from langchain_core.runnables.utils import AddableDict
 from typing_extensions import TypedDict
 
 from jade_graph.errors import JadeError
+from jade_graph.langchain.announcing import document_of
 from jade_graph.types import Event, Passage, Run, Transition
-from jade_graph.workflow.native import document_of
 
 
 class JadeInput(TypedDict):

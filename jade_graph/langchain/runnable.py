@@ -24,6 +24,7 @@ from jade_graph import plugins
 from jade_graph.assembly import configured, open_parts
 from jade_graph.langchain import options
 from jade_graph.langchain.adapting import as_backbone, as_retriever
+from jade_graph.langchain.announcing import Announcer
 from jade_graph.langchain.delegation import EngineAttribute, engine_method
 from jade_graph.langchain.outputs import JadeInput, JadeOutput
 from jade_graph.langchain.streaming import unfold
@@ -106,7 +107,7 @@ class JadeGraph(Runnable[Any, JadeOutput]):
             "retry_policy": retry_policy,
             "durability": durability,
         }
-        self.engine = Engine(as_backbone(backbone), **self._given)
+        self.engine = Engine(as_backbone(backbone), **self._given, announcer=Announcer())
         self._given["frozen_backbone"] = self.engine.frozen_backbone
         self.name = method.name
         self._variants: dict[str, JadeGraph] = {}

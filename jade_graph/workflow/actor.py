@@ -131,7 +131,8 @@ class Actor:
                 sampling, explored = self._sampling(ctx, role, view, where, served, room=ctx.tokens_left - len(ids))
                 hint = Ask(role.code, view, ctx.run.question_id, where.target.id)
                 if again is None:
-                    hear = speech and speech.hearing(getattr(role, "answer_tag", None), thought_of(backbone), messages)
+                    tag = getattr(role, "answer_tag", None)
+                    hear = speech.hearing(tag, thought_of(backbone), messages) if speech is not None else None
                     done = await generate(ctx, backbone, ids, sampling, hint, hear)
                 else:
                     explored = {**explored, "edited": True}

@@ -41,6 +41,7 @@ from jade_graph.workflow.contexts import Contexts, refused
 from jade_graph.workflow.driving import Driver
 from jade_graph.workflow.graph import compile_graph
 from jade_graph.workflow.many import windowed
+from jade_graph.workflow.native import Announcer
 from jade_graph.workflow.nodes import Workflow
 from jade_graph.workflow.parts import Parts, limits_of, role_backbones
 from jade_graph.workflow.replay import Replay, forked
@@ -71,6 +72,7 @@ class Engine:
         retry_policy: when a search that failed is tried again; default: two more times, within the run's deadline.
         compress: of a graph that trains: judge the long texts of every run, as the preset says whose
             (`workflow.judging.Judging`). None, of all that serve: the graph has no part for it.
+        announcer: makes answers and searches events of LangChain's, where its callbacks listen.
         durability: when a run with a checkpointer is written: "async" (LangGraph's default: while the next step goes
             on), "sync" (before it), or "exit" (when the run ends or waits: cheapest, and lost if the process dies).
 
@@ -97,6 +99,7 @@ class Engine:
         retry_policy: RetryPolicy | None = None,
         durability: Durability | None = None,
         compress: str | None = None,
+        announcer: Announcer | None = None,
     ) -> None:
         self.preset: Preset = plugins.load("jade.presets", preset) if isinstance(preset, str) else preset
         self.backbone = backbone
@@ -158,6 +161,7 @@ class Engine:
             close=self.contexts.close,
             approve=self.approve,
             loop=parts.loop,
+            announcer=announcer,
             judging=judging.Judging.of(self.compress, self.preset, judges, actor) if self.compress else None,
         )
         self.graph = compile_graph(self._flow, self.contexts, checkpointer)

@@ -1,36 +1,45 @@
-"""A run's tokens, searches and steps as LangChain's and LangGraph's own events, for whoever listens through them.
+"""A run's tokens, searches and steps for whoever listens through LangChain and LangGraph.
 
-Invariant: where nobody listens nothing is sent. One action that gives the answer is one chat model run, begun with its
-first token; each text that is shown anew is a message with an id of its own, and the one before it is taken back by an
-empty chunk that says so.
+Invariant: where nobody listens nothing is sent. What LangChain's own events look like is known to whoever is handed in
+(`Announcer`): here is who listens, and when there is something to announce.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Protocol
 
-from langchain_core.callbacks import AsyncCallbackManager, AsyncCallbackManagerForLLMRun
-from langchain_core.documents import Document
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, SystemMessage
-from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, LLMResult
 from langchain_core.runnables.config import get_async_callback_manager_for_config
 from langgraph.config import get_config, get_stream_writer
 
 from jade_graph.errors import JadeError
-from jade_graph.types import Effect, Event, Passage, Retriever, Tool, Transition, View
+from jade_graph.types import Effect, Event, Retriever, Tool, Transition, View
 from jade_graph.workflow.context import RunContext
 from jade_graph.workflow.speech import Speech
 
-RETRACTED: Mapping[str, Any] = {"jade": {"event": "retract"}}
-"""The `response_metadata` of the empty chunk that takes a message back."""
 
-_KINDS: Mapping[str, type[BaseMessage]] = {"system": SystemMessage, "user": HumanMessage, "assistant": AIMessage}
+class Chat(Protocol):
+    """Announces an action that gives the answer."""
+
+    def hear(self, event: Event) -> None: ...
+    async def end(self, error: BaseException | None) -> None: ...
 
 
-def listeners(ctx: RunContext) -> AsyncCallbackManager | None:
+class Search(Protocol):
+    """Announces a search."""
+
+    async def end(self, found: Effect | None, error: BaseException | None) -> None: ...
+
+
+class Announcer(Protocol):
+    """Makes a run's answer and searches events of LangChain's; `manager` is the callback manager that hears them."""
+
+    def chat(self, ctx: RunContext, manager: Any) -> Chat: ...
+    async def search(self, code: str, query: str, manager: Any) -> Search: ...
+
+
+def listeners(ctx: RunContext) -> Any:
     """Whoever hears LangChain's events of this node; None: nobody.
 
     Of a run within another graph's node the events are that node's: a stream of the graph around it shows those of its
@@ -42,17 +51,15 @@ def listeners(ctx: RunContext) -> AsyncCallbackManager | None:
     return manager if manager.handlers else None
 
 
-# --- the answer -------------------------------------------------------------------------------------------------------
 @contextlib.asynccontextmanager
-async def speaking(ctx: RunContext) -> AsyncIterator[Speech | None]:
+async def speaking(ctx: RunContext, announcer: Announcer | None) -> AsyncIterator[Speech | None]:
     """What the answer is said through; None where nobody hears it."""
-    manager = listeners(ctx)
-    if manager is None:
+    manager = None if announcer is None else listeners(ctx)
+    if announcer is None or manager is None:
         yield ctx.speech if ctx.heard else None
         return
-    chat = _Chat(ctx, manager)
-    ctx.speech.also = chat.queue.put_nowait
-    work = asyncio.create_task(chat.work())
+    chat = announcer.chat(ctx, manager)
+    ctx.speech.also = chat.hear
     error: BaseException | None = None
     try:
         yield ctx.speech
@@ -61,99 +68,33 @@ async def speaking(ctx: RunContext) -> AsyncIterator[Speech | None]:
         raise
     finally:
         ctx.speech.also = None
-        chat.queue.put_nowait(None)
-        await work
         await chat.end(error)
 
 
-class _Chat:
-    """The chat model run of one action, as its events come."""
-
-    def __init__(self, ctx: RunContext, manager: AsyncCallbackManager) -> None:
-        self.queue: asyncio.Queue[Event | None] = asyncio.Queue()
-        self._ctx = ctx
-        self._manager = manager
-        self._run: AsyncCallbackManagerForLLMRun | None = None
-        self._seq = ctx.next_seq
-        self._messages = 0
-        self._text = ""
-
-    @property
-    def _id(self) -> str:
-        return f"{self._ctx.run.id}-{self._seq}-{self._messages}"
-
-    async def work(self) -> None:
-        while (event := await self.queue.get()) is not None:
-            if self._run is None:
-                if event.kind == "retract":  # of what an earlier action said: its message is complete
-                    continue
-                self._run = await self._begin(event)
-            if event.kind == "retract":
-                chunk = AIMessageChunk("", id=self._id, response_metadata=dict(RETRACTED))
-                self._messages, self._text = self._messages + 1, ""
-            else:
-                chunk = AIMessageChunk(event.text, id=self._id)
-                self._text += event.text
-            await self._run.on_llm_new_token(event.text, chunk=ChatGenerationChunk(message=chunk))
-
-    async def _begin(self, event: Event) -> AsyncCallbackManagerForLLMRun:
-        prompt = [_KINDS[m.role](content=m.content) for m in self._ctx.speech.prompt]
-        named = event.role or "answer"
-        (run,) = await self._manager.on_chat_model_start(
-            {"name": named, "id": ["jade_graph", named]},
-            [prompt or [HumanMessage(self._ctx.run.question)]],
-            name=named,
-            invocation_params={"model": self._ctx.run.backbone_version},
-        )
-        return run
-
-    async def end(self, error: BaseException | None) -> None:
-        if self._run is None:
-            return
-        if error is None and self._ctx.fatal is not None:
-            error = JadeError(self._ctx.fatal_message or "the run failed.", code=self._ctx.fatal)
-        if error is not None:
-            await self._run.on_llm_error(error)
-        else:
-            message = AIMessage(self._text, id=self._id)
-            await self._run.on_llm_end(LLMResult(generations=[[ChatGeneration(message=message)]]))
-
-
-# --- searches ---------------------------------------------------------------------------------------------------------
 @contextlib.asynccontextmanager
 async def searching(
-    ctx: RunContext, tool: Tool, view: View, retriever: Retriever | None
+    ctx: RunContext, announcer: Announcer | None, tool: Tool, view: View, retriever: Retriever | None
 ) -> AsyncIterator[Callable[[Effect | None], None]]:
-    """A search as LangChain's retriever run; what it found is said to what this gives.
+    """Announces a search; what it found is said to what this gives.
 
-    A retriever that sends these events itself says so by an attribute `told_by_langchain = True`.
+    A retriever that sends LangChain's events itself says so by an attribute `told_by_langchain = True`.
     """
     found: list[Effect | None] = []
     manager = None
     if getattr(tool, "searches", True) and not getattr(retriever, "told_by_langchain", False):
         manager = listeners(ctx)
-    if manager is None:
+    if announcer is None or manager is None:
         yield found.append
         return
-    query = "\n".join(view.memory.get("queries") or (view.question,))
-    run = await manager.on_retriever_start({"name": tool.code, "id": ["jade_graph", tool.code]}, query, name=tool.code)
+    search = await announcer.search(tool.code, "\n".join(view.memory.get("queries") or (view.question,)), manager)
     try:
         yield found.append
     except BaseException as error:
-        await run.on_retriever_error(error)
+        await search.end(None, error)
         raise
     effect = found[0] if found else None
-    if effect is None:
-        code = ctx.fatal or "TOOL_ERROR"
-        await run.on_retriever_error(JadeError(ctx.fatal_message or "the search failed.", code=code))
-    else:
-        await run.on_retriever_end([document_of(d) for d in effect.memory.get("documents") or ()])
-
-
-def document_of(passage: Passage) -> Document:
-    """A LangChain document: the passage's own metadata, with title and score beside it."""
-    own = {"title": passage.title, "score": passage.score} if passage.title else {"score": passage.score}
-    return Document(id=passage.id, page_content=passage.text, metadata={**own, **passage.metadata})
+    failed = JadeError(ctx.fatal_message or "the search failed.", code=ctx.fatal or "TOOL_ERROR")
+    await search.end(effect, failed if effect is None else None)
 
 
 # --- stream_mode="custom" ---------------------------------------------------------------------------------------------

@@ -47,6 +47,7 @@ class Workflow:
     close: Callable[[RunContext], None]
     approve: approval.Approve | None = None
     loop: Loop | None = None
+    announcer: native.Announcer | None = None
     judging: Judging | None = None  # of a graph that trains; one that serves has none, and no node for it
 
     @property
@@ -174,11 +175,11 @@ class Workflow:
         view = self._view(ctx, branch)
         if part.code in self.tools:
             tool = self.tools[part.code]
-            async with native.searching(ctx, tool, view, self.actor.retriever) as found:
+            async with native.searching(ctx, self.announcer, tool, view, self.actor.retriever) as found:
                 effect = await self.actor.use(ctx, tool, view, where, attempt)
                 found(effect)
         elif self._answers(part.code, branch):
-            async with native.speaking(ctx) as speech:
+            async with native.speaking(ctx, self.announcer) as speech:
                 if speech is not None:
                     speech.begin(part.code, target.id)
                 effect = await self.actor.act(ctx, self.roles[part.code], view, where, speech)
@@ -327,7 +328,9 @@ class Workflow:
         ctx.run.answer = root.answer
         ctx.run.error = None if solved else (root.error or ctx.fatal or "NO_ANSWER")
         ctx.run.error_message = "" if solved else ctx.fatal_message or _REASONS.get(str(ctx.run.error), "")
-        async with native.speaking(ctx) as speech:  # most often all is said; not where the answer is a loop's own
+        async with native.speaking(
+            ctx, self.announcer
+        ) as speech:  # most often all is said; not where the answer is a loop's own
             if speech is not None and solved:
                 speech.settle(ctx.run.answer)
             elif speech is not None:
