@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 
+from jade_graph.backbones.watching import Watching
 from jade_graph.errors import BackboneError, JadeError
 from jade_graph.types import Completion, Sampling
 
@@ -33,6 +34,7 @@ class Job:
     sampling: Sampling
     future: Future[Completion] = field(default_factory=Future)
     submitted: float = field(default_factory=time.perf_counter)
+    watching: Watching | None = None
 
     @property
     def done(self) -> bool:
@@ -119,9 +121,9 @@ class Batcher:
         self.stats = Stats()
         self._thread: threading.Thread | None = None
 
-    def submit(self, prompt: Sequence[int], sampling: Sampling) -> Job:
+    def submit(self, prompt: Sequence[int], sampling: Sampling, watching: Watching | None = None) -> Job:
         """Queue a request; `job.future` ends with its completion. Raises `BackboneError` BACKBONE_CLOSED."""
-        job = Job(prompt, sampling)
+        job = Job(prompt, sampling, watching=watching)
         job.future.add_done_callback(self._count_cancellation)
         with self._ready:
             if self._signals.stopping:

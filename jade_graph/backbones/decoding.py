@@ -18,6 +18,7 @@ from torch import Tensor
 from jade_graph.backbones.batcher import Job, Signals, Stats
 from jade_graph.backbones.forward import Session
 from jade_graph.backbones.sampler import Sampler, move_rows, stack_rows
+from jade_graph.backbones.watching import deliver
 from jade_graph.errors import BackboneError
 from jade_graph.types import Completion, FinishReason
 
@@ -92,11 +93,13 @@ def decode(
     ends = torch.tensor(list(ending.eos_token_ids), device=table.ids.device)
     seen = -1  # who was cancelled since leaving the queue is noticed after the first step
     parts: list[Tensor] = []
+    watched = False
     while True:
         if jobs:
             padded = session.padded_tokens
             now = time.perf_counter()
             live += [_Row(job, now) for job in jobs]
+            watched = watched or any(job.watching is not None for job in jobs)
             samplings = [job.sampling for job in jobs]
             limits = [sampling.max_new_tokens for sampling in samplings]
             parts.append(session.admit([job.prompt for job in jobs], limits))
@@ -114,6 +117,8 @@ def decode(
         table.write(tokens, drawn)
         stopped = torch.isin(tokens, ends)
         finite = drawn.isfinite()
+        if watched:
+            _tell(live, tokens, table.ages, stopped)
         leaving = (stopped | (table.limits <= table.ages) | ~finite).nonzero().flatten().tolist()
         for row in leaving:
             finish: FinishReason = "stop" if bool(stopped[row]) else "length"
@@ -133,6 +138,7 @@ def decode(
             for part in (sampler, session, table):
                 part.drop(holes, movers, len(live))
             tokens = move_rows(tokens, holes, movers, len(live))
+            watched = watched and any(each.job.watching is not None for each in live)
         if not live:  # whoever comes now may come after a change of the weights, which nothing kept may outlive
             return
         jobs = signals.take(cap - len(live)) if signals.waiting and session.open and current() else []
@@ -148,6 +154,12 @@ def _plan_moves(live: list[_Row], leaving: list[int], device: torch.device) -> t
     for hole, mover in zip(holes, movers, strict=True):
         live[hole] = live[mover]
     return live[:count], torch.tensor(holes, device=device).long(), torch.tensor(movers, device=device).long()
+
+
+def _tell(live: Sequence[_Row], tokens: Tensor, ages: Tensor, stopped: Tensor) -> None:
+    """Let those who watch a row have its new token, unless it is the end."""
+    rows = zip(live, tokens.tolist(), ages.tolist(), stopped.tolist(), strict=True)
+    deliver([(w, age - 1, token) for row, token, age, end in rows if (w := row.job.watching) is not None and not end])
 
 
 def _resolve(row: _Row, table: _Table, number: int, finish: FinishReason, ending: Ending) -> None:

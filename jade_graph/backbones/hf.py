@@ -26,8 +26,9 @@ from jade_graph.backbones.fidelity import Ability, PlainSession, ability
 from jade_graph.backbones.forward import HFSession, Session
 from jade_graph.backbones.lean import LeanModel
 from jade_graph.backbones.lean_session import LeanSession
+from jade_graph.backbones.watching import Watching
 from jade_graph.errors import BackboneError
-from jade_graph.types import Ask, Completion, Message, Sampling, Thought
+from jade_graph.types import Ask, Completion, Message, Sampling, Thought, Watch
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -103,6 +104,7 @@ class HFBackbone:
     """
 
     counts_draws = True  # a seed's numbers go by the token: see `Sampling.drawn`
+    streams = True
 
     def __init__(self, loaded: Loaded, *, max_batch: int = DEFAULT_BATCH) -> None:
         self._slot = _Slot(loaded)
@@ -252,7 +254,12 @@ class HFBackbone:
         return self._slot.loaded.codec.decode(token_ids)
 
     async def generate(
-        self, prompt_token_ids: Sequence[int], sampling: Sampling, *, hint: Ask | None = None
+        self,
+        prompt_token_ids: Sequence[int],
+        sampling: Sampling,
+        *,
+        hint: Ask | None = None,
+        watch: Watch | None = None,
     ) -> Completion:
         """Sample one action: see `types.Backbone`. `hint` is ignored.
 
@@ -264,8 +271,16 @@ class HFBackbone:
         loaded = self._slot.loaded
         check_sampling(sampling, frozenset(loaded.codec.eos_token_ids))
         check_prompt(prompt_token_ids, sampling, loaded.max_context, loaded.vocabulary)
-        job = self._batcher.submit(tuple(prompt_token_ids), sampling)
-        return await asyncio.wrap_future(job.future)
+        if watch is None:
+            return await asyncio.wrap_future(self._batcher.submit(tuple(prompt_token_ids), sampling).future)
+        watching = Watching(watch, loaded.codec.decode)
+        try:
+            job = self._batcher.submit(tuple(prompt_token_ids), sampling, watching)
+            done = await asyncio.wrap_future(job.future)
+            watching.end(done.text)
+        finally:
+            watching.leave()
+        return done
 
     async def aclose(self) -> None:
         """Stop the worker. Requests in flight fail with BACKBONE_CLOSED; closing twice does nothing."""

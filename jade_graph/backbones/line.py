@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
+import json
 import random
 import threading
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -58,8 +59,14 @@ class Line:
             future = asyncio.run_coroutine_threadsafe(self._guard(work), self._loop)
         return await asyncio.wrap_future(future)
 
-    async def post(self, path: str, body: Mapping[str, Any]) -> Any:
+    async def post(
+        self, path: str, body: Mapping[str, Any], *, begun: Callable[[], Callable[[Any], None]] | None = None
+    ) -> Any:
         """The JSON that the server answers. For work running under `call`.
+
+        Args:
+            begun: of a request that asks for a stream: called at the beginning of each try, and what it gives with the
+                JSON of each event. The answer is then None, unless the server streamed nothing.
 
         Raises:
             BackboneError: BACKBONE_UNAVAILABLE (after all tries), BACKBONE_REFUSED, CONTEXT_OVERFLOW,
@@ -69,7 +76,13 @@ class Line:
         for attempt in range(self._retries + 1):
             wait: float | None = None
             try:
-                response = await self._client.post(self._url + path, json=body)
+                if begun is None:
+                    response = await self._client.post(self._url + path, json=body)
+                else:
+                    streamed = await self._streamed(path, body, begun())
+                    if streamed is None:
+                        return None
+                    response = streamed
             except httpx.TransportError as error:
                 failure = f"{type(error).__name__}: {error}"
             else:
@@ -88,6 +101,32 @@ class Line:
             code="BACKBONE_UNAVAILABLE",
             hint=SERVE_HINT,
         )
+
+    async def _streamed(self, path: str, body: Mapping[str, Any], each: Callable[[Any], None]) -> httpx.Response | None:
+        """Hand on the events of a stream, to its end; a response that is none comes back, read."""
+        async with self._client.stream("POST", self._url + path, json=body) as response:
+            if not response.is_success or "event-stream" not in response.headers.get("content-type", ""):
+                await response.aread()
+                return response
+            rest = b""
+            async for part in response.aiter_bytes():  # lines of text would end at U+2028 too
+                *lines, rest = (rest + part).split(b"\n")
+                for line in lines:
+                    data = line.removeprefix(b"data:").strip() if line.startswith(b"data:") else b""
+                    if data == b"[DONE]":
+                        return None
+                    if data:
+                        each(self._event(data))
+        raise httpx.RemoteProtocolError("the stream ended before its end")
+
+    def _event(self, data: bytes) -> Any:
+        try:
+            return json.loads(data)
+        except ValueError as error:
+            raise BackboneError(
+                f"the server at {self._url!r} sent an event that is no JSON: {data[:200]!r}",
+                code="BACKBONE_BAD_RESPONSE",
+            ) from error
 
     def _json(self, response: httpx.Response) -> Any:
         try:

@@ -10,7 +10,7 @@ import asyncio
 import os
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,8 +22,9 @@ from jade_graph.backbones.codec import Codec, read_json
 from jade_graph.backbones.folders import find_folder
 from jade_graph.backbones.line import SERVE_HINT, Line, bearer, is_loopback
 from jade_graph.backbones.trie import trie_of
+from jade_graph.backbones.watching import Watching, deliver
 from jade_graph.errors import BackboneError, JadeError, unknown
-from jade_graph.types import Ask, Completion, FinishReason, Message, Sampling, Thought
+from jade_graph.types import Ask, Completion, FinishReason, Message, Sampling, Thought, Watch
 
 _INT63 = 2**63 - 1
 
@@ -42,6 +43,8 @@ class OpenAIBackbone:
         retries: tries after the first, on lost connections, 429 and 5xx.
         backoff_s: before the second try; doubles each time, unless the server names a time (Retry-After).
     """
+
+    streams = True
 
     def __init__(
         self,
@@ -106,9 +109,14 @@ class OpenAIBackbone:
         return self._codec.decode(token_ids)
 
     async def generate(
-        self, prompt_token_ids: Sequence[int], sampling: Sampling, *, hint: Ask | None = None
+        self,
+        prompt_token_ids: Sequence[int],
+        sampling: Sampling,
+        *,
+        hint: Ask | None = None,
+        watch: Watch | None = None,
     ) -> Completion:
-        """Sample one action: see `types.Backbone`. `hint` is ignored.
+        """Sample one action: see `types.Backbone`. `hint` is ignored. What is watched is streamed by the server.
 
         Choices are drawn by one short request per branching of their trie (`allowed_token_ids`): the ids are then
         exactly those of a choice, which a grammar over text would not promise.
@@ -121,14 +129,22 @@ class OpenAIBackbone:
         del hint
         check_sampling(sampling, frozenset(self._codec.eos_token_ids))
         check_prompt(prompt_token_ids, sampling, self._max_context, self._vocabulary)
-        return await self._line.call(self._generate(list(prompt_token_ids), sampling))
+        if watch is None:
+            return await self._line.call(self._generate(list(prompt_token_ids), sampling))
+        watching = Watching(watch, self._codec.decode)
+        try:
+            done = await self._line.call(self._generate(list(prompt_token_ids), sampling, watching))
+            watching.end(done.text)
+        finally:
+            watching.leave()
+        return done
 
     async def aclose(self) -> None:
         """Close the connections. Requests in flight fail with BACKBONE_CLOSED; closing twice does nothing."""
         await asyncio.to_thread(self._line.close)
 
     # --- on the line's own event loop -------------------------------------------------------------------------------
-    async def _generate(self, prompt: list[int], sampling: Sampling) -> Completion:
+    async def _generate(self, prompt: list[int], sampling: Sampling, watching: Watching | None = None) -> Completion:
         started = time.perf_counter()
         if sampling.forced is not None:
             raise BackboneError(
@@ -139,7 +155,7 @@ class OpenAIBackbone:
         if sampling.choices is not None or sampling.temperature not in (0.0, 1.0) or sampling.top_p < 1:
             await self._check_processed(prompt)
         if sampling.choices is None:
-            ids, logprobs, finish = await self._sample(prompt, sampling, sampling.max_new_tokens)
+            ids, logprobs, finish = await self._sample(prompt, sampling, sampling.max_new_tokens, watching=watching)
         else:
             ids, logprobs, finish = await self._choose(prompt, sampling)
         return Completion(
@@ -175,6 +191,7 @@ class OpenAIBackbone:
         *,
         allowed: Sequence[int] | None = None,
         seed: int | None = None,
+        watching: Watching | None = None,
     ) -> tuple[list[int], list[float], FinishReason]:
         body: dict[str, Any] = {
             "model": self._model,
@@ -193,16 +210,49 @@ class OpenAIBackbone:
             "add_special_tokens": False,
             "logprobs": 1,
             "return_token_ids": True,
-            "stream": False,
+            "stream": watching is not None,
             "n": 1,
         }
         if allowed is not None:
             body["allowed_token_ids"] = list(allowed)
-        answer = await self._line.post("/completions", body)
+        if watching is None:
+            answer = await self._line.post("/completions", body)
+        else:
+            answer = await self._streamed(body, watching)
         ids, logprobs, finish = self._read(answer, prompt, max_tokens)
         if allowed is not None and (len(ids) != 1 or ids[0] not in allowed):
             raise self._bad(f"drew {ids!r} where only {list(allowed)!r} were allowed")
         return ids, logprobs, finish
+
+    async def _streamed(self, body: Mapping[str, Any], watching: Watching) -> Any:
+        """What the server streams, put together to the answer that it would have given at once."""
+        choice: dict[str, Any] = {}
+
+        def begun() -> Callable[[Any], None]:
+            choice.clear()
+            choice.update(token_ids=[], logprobs={"token_logprobs": []})
+            return take
+
+        def take(event: Any) -> None:
+            parts = event.get("choices") if isinstance(event, Mapping) else None
+            if parts is None or not isinstance(parts, list):
+                raise self._bad(f"sent no choices: {str(event)[:200]!r}")
+            for part in parts:
+                ids, logprobs = part.get("token_ids"), (part.get("logprobs") or {}).get("token_logprobs") or []
+                if ids is None and not part.get("finish_reason"):
+                    choice["token_ids"] = None
+                if choice["token_ids"] is None:
+                    continue
+                place = len(choice["token_ids"])
+                choice["token_ids"] += ids or []
+                choice["logprobs"]["token_logprobs"] += logprobs
+                known = {name: part[name] for name in ("prompt_token_ids", "finish_reason") if part.get(name)}
+                choice.update(known)
+                ends = self._codec.eos_token_ids
+                deliver([(watching, at, token) for at, token in enumerate(ids or [], place) if token not in ends])
+
+        whole = await self._line.post("/completions", body, begun=begun)
+        return {"choices": [choice]} if whole is None else whole
 
     def _read(self, answer: Any, prompt: list[int], max_tokens: int) -> tuple[list[int], list[float], FinishReason]:
         try:

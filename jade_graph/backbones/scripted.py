@@ -10,8 +10,9 @@ import asyncio
 import importlib
 from collections.abc import Callable, Sequence
 
+from jade_graph.backbones.watching import Watching
 from jade_graph.errors import BackboneError
-from jade_graph.types import Ask, Completion, FinishReason, Message, Sampling
+from jade_graph.types import Ask, Completion, FinishReason, Message, Sampling, Watch
 
 EOS = 0
 """The end token: no bytes."""
@@ -29,10 +30,12 @@ class ScriptedBackbone:
         version: recorded on every completion.
         profile: which prompts the roles render.
         latency_s: seconds to wait before each answer.
+        token_s: seconds between two tokens of an answer that is watched.
         max_context: prompt plus action, in tokens.
     """
 
     continues = False  # it answers the role, not the prompt: a prompt with half an answer gets the whole one again
+    streams = True
 
     def __init__(
         self,
@@ -41,12 +44,14 @@ class ScriptedBackbone:
         version: str = "scripted",
         profile: str = "compact",
         latency_s: float = 0.0,
+        token_s: float = 0.0,
         max_context: int = 1_000_000,
     ) -> None:
         self._policy = policy
         self._version = version
         self._profile = profile
         self._latency_s = latency_s
+        self._token_s = token_s
         self._max_context = max_context
         self._closed = False
 
@@ -81,7 +86,12 @@ class ScriptedBackbone:
         return b"".join(chunks).decode("utf-8", errors="replace")
 
     async def generate(
-        self, prompt_token_ids: Sequence[int], sampling: Sampling, *, hint: Ask | None = None
+        self,
+        prompt_token_ids: Sequence[int],
+        sampling: Sampling,
+        *,
+        hint: Ask | None = None,
+        watch: Watch | None = None,
     ) -> Completion:
         """The policy's answer to `hint`, with log-probabilities 0 and finish reason "scripted" (or "length").
 
@@ -115,7 +125,21 @@ class ScriptedBackbone:
         finish: FinishReason = "scripted"
         if len(ids) > sampling.max_new_tokens:
             ids, finish = ids[: sampling.max_new_tokens], "length"
-        return Completion(self.decode(ids), tuple(ids), (0.0,) * len(ids), finish, self._version)
+        done = Completion(self.decode(ids), tuple(ids), (0.0,) * len(ids), finish, self._version)
+        if watch is not None:
+            await self._tell(Watching(watch, self.decode), done)
+        return done
+
+    async def _tell(self, watching: Watching, done: Completion) -> None:
+        """The answer token by token, others having their turn between two, as a model would."""
+        try:
+            for place, token in enumerate(done.token_ids):
+                watching.add(place, token)
+                watching.tell()
+                await asyncio.sleep(self._token_s)
+            watching.end(done.text)
+        finally:
+            watching.leave()
 
     def _answer(self, hint: Ask) -> str:
         try:
@@ -139,6 +163,7 @@ def load(
     version: str | None = None,
     profile: str = "compact",
     latency_s: float = 0.0,
+    token_s: float = 0.0,
     max_context: int = 1_000_000,
 ) -> ScriptedBackbone:
     """The factory behind "scripted:MODULE:POLICY" (POLICY defaults to `policy`).
@@ -160,5 +185,6 @@ def load(
         version=version or f"scripted:{rest}",
         profile=profile,
         latency_s=latency_s,
+        token_s=token_s,
         max_context=max_context,
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import statistics
 import subprocess
 import sys
@@ -17,9 +18,11 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from jade_graph.bench.streaming import FIRST_TOKENS, Streams, first_tokens
 from jade_graph.errors import BackboneError, UsageError
 from jade_graph.langchain.runnable import JadeGraph
 from jade_graph.runs.store import RunStore
@@ -50,6 +53,13 @@ def run(*, model: str = "tiny", seconds: float = 60.0, quick: bool = False) -> d
         median of the rounds' ratios. For each number of clients N (1, 16, 64) and side (`http`, `in_process`):
         `SIDE_rps_at_N`, `SIDE_p50_ms_at_N`, `SIDE_p95_ms_at_N`.
 
+        Of streams (not of "instant", which says nothing before it is done): `stream_throughput_ratio_at_64`, requests
+        per second of 64 clients that stream over those of 64 that do not, the median of the rounds' ratios;
+        `stream_cpu_ratio_at_64`, the same of the server's processor time a request, which other work on the machine
+        does not change as much. For 1 and 64 clients `first_token_ms_at_N`, from the request to the first piece of the
+        answer at the client, `own_first_token_ms_at_N`, in process from the call to the first token that the answering
+        role's model has drawn, its tag's included, and `first_token_ratio_at_N` of these (medians of the rounds).
+
         Under an open load of `overload_offered_ratio` times the requests per second that 64 clients reached:
         `overload_unanswered`, requests that got neither an answer nor a 429 with Retry-After; `overload_rss_growth_mb`,
         resident memory of the server after it less before, and `overload_rss_growth_later_mb` of the second half alone;
@@ -72,7 +82,7 @@ def run(*, model: str = "tiny", seconds: float = 60.0, quick: bool = False) -> d
 
 
 async def _measure(model: str, folder: Path, rounds: int, size: int, seconds: float) -> dict[str, float]:
-    http, local = _Side(), _Side()
+    http, local, streams = _Side(), _Side(), Streams()
     with _graph(model, folder / "local.db") as (graph, questions), _server(model, folder) as server:
         bodies = [json.dumps({"messages": [{"role": "user", "content": q}]}).encode() for q in questions]
         client = _Client(server.port)
@@ -87,11 +97,25 @@ async def _measure(model: str, folder: Path, rounds: int, size: int, seconds: fl
 
         for side in (ask, call):  # warm up
             await _load(side, 16, 48)
+        told = [json.dumps({**json.loads(body), "stream": True}).encode() for body in bodies]
+        ask_in_process = first_tokens(graph)
+
+        async def stream(i: int) -> float:
+            return await client.stream(told[i % len(told)])
+
+        async def own(i: int) -> float:
+            return await ask_in_process(questions[i % len(questions)])
+
         for _ in range(rounds):
             for n in CLIENTS:
                 count = max(2 * n, 20) * size
                 local.add(n, *await _load(call, n, count))
-                http.add(n, *await _load(ask, n, count))
+                cpu = server.cpu_s()
+                plain = await _load(ask, n, count)
+                http.add(n, *plain)
+                if model != "instant" and n in FIRST_TOKENS:
+                    again = partial(_load, clients=n, count=count)
+                    await streams.add(n, plain[0], server.cpu_s() - cpu, server.cpu_s, again, stream, own)
         capacity = statistics.median(http.rps[64])
         over = await _overload(server, client, bodies, capacity * OVERLOAD, seconds)
         client.close()
@@ -102,6 +126,7 @@ async def _measure(model: str, folder: Path, rounds: int, size: int, seconds: fl
         ),
         **http.figures("http"),
         **local.figures("in_process"),
+        **streams.figures(),
         **over,
         "overload_offered_ratio": OVERLOAD,
         "overload_goodput_ratio": over["overload_answered"] / over["overload_s"] / capacity,
@@ -210,9 +235,17 @@ class _Client:
         self._port = port
         self._free: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
 
+    async def _connection(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        while self._free:
+            reader, writer = self._free.pop()
+            if not reader.at_eof():  # the server closes what was idle for long
+                return reader, writer
+            writer.close()
+        return await asyncio.open_connection("127.0.0.1", self._port)
+
     async def post(self, body: bytes) -> tuple[int, bytes]:
         """Status and headers. Raises `OSError` or `EOFError` when the connection ends first."""
-        reader, writer = self._free.pop() if self._free else await asyncio.open_connection("127.0.0.1", self._port)
+        reader, writer = await self._connection()
         try:
             writer.write(_REQUEST % (len(body), body))
             head = await reader.readuntil(b"\r\n\r\n")
@@ -224,6 +257,28 @@ class _Client:
             raise
         self._free.append((reader, writer))
         return int(head[9:12]), lower
+
+    async def stream(self, body: bytes) -> float:
+        """Seconds to the first piece of the answer. Raises `BackboneError` BENCH_SERVER where none comes."""
+        reader, writer = await self._connection()
+        began, first = time.perf_counter(), math.nan
+        try:
+            writer.write(_REQUEST % (len(body), body))
+            head = await reader.readuntil(b"\r\n\r\n")
+            if b"\r\ntransfer-encoding: chunked" not in head.lower():
+                raise BackboneError(f"the server answered {head[9:12].decode()}.", code="BENCH_SERVER")
+            while size := int(await reader.readline(), 16):
+                data = await reader.readexactly(size + 2)
+                if math.isnan(first) and b'"delta":{"content":' in data:
+                    first = time.perf_counter() - began
+            await reader.readexactly(2)
+        except BaseException:
+            writer.close()
+            raise
+        self._free.append((reader, writer))
+        if math.isnan(first):
+            raise BackboneError("the server streamed no answer.", code="BENCH_SERVER")
+        return first
 
     def close(self) -> None:
         for _, writer in self._free:
@@ -271,6 +326,13 @@ class _Server:
         import resource
 
         return int(text.split()[1]) * resource.getpagesize() / 2**20
+
+    def cpu_s(self) -> float:
+        """Processor time so far."""
+        import os
+
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text("ascii").rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ import typer
 from jade_graph.backbones.folders import BUNDLED
 from jade_graph.cli.command import Cli, command, single
 from jade_graph.cli.indexing import indexing
+from jade_graph.cli.living import living
 from jade_graph.cli.taught import tell_smol, tell_weak, warn_untaught
 from jade_graph.errors import JadeError, UsageError
 
@@ -35,6 +36,8 @@ def ask(
 ) -> None:
     """Answer a question and show how: plan, sub-questions, passages, answers, tokens, times.
 
+    On a terminal the answer is shown while it is written.
+
     With - the model stays loaded, and each line of standard input is a question; with --json each answer is a line.
     """
     from jade_graph.langchain.session import open_session
@@ -53,7 +56,8 @@ def ask(
             if any(failed):
                 raise typer.Exit(1)
             return
-        run = session.graph.run(question, seed=cli.settings.seed, plan=plan)
+        with living(cli.out) as heard:
+            run = session.graph.run(question, seed=cli.settings.seed, plan=plan, **heard)
     cli.out.result(as_json(run), lambda: run.answer if brief and run.status == "answered" else _tree(run))
     tell_smol(cli)
     tell_weak(cli, run)
@@ -83,7 +87,8 @@ def _answered(cli: Cli, session: Session, question: str, plan: str | None, brief
 
     try:
         _must_read(cli, question)
-        run = session.graph.run(question, seed=cli.settings.seed, plan=plan)
+        with living(cli.out) as heard:
+            run = session.graph.run(question, seed=cli.settings.seed, plan=plan, **heard)
     except JadeError as error:
         if cli.out.json:
             sys.stdout.write(json_text({"question": question, "error": error.as_dict()}) + "\n")

@@ -29,6 +29,8 @@ class LangChainRetriever:
         corpus_id: names what it searches, recorded with every run; None: its class.
     """
 
+    told_by_langchain = True
+
     def __init__(self, retriever: BaseRetriever, *, corpus_id: str | None = None) -> None:
         self.retriever = retriever
         self._corpus_id = corpus_id or f"langchain:{type(retriever).__name__}"

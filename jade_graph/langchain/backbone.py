@@ -13,9 +13,11 @@ from typing import Any
 
 from langchain_core.language_models.chat_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
+from langchain_core.runnables import RunnableConfig
+from langgraph.constants import TAG_NOSTREAM
 
 from jade_graph.errors import BackboneError
-from jade_graph.types import Ask, Completion, FinishReason, Message, Sampling
+from jade_graph.types import Ask, Completion, FinishReason, Message, Sampling, Watch
 
 _BYTES = 4
 _CUT = frozenset({"length", "max_tokens", "MAX_TOKENS"})
@@ -34,6 +36,7 @@ class ChatModelBackbone:
     """
 
     exact_ids = False
+    streams = True
 
     def __init__(
         self,
@@ -81,7 +84,12 @@ class ChatModelBackbone:
         return b"".join(chunks).decode("utf-8", errors="replace")
 
     async def generate(
-        self, prompt_token_ids: Sequence[int], sampling: Sampling, *, hint: Ask | None = None
+        self,
+        prompt_token_ids: Sequence[int],
+        sampling: Sampling,
+        *,
+        hint: Ask | None = None,
+        watch: Watch | None = None,
     ) -> Completion:
         """Ask the model. The completion has no ids and no log-probabilities; `hint` is ignored.
 
@@ -92,7 +100,7 @@ class ChatModelBackbone:
         del hint
         self._check(prompt_token_ids, sampling)
         try:
-            told = await self.model.ainvoke(self._messages(prompt_token_ids), **self.options)
+            told = await self._answer(self._messages(prompt_token_ids), watch)
         except BackboneError:
             raise
         except Exception as error:
@@ -112,6 +120,20 @@ class ChatModelBackbone:
             prompt_tokens=int(usage.get("input_tokens") or len(prompt_token_ids)),
             action_tokens=int(usage.get("output_tokens") or len(self.encode_text(text))),
         )
+
+    async def _answer(self, messages: list[BaseMessage], watch: Watch | None) -> Any:
+        if watch is None:
+            return await self.model.ainvoke(messages, **self.options)
+        # Its own tokens, tags and all, are not those of the run's answer, which a graph's stream of messages shows.
+        quiet: RunnableConfig = {"tags": [TAG_NOSTREAM]}
+        whole: Any = None
+        async for chunk in self.model.astream(messages, quiet, **self.options):
+            whole = chunk if whole is None else whole + chunk
+            if text := str(chunk.text):
+                watch(text)
+        if whole is None:
+            raise ValueError("it streamed nothing")
+        return whole
 
     async def aclose(self) -> None:
         """Nothing to close: the chat model belongs to the caller."""

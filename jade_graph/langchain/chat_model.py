@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from operator import itemgetter
 from typing import Any
@@ -34,7 +35,7 @@ from jade_graph.langchain.messages import to_backbone
 from jade_graph.langchain.shapes import Generator, Shapes, wrong
 from jade_graph.sync import iterate_sync, run_sync
 from jade_graph.types import Ask, Backbone, Completion, Sampling, View
-from jade_graph.workflow.context import counts_draws, knows_ids
+from jade_graph.workflow.context import counts_draws, knows_ids, streams
 
 _METHODS = ("json_schema", "json_mode", "function_calling")
 
@@ -53,7 +54,7 @@ class JadeChatModel(BaseChatModel):
         seed: None: every call draws anew; the seed that was used is in `response_metadata`.
         stop: texts that end the answer; they are not part of it.
         timeout: seconds for one call.
-        stream_tokens: tokens between two chunks of a stream.
+        stream_tokens: tokens between two chunks of a stream that a stop text may end.
         streaming: `invoke` too draws in chunks where somebody listens for tokens.
 
     Raises:
@@ -239,7 +240,9 @@ class JadeChatModel(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        """Chunks of `stream_tokens` tokens as they are drawn; a stream says what a call with its seed says."""
+        """The text as it is drawn, the ids in the last chunk; a stream says what a call with its seed says. With stop
+        texts, and over a backbone that does not tell what it draws, chunks of `stream_tokens` tokens with their ids.
+        """
         if "json_schema" in kwargs:
             (generation,) = (await self._agenerate(messages, stop, None, **kwargs)).generations
             message = generation.message
@@ -251,6 +254,11 @@ class JadeChatModel(BaseChatModel):
             return
         del run_manager
         ids, sampling, hint, ends = self._request(messages, stop, None, kwargs)
+        if not ends and streams(self.backbone):
+            async with asyncio.timeout(self.timeout), aclosing(self._live(ids, sampling, hint)) as chunks:
+                async for chunk in chunks:
+                    yield ChatGenerationChunk(message=chunk)
+            return
         done: list[Completion] = []
         sent, hold = "", max((len(e) for e in ends), default=1) - 1
         async with asyncio.timeout(self.timeout):
@@ -275,6 +283,22 @@ class JadeChatModel(BaseChatModel):
                 if over:
                     chunk.chunk_position = "last"
                 yield ChatGenerationChunk(message=chunk)
+
+    async def _live(self, ids: list[int], sampling: Sampling, hint: Ask) -> AsyncGenerator[AIMessageChunk]:
+        """One request, whose pieces are told as they are drawn. Leaving early withdraws it."""
+        pieces: asyncio.Queue[str | None] = asyncio.Queue()
+        task = asyncio.ensure_future(self.backbone.generate(ids, sampling, hint=hint, watch=pieces.put_nowait))
+        task.add_done_callback(lambda _: pieces.put_nowait(None))
+        try:
+            while (piece := await pieces.get()) is not None:
+                yield AIMessageChunk(content=piece)
+            last = self._message(ids, sampling, [await task], "")
+        finally:
+            task.cancel()
+            await asyncio.wait({task})
+        chunk = AIMessageChunk(content="", chunk_position="last", response_metadata=last.response_metadata)
+        chunk.usage_metadata = last.usage_metadata
+        yield chunk
 
     def _stream(
         self,

@@ -13,6 +13,7 @@ from langchain_core.runnables.utils import AddableDict
 from typing_extensions import TypedDict
 
 from jade_graph.errors import JadeError
+from jade_graph.langchain.announcing import document_of
 from jade_graph.types import Event, Passage, Run, Transition
 
 
@@ -63,10 +64,23 @@ def failure_of(run: Run) -> JadeError:
     return JadeError(run.error_message.removeprefix(f"[{code}] ") or "the run failed.", code=code)
 
 
+class Instead(str):
+    """An answer that takes the place of what was streamed of it: added to that it is itself.
+
+    In a chunk it says that the tokens before it were taken back. As a value it is a text like any other.
+    """
+
+    __slots__ = ()
+
+    def __radd__(self, other: str) -> str:
+        return str(self)
+
+
 class Story:
     """Turns the events of one run into chunks that add up to its output."""
 
     def __init__(self) -> None:
+        self._said: str | None = None
         self._begun = False
         self._seen: set[str] = set()
         self._waiting: tuple[Any, ...] = ()
@@ -76,7 +90,17 @@ class Story:
         if event.transition is not None:
             yield from self._begin(event.run_id)
             yield from self._step(event.transition)
+        elif event.kind == "token":
+            yield from self._begin(event.run_id)
+            yield AddableDict(answer=self._answer(event.text))
+        elif event.kind == "retract":
+            self._said = ""
+            yield AddableDict(answer=Instead(""))
         self._waiting = event.waiting or self._waiting
+
+    def _answer(self, text: str) -> str:
+        self._said = (self._said or "") + text
+        return text
 
     def _begin(self, run_id: str) -> Iterator[AddableDict]:
         if not self._begun:
@@ -97,7 +121,11 @@ class Story:
         if run.status == "running":
             yield AddableDict(question=run.question, status="waiting", interrupts=list(self._waiting))
             return
-        yield AddableDict(question=run.question, **_end(run))
+        end = _end(run)
+        if self._said is not None:  # it was told as it came
+            goes_on = run.answer.startswith(self._said)
+            end["answer"] = run.answer[len(self._said) :] if goes_on else Instead(run.answer)
+        yield AddableDict(question=run.question, **end)
 
 
 def output_of(run: Run) -> JadeOutput:
@@ -145,13 +173,8 @@ def passage_of(record: dict[str, Any]) -> Passage:
     )
 
 
-def document_of(passage: Passage) -> Document:
-    """A LangChain document: the passage's own metadata, with title and score beside it."""
-    own = {"title": passage.title, "score": passage.score} if passage.title else {"score": passage.score}
-    return Document(id=passage.id, page_content=passage.text, metadata={**own, **passage.metadata})
-
-
 __all__ = [
+    "Instead",
     "JadeInput",
     "JadeOutput",
     "Step",

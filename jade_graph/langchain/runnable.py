@@ -24,6 +24,7 @@ from jade_graph import plugins
 from jade_graph.assembly import configured, open_parts
 from jade_graph.langchain import options
 from jade_graph.langchain.adapting import as_backbone, as_retriever
+from jade_graph.langchain.announcing import Announcer
 from jade_graph.langchain.delegation import EngineAttribute, engine_method
 from jade_graph.langchain.outputs import JadeInput, JadeOutput
 from jade_graph.langchain.streaming import unfold
@@ -106,7 +107,7 @@ class JadeGraph(Runnable[Any, JadeOutput]):
             "retry_policy": retry_policy,
             "durability": durability,
         }
-        self.engine = Engine(as_backbone(backbone), **self._given)
+        self.engine = Engine(as_backbone(backbone), **self._given, announcer=Announcer())
         self._given["frozen_backbone"] = self.engine.frozen_backbone
         self.name = method.name
         self._variants: dict[str, JadeGraph] = {}
@@ -265,7 +266,7 @@ class JadeGraph(Runnable[Any, JadeOutput]):
     ) -> JadeOutput:
         del run_manager
         out = AddableDict()
-        async for chunk in self._chunks(given, config, keywords):
+        async for chunk in self._chunks(given, config, keywords, tokens=False):
             out = out + chunk
         return out  # type: ignore[return-value]
 
@@ -279,9 +280,10 @@ class JadeGraph(Runnable[Any, JadeOutput]):
         config: RunnableConfig | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[JadeOutput]:
-        """The run as it unfolds: first its id, then every step and new document, then the answer.
+        """The run as it unfolds: first its id, then every step and new document, and the answer while it is written.
 
-        The chunks add up (`+`) to what `ainvoke` gives. `astream_events` and `graph.astream` show what is inside.
+        The chunks add up (`+`) to what `ainvoke` gives: each has under "answer" what is new of it; where that is an
+        `Instead`, what came before is taken back. `astream_events` and `graph.astream` show what is inside.
         """
 
         async def once() -> AsyncIterator[Any]:
@@ -327,16 +329,19 @@ class JadeGraph(Runnable[Any, JadeOutput]):
         """Many questions at once: their model calls are batched together. `max_concurrency` of the config bounds it."""
         return run_sync(self.abatch(inputs, config, return_exceptions=return_exceptions, **kwargs))
 
-    def _chunks(self, given: Any, config: RunnableConfig, keywords: dict[str, Any]) -> AsyncGenerator[AddableDict]:
-        """The run as chunks; leaving early cancels it."""
+    def _chunks(
+        self, given: Any, config: RunnableConfig, keywords: dict[str, Any], *, tokens: bool = True
+    ) -> AsyncGenerator[AddableDict]:
+        """The run as chunks, its answer token by token where asked for; leaving early cancels it."""
         call = options.understand(given, config, keywords)
         graph = self.variant(**call.changes)
 
         def begin(watch: Callable[[Event], None]) -> Coroutine[Any, Any, Run]:
             if isinstance(given, Command):
-                return graph.aresume(given, config, on_event=watch)
+                return graph.aresume(given, config, on_event=watch, tokens=tokens)
             bounds = call.bounds(graph.limits)
-            return graph.arun(call.question, **call.run, limits=bounds, config=config, on_event=watch)
+            told: dict[str, Any] = {"limits": bounds, "config": config, "on_event": watch, "tokens": tokens}
+            return graph.arun(call.question, **call.run, **told)
 
         return unfold(begin, raise_on_failure=call.raise_on_failure)
 

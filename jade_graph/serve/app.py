@@ -117,7 +117,8 @@ def _questions(app: FastAPI, service: Service) -> None:
         ignored, events = ignored_by(asked), options is not None and bool(options.events)
         if asked.stream:
             usage = asked.stream_options is not None and bool(asked.stream_options.include_usage)
-            stream = EventStream(service, job, ignored, events=events, usage=usage)
+            tokens = options is None or options.tokens is not False
+            stream = EventStream(service, job, ignored, events=events, tokens=tokens, usage=usage)
             await unless_gone(request.receive, stream.begin())
             return stream
         run = job.require_answer(await unless_gone(request.receive, service.answer(job)))

@@ -15,6 +15,8 @@ from jade_graph.settings.plain import jsonable
 from jade_graph.types import Event, Run, TraceNode, Transition
 
 PREFIX = "chatcmpl-"
+RETRACTED: Mapping[str, Any] = {"event": "retract"}
+"""The contents so far are not the answer: it begins anew."""
 
 
 def model_of(run: Run) -> str:
@@ -84,12 +86,15 @@ class Chunks:
         """A step of the run: an empty delta for clients that do not know `jade`."""
         return self.chunk({}, jade=dict(told))
 
-    def answer(self, run: Run) -> dict[str, Any]:
+    def content(self, text: str) -> dict[str, Any]:
+        return self.chunk({"content": text})
+
+    def name(self, run: Run) -> None:
+        """From now on the chunks name the exact model."""
         self._model = model_of(run)
-        return self.chunk({"content": run.answer})
 
     def last(self, run: Run, ignored: Sequence[str]) -> dict[str, Any]:
-        return self.chunk({}, "stop", jade={"event": "end", **about(run, ignored)})
+        return self.chunk({}, "stop", jade={"event": "end", "answer": run.answer, **about(run, ignored)})
 
     def usage(self, run: Run) -> dict[str, Any]:
         """What `stream_options.include_usage` asks for: a chunk without choices, as OpenAI sends it."""

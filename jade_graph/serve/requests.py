@@ -84,6 +84,9 @@ class JadeOptions(Strict):
     """Our own part of a chat request (`extra_body={"jade": {...}}` with OpenAI's client)."""
 
     events: bool | None = Field(False, description="the run's steps: as events of a stream, or as `jade.steps`")
+    tokens: bool | None = Field(
+        True, description="of a stream: the answer while it is written; false: in one piece, which is never taken back"
+    )
     plan: str | None = Field(None, description="force this workflow on the question, e.g. R,AG")
     limits: LimitsBody | None = None
 

@@ -86,12 +86,14 @@ class Service:
         job: Job,
         *,
         on_event: Callable[[Event], None] | None = None,
+        tokens: bool = False,
         accepted: Callable[[], None] | None = None,
         admitted: Callable[[], None] | None = None,
     ) -> Run:
         """Make the run.
 
         Args:
+            on_event, tokens: see `Engine.arun`.
             accepted: called when nothing is wrong with the job and it has a place or waits for one.
             admitted: called when the run begins.
 
@@ -119,6 +121,7 @@ class Service:
                     "plan": job.plan,
                     "metadata": job.metadata,
                     "on_event": on_event,
+                    "tokens": tokens,
                 }
                 if self.tracing is None:
                     run = await graph.arun(job.question, **options)

@@ -1,21 +1,28 @@
 """What the run page asks for, as JSON.
 
 Invariant: reading only. A run that has not begun yet is a 202 with what is being waited for; an error is its code and
-its words, with the status that fits.
+its words, with the status that fits. What a run that was asked here says is streamed while it is written, and is gone
+once it has ended: the record has it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 from fastapi import FastAPI, Response
+from fastapi.responses import StreamingResponse
 
 from jade_graph.errors import JadeError
 from jade_graph.picture.details import details
 from jade_graph.picture.text import clean
+from jade_graph.studio.room import Job
 from jade_graph.studio.shared import Studio
 from jade_graph.workflow.replay import first_difference
+
+_LOOK_S = 0.04
 
 
 def add(app: FastAPI, studio: Studio) -> None:
@@ -41,6 +48,16 @@ def add(app: FastAPI, studio: Studio) -> None:
         if since and since == studio.mark(found):
             return Response(status_code=204)
         return reply(studio.view(found.id))
+
+    @app.get("/api/runs/{run_id}/answer")
+    async def answer(run_id: str) -> Response:
+        """What the run has said of its answer, whenever it changes; 204, after which a browser asks no more, where it
+        is not under way here."""
+        job = studio.room.jobs.get(run_id)
+        if job is None or job.over:
+            return Response(status_code=204)
+        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+        return StreamingResponse(_said(job), media_type="text/event-stream", headers=headers)
 
     @app.get("/api/runs/{run_id}/boxes/{key}")
     def box(run_id: str, key: str) -> Response:
@@ -77,3 +94,13 @@ def add(app: FastAPI, studio: Studio) -> None:
                 "answers": [a.answer or a.error or "", b.answer or b.error or ""],
             }
         )
+
+
+async def _said(job: Job) -> AsyncIterator[bytes]:
+    told = ""
+    while not job.over:
+        if job.said != told:
+            told = job.said
+            # ASCII alone: the text may hold what ends a line.
+            yield b"data: " + json.dumps(told).encode() + b"\n\n"
+        await asyncio.sleep(_LOOK_S)

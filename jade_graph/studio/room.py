@@ -18,7 +18,7 @@ from jade_graph.errors import JadeError, UsageError
 if TYPE_CHECKING:
     from jade_graph.langchain.session import Session
     from jade_graph.settings.config import Config
-    from jade_graph.types import Run
+    from jade_graph.types import Event, Run
 
 Configured = Callable[[Sequence[str]], "Config"]
 """The settings with these KEY=VALUE put on top."""
@@ -26,11 +26,19 @@ Configured = Callable[[Sequence[str]], "Config"]
 
 @dataclass
 class Job:
-    """A run that was asked for. `note`: what is being done, or what went wrong."""
+    """A run that was asked for. `note`: what is being done, or what went wrong; `said`: of its answer, so far."""
 
     run_id: str
     note: str = "loading the model"
     failed: bool = False
+    said: str = ""
+    over: bool = False
+
+    def hear(self, event: Event) -> None:
+        if event.kind == "token":
+            self.said += event.text
+        elif event.kind == "retract":
+            self.said = ""
 
 
 @dataclass
@@ -59,8 +67,8 @@ class Room:
         changes = {"backbone": backbone, "preset": preset, "corpus": corpus}
         _must_read(question, backbone or self.configured([]).settings.backbone)
 
-        def go(session: Session, run_id: str) -> None:
-            session.graph.run(question, seed=seed, run_id=run_id, plan=plan or None)
+        def go(session: Session, job: Job) -> None:
+            session.graph.run(question, seed=seed, run_id=job.run_id, plan=plan or None, on_event=job.hear, tokens=True)
 
         return self._start(changes, go)
 
@@ -80,8 +88,8 @@ class Room:
         plugins.load("jade.presets", run.preset)  # a foreign graph's run is refused here, with the known names
         changes = {"backbone": backbone, "preset": run.preset, "corpus": corpus or self._corpus_of(run)}
 
-        def go(session: Session, run_id: str) -> None:
-            session.graph.fork(run, at=at, run_id=run_id, seed=seed, **edit)
+        def go(session: Session, job: Job) -> None:
+            session.graph.fork(run, at=at, run_id=job.run_id, seed=seed, on_event=job.hear, tokens=True, **edit)
 
         return self._start(changes, go)
 
@@ -100,7 +108,7 @@ class Room:
         found = list_corpora(self.configured([]).settings.data_path)
         return next((m.name for m in found if run.corpus_id and run.corpus_id == m.corpus_id), "")
 
-    def _start(self, changes: Mapping[str, str], go: Callable[[Session, str], None]) -> str:
+    def _start(self, changes: Mapping[str, str], go: Callable[[Session, Job], None]) -> str:
         run_id = uuid.uuid4().hex
         job = self.jobs[run_id] = Job(run_id)
         key = tuple(f"{name}={value}" for name, value in sorted(changes.items()) if value)
@@ -109,7 +117,7 @@ class Room:
             try:
                 session = self._open(key, job)
                 try:
-                    go(session, run_id)
+                    go(session, job)
                 finally:
                     with self._lock:
                         self._busy[key] -= 1
@@ -117,6 +125,8 @@ class Room:
                 job.note, job.failed = str(error), True
             except Exception as error:
                 job.note, job.failed = f"{type(error).__name__}: {error}", True
+            finally:
+                job.over = True
 
         thread = threading.Thread(target=work, name=f"studio-{run_id[:6]}", daemon=True)
         self._threads = [t for t in self._threads if t.is_alive()] + [thread]

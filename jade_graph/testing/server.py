@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import torch
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from jade_graph.backbones.hf import HFBackbone
@@ -81,7 +82,23 @@ class Server:
             answer = fault(answer)
             if isinstance(answer, str):
                 return Response(answer)
+        if body.get("stream"):
+            return StreamingResponse(self.events(answer), media_type="text/event-stream")
         return JSONResponse(answer)
+
+    async def events(self, answer: dict[str, Any]) -> AsyncIterator[bytes]:
+        """The answer as a stream of its tokens, as vLLM sends them: the prompt's ids in the first event alone."""
+        choice = dict(answer["choices"][0])
+        ids, logprobs = choice.get("token_ids") or [], choice["logprobs"]["token_logprobs"]
+        for at, logprob in enumerate(logprobs):
+            last = at + 1 == len(logprobs)
+            told = {"index": 0, "finish_reason": choice["finish_reason"] if last else None}
+            told["logprobs"] = {"token_logprobs": [logprob]}
+            told["token_ids"] = ids[at : at + 1] or None
+            if not at and "prompt_token_ids" in choice:
+                told["prompt_token_ids"] = choice["prompt_token_ids"]
+            yield b"data: " + json.dumps({**answer, "choices": [told]}).encode() + b"\n\n"
+        yield b"data: [DONE]\n\n"
 
     async def answer(self, body: dict[str, Any]) -> dict[str, Any]:
         sampling = Sampling(body["temperature"], body["top_p"], body["max_tokens"], body["seed"])

@@ -11,7 +11,17 @@ rooms need of upper ones (leasing a version, recording a run, telling an event) 
 """
 
 from jade_graph.types.data import Passage, Question, Reranking, Retriever, SubQuestion
-from jade_graph.types.models import Backbone, Completion, FinishReason, Lease, Leasing, Message, Sampling, Thought
+from jade_graph.types.models import (
+    Backbone,
+    Completion,
+    FinishReason,
+    Lease,
+    Leasing,
+    Message,
+    Sampling,
+    Thought,
+    Watch,
+)
 from jade_graph.types.records import (
     SCHEMA_VERSION,
     Claims,
@@ -68,5 +78,6 @@ __all__ = [
     "TraceNode",
     "Transition",
     "View",
+    "Watch",
     "path",
 ]

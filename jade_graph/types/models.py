@@ -6,13 +6,16 @@ Invariant: a `Completion` carries ids and log-probabilities exactly as the backb
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from jade_graph.types.trace import Ask
 
 FinishReason = Literal["stop", "length", "scripted"]
+
+Watch = Callable[[str], None]
+"""Hears an action's text while it is drawn, piece by piece; see `Backbone`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,10 @@ class Backbone(Protocol):
     A backbone whose ids are not the model's own says so by an attribute `exact_ids = False`: its ids only stand in for
     messages, they are not recorded, and its actions never train (`context.knows_ids`). One that thinks before it
     answers says how by an attribute `thought` (`Thought`).
+
+    One that tells what it draws while it draws it says so by an attribute `streams = True`. Its `generate` then takes a
+    further keyword `watch` (`Watch` or None), called on the event loop that awaits it with each new piece of text, all
+    of them before `generate` returns: joined they are the completion's text, or a beginning of it where it raised.
     """
 
     @property

@@ -176,8 +176,11 @@ class Claims(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened in a run, for whoever watches it live: a transition, changed trace nodes, the end, or
-    that it is `waiting` for a person (what it asks).
+    """Something that happened in a run, for whoever watches it live.
+
+    `kind` is "transition", "trace" (changed nodes), "end", or "waiting" for a person (what it asks). Where tokens are
+    asked for, "token": `text` is the next piece of the run's answer, which `role` writes at `trace_node`; and
+    "retract": what the tokens so far have said is not the answer, which begins anew.
     """
 
     kind: str
@@ -186,6 +189,9 @@ class Event:
     nodes: Mapping[str, TraceNode] = field(default_factory=dict)
     run: Run | None = None
     waiting: tuple[Any, ...] = ()
+    text: str = ""
+    role: str = ""
+    trace_node: str = ""
 
 
 class Runner(Protocol):

@@ -38,7 +38,11 @@ RoleKind = Literal["planner", "decomposer", "executor", "summarizer"]
 
 @runtime_checkable
 class Role(Protocol):
-    """One language-model role: pure, knows no model and no graph. See `jade_graph.testing.roles` for its contract."""
+    """One language-model role: pure, knows no model and no graph. See `jade_graph.testing.roles` for its contract.
+
+    A role that writes an answer between tags names them by an attribute `answer_tag` ("answer" for `<answer>`): what
+    stands there is then shown while it is written. The answer of a role that names none is shown once it is read.
+    """
 
     @property
     def code(self) -> str: ...

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jade_graph.errors import BackboneError
-from jade_graph.types import Ask, Backbone, Completion, Message, Sampling
+from jade_graph.types import Ask, Backbone, Completion, Message, Sampling, Watch
 from jade_graph.versions.pool import Pool, VersionLease
 from jade_graph.versions.reloader import POLL_S, Loader, Reloader, ReloadStatus
 from jade_graph.versions.smoke import Check, GraphCheck, Smoke
 from jade_graph.versions.source import VersionSource
-from jade_graph.workflow.context import counts_draws
+from jade_graph.workflow.context import counts_draws, streams
 
 if TYPE_CHECKING:
     from jade_graph.registry import Registry
@@ -113,6 +113,10 @@ class VersionedBackbone:
         return counts_draws(self._pool.backbone)
 
     @property
+    def streams(self) -> bool:
+        return streams(self._pool.backbone)
+
+    @property
     def profile(self) -> str:
         return self._pool.backbone.profile
 
@@ -139,12 +143,21 @@ class VersionedBackbone:
         return self._pool.backbone.decode(token_ids)
 
     async def generate(
-        self, prompt_token_ids: Sequence[int], sampling: Sampling, *, hint: Ask | None = None
+        self,
+        prompt_token_ids: Sequence[int],
+        sampling: Sampling,
+        *,
+        hint: Ask | None = None,
+        watch: Watch | None = None,
     ) -> Completion:
         """One action of the version that is active now. For more than one action, `lease`."""
         lease = self.lease()
         try:
-            return await lease.backbone.generate(prompt_token_ids, sampling, hint=hint)
+            if watch is None or not streams(lease.backbone):
+                return await lease.backbone.generate(prompt_token_ids, sampling, hint=hint)
+            watched: Any = lease.backbone
+            done: Completion = await watched.generate(prompt_token_ids, sampling, hint=hint, watch=watch)
+            return done
         finally:
             lease.release()
 

@@ -46,6 +46,7 @@ from jade_graph.workflow.plans import workflow
 from jade_graph.workflow.reading import checked, fit, jsonable, read
 from jade_graph.workflow.replay import Again, Edit, ReplayError
 from jade_graph.workflow.retrying import RETRY, another, pause
+from jade_graph.workflow.speech import Speech
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +93,13 @@ class Actor:
         return self.trainable if self.trainable_roles is None or role in self.trainable_roles else self.frozen
 
     # --- a language-model role ----------------------------------------------------------------------------------------
-    async def act(self, ctx: RunContext, role: Role, view: View, where: Where) -> Effect | None:
-        """The effect of the role's action, or None: the action failed and `ctx.fatal` or the transition says why."""
+    async def act(
+        self, ctx: RunContext, role: Role, view: View, where: Where, speech: Speech | None = None
+    ) -> Effect | None:
+        """The effect of the role's action, or None: the action failed and `ctx.fatal` or the transition says why.
+
+        `speech`: hears the answer in it while it is written.
+        """
         own = self.served(role.code)
         try:
             backbone = ctx.leased(own.backbone)
@@ -125,7 +131,9 @@ class Actor:
                 sampling, explored = self._sampling(ctx, role, view, where, served, room=ctx.tokens_left - len(ids))
                 hint = Ask(role.code, view, ctx.run.question_id, where.target.id)
                 if again is None:
-                    done = await generate(ctx, backbone, ids, sampling, hint)
+                    tag = getattr(role, "answer_tag", None)
+                    hear = speech.hearing(tag, thought_of(backbone), messages) if speech is not None else None
+                    done = await generate(ctx, backbone, ids, sampling, hint, hear)
                 else:
                     explored = {**explored, "edited": True}
                     done = await written(ctx, backbone, ids, sampling, hint, again.text or "")

@@ -14,7 +14,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from jade_graph.errors import StoreError, UsageError, masked
 from jade_graph.types import (
@@ -33,8 +33,13 @@ from jade_graph.types import (
     Thought,
     TraceNode,
     Transition,
+    Watch,
 )
 from jade_graph.workflow.replay import Again, Edit, Replay
+from jade_graph.workflow.speech import Speech
+
+if TYPE_CHECKING:
+    from langchain_core.runnables import RunnableConfig
 
 logger = logging.getLogger("jade_graph")
 
@@ -89,6 +94,18 @@ class RunContext:
     claim: Callable[[], None] | None = None  # lets go of it, for them
     asking: set[str] = field(default_factory=set)  # trace nodes whose plan a person is asked about
     approved: set[tuple[str, int]] = field(default_factory=set)  # those that were answered, with their round
+    tokens: bool = False  # `on_event` hears the answer while it is written
+    writer: Callable[[Event], None] | None = None  # LangGraph's custom stream
+    around: RunnableConfig | None = None  # of the node of another graph that runs it
+    speech: Speech = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.speech = Speech(self.run.id, self.tell)
+
+    @property
+    def heard(self) -> bool:
+        """Whether anybody is told the answer while it is written, LangChain's callbacks apart."""
+        return self.writer is not None or (self.tokens and self.on_event is not None)
 
     def hold(self, *backbones: Backbone, versions: Sequence[str] = ()) -> None:
         """Lease those of the backbones whose weights may be swapped: what the run then uses to its end.
@@ -230,7 +247,13 @@ class RunContext:
 
     def tell(self, event: Event) -> None:
         """Show an event to whoever watches. A watcher that raises is dropped: it must not end the run."""
-        if self.on_event is None:
+        if self.writer is not None:
+            try:
+                self.writer(event)
+            except Exception:
+                self.writer = None
+                logger.exception("run %s cannot be streamed any further", self.run.id)
+        if self.on_event is None or (event.kind in ("token", "retract") and not self.tokens):
             return
         try:
             self.on_event(event)
@@ -266,22 +289,33 @@ def thought_of(backbone: Backbone) -> Thought | None:
     return found if isinstance(found, Thought) else None
 
 
+def streams(backbone: Backbone) -> bool:
+    """Whether the backbone tells what it draws while it draws it (`watch`)."""
+    return bool(getattr(backbone, "streams", False))
+
+
 async def generate(
-    ctx: RunContext, backbone: Backbone, ids: list[int], sampling: Sampling, hint: Ask | None = None
+    ctx: RunContext,
+    backbone: Backbone,
+    ids: list[int],
+    sampling: Sampling,
+    hint: Ask | None = None,
+    watch: Watch | None = None,
 ) -> Completion:
-    """One request on the run's account: reserved while it is out, counted when it is done.
+    """One request on the run's account: reserved while it is out, counted when it is done; `watch` hears it.
 
     Raises `DeadlineError`, or what the backbone raises.
     """
     ctx.spend(calls=1, prompt_tokens=len(ids))
     ctx.reserved += sampling.max_new_tokens
     try:
-        done = await in_time(ctx, backbone.generate(ids, sampling, hint=hint))
+        told = {"watch": watch} if watch is not None and streams(backbone) else {}
+        done = await in_time(ctx, backbone.generate(ids, sampling, hint=hint, **told))
     finally:
         ctx.reserved -= sampling.max_new_tokens
-    told = len(ids) if done.prompt_tokens is None else done.prompt_tokens
+    read = len(ids) if done.prompt_tokens is None else done.prompt_tokens
     action = len(done.token_ids) if done.action_tokens is None else done.action_tokens
-    ctx.spend(prompt_tokens=told - len(ids), action_tokens=action)
+    ctx.spend(prompt_tokens=read - len(ids), action_tokens=action)
     return done
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from jade_graph.errors import BackboneError, JadeError, StoreError, UsageError, masked
 from jade_graph.types import Backbone, Claims, Counters, Limits, Question, Recorder, Retriever, Run, path
+from jade_graph.workflow import native
 from jade_graph.workflow.context import RunContext, require_json
 from jade_graph.workflow.invocation import Invocation, here, thread_of, under_way
 
@@ -158,6 +159,8 @@ class Contexts:
             invocation, known = here()
             if invocation is not None:
                 self.take(ctx, invocation)
+                if invocation.custom and ctx.writer is None:
+                    ctx.writer = native.writer()
             if ctx.thread is None:
                 ctx.thread = thread_of(known)
                 self._leave_behind(ctx)
@@ -172,7 +175,7 @@ class Contexts:
                 raise under_way(ctx.run.id)
             if ctx.shared and ctx.claim is None:
                 ctx.claim = self.claim(ctx.run.id)
-            ctx.driver = invocation
+            ctx.driver, ctx.writer, ctx.around = invocation, None, None
             self.resting.pop(ctx.run.id, None)
         invocation.runs.append(ctx)
         ctx.go_on()

@@ -17,7 +17,7 @@ from langgraph.types import Durability, StateSnapshot
 
 from jade_graph.errors import UsageError
 from jade_graph.types import Event, Limits, Recorder, Run
-from jade_graph.workflow import approval
+from jade_graph.workflow import approval, native
 from jade_graph.workflow.context import RunContext, flushed
 from jade_graph.workflow.contexts import Contexts
 from jade_graph.workflow.invocation import KEY as INVOCATION
@@ -74,6 +74,8 @@ class Driver:
         try:
             out: Mapping[str, Any] = {}
             ctx.alone = self.graph.checkpointer is None and unwatched(config)
+            if within_graph(config):
+                ctx.around, ctx.writer = ensure_config(config), native.writer()
             if ctx.alone:
                 await march(self.flow, given, config["recursion_limit"])
             else:
@@ -107,7 +109,9 @@ class Driver:
         longest = max((len(plan.steps) for plan in flow.grammar.plans), default=len(flow.roles) + len(flow.tools))
         return 20 + (longest + 4) * (limits.rounds + limits.sub_questions + 2)
 
-    async def resume(self, said: Any, config: RunnableConfig, on_event: Callable[[Event], None] | None) -> Run:
+    async def resume(
+        self, said: Any, config: RunnableConfig, on_event: Callable[[Event], None] | None, tokens: bool = False
+    ) -> Run:
         """See `Engine.aresume`."""
         known = ensure_config(config)["configurable"]
         thread, place = str(known.get("thread_id") or ""), str(known.get("checkpoint_ns") or "")
@@ -120,7 +124,7 @@ class Driver:
             command = approval.command(said, [asked.id for asked in snapshot.interrupts])
             ctx = await self._claimed(snapshot, config)
             invocation = self.taken(ctx)
-            ctx.on_event = on_event
+            ctx.on_event, ctx.tokens = on_event, tokens
             return await self.drive(ctx, invocation, command, config)
 
     async def _claimed(self, snapshot: StateSnapshot, config: RunnableConfig) -> RunContext:

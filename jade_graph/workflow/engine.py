@@ -41,6 +41,7 @@ from jade_graph.workflow.contexts import Contexts, refused
 from jade_graph.workflow.driving import Driver
 from jade_graph.workflow.graph import compile_graph
 from jade_graph.workflow.many import windowed
+from jade_graph.workflow.native import Announcer
 from jade_graph.workflow.nodes import Workflow
 from jade_graph.workflow.parts import Parts, limits_of, role_backbones
 from jade_graph.workflow.replay import Replay, forked
@@ -71,6 +72,7 @@ class Engine:
         retry_policy: when a search that failed is tried again; default: two more times, within the run's deadline.
         compress: of a graph that trains: judge the long texts of every run, as the preset says whose
             (`workflow.judging.Judging`). None, of all that serve: the graph has no part for it.
+        announcer: makes answers and searches events of LangChain's, where its callbacks listen.
         durability: when a run with a checkpointer is written: "async" (LangGraph's default: while the next step goes
             on), "sync" (before it), or "exit" (when the run ends or waits: cheapest, and lost if the process dies).
 
@@ -97,6 +99,7 @@ class Engine:
         retry_policy: RetryPolicy | None = None,
         durability: Durability | None = None,
         compress: str | None = None,
+        announcer: Announcer | None = None,
     ) -> None:
         self.preset: Preset = plugins.load("jade.presets", preset) if isinstance(preset, str) else preset
         self.backbone = backbone
@@ -158,6 +161,7 @@ class Engine:
             close=self.contexts.close,
             approve=self.approve,
             loop=parts.loop,
+            announcer=announcer,
             judging=judging.Judging.of(self.compress, self.preset, judges, actor) if self.compress else None,
         )
         self.graph = compile_graph(self._flow, self.contexts, checkpointer)
@@ -208,6 +212,7 @@ class Engine:
         plan_seed: int | None = None,
         metadata: Mapping[str, Any] | None = None,
         on_event: Callable[[Event], None] | None = None,
+        tokens: bool = False,
         replay: Replay | None = None,
         config: RunnableConfig | None = None,
     ) -> Run:
@@ -224,6 +229,7 @@ class Engine:
                 the same plan and carry it out each in its own way.
             sampling: fields of `Sampling` to override for this run, e.g. `{"temperature": 1.0}`.
             on_event: called on the event loop for every transition and change of the trace.
+            tokens: let `on_event` hear the answer too while it is written: see `Event`.
             replay: recorded actions to carry out again before the models are asked; see `fork`.
             config: LangChain's: callbacks, tags, metadata, configurable. With a checkpointer and no thread_id the
                 run's id is the thread's.
@@ -257,13 +263,18 @@ class Engine:
             raise
         ctx = ctx or begun()
         invocation = self._driver.taken(ctx)
-        ctx.on_event, ctx.sampling, ctx.root_plan, ctx.replay = on_event, overrides, plan, replay
-        ctx.explore, ctx.plan_seed = explore, plan_seed
+        ctx.on_event, ctx.tokens, ctx.sampling = on_event, tokens, overrides
+        ctx.root_plan, ctx.replay, ctx.explore, ctx.plan_seed = plan, replay, explore, plan_seed
         state = {"question": asked.question, "question_id": asked.id, "run_id": ctx.run.id, "seed": seed}
         return await self._driver.drive(ctx, invocation, state, config)
 
     async def aresume(
-        self, said: Any, config: RunnableConfig, *, on_event: Callable[[Event], None] | None = None
+        self,
+        said: Any,
+        config: RunnableConfig,
+        *,
+        on_event: Callable[[Event], None] | None = None,
+        tokens: bool = False,
     ) -> Run:
         """Go on with the run that waits on this thread.
 
@@ -274,7 +285,7 @@ class Engine:
         Raises:
             UsageError: NOTHING_WAITS, RUN_UNDER_WAY, RESUME_AMBIGUOUS, UNKNOWN_INTERRUPT, BAD_RESUME. The run waits on.
         """
-        return await self._driver.resume(said, config, on_event)
+        return await self._driver.resume(said, config, on_event, tokens)
 
     def run(self, /, question: str | Question, **options: Any) -> Run:
         """`arun` for code without an event loop (or inside one: it then runs on a thread of its own)."""

@@ -38,6 +38,7 @@ class Invocation:
         self.runs: list[RunContext] = []
         self.waits = False
         self.begun = False
+        self.custom = False  # its graph, or one around it, may be streamed with stream_mode="custom"
 
     def ended(self, error: BaseException | None) -> None:
         """Let go of its runs: those that wait rest, the others end with the error."""
@@ -64,6 +65,8 @@ class DrivenGraph(CompiledStateGraph[Any, Any, Any, Any]):
         if not isinstance(found, Invocation) or found.begun or found.keeper is not self.keeper:
             found = Invocation(self.keeper)
         found.begun = True
+        asked = options.get("stream_mode") or ()
+        found.custom = "custom" in ((asked,) if isinstance(asked, str) else asked) or _around(given)
         marked: RunnableConfig = {**(config or {}), "configurable": {**given, KEY: found}}
         error: BaseException | None = None
         try:
@@ -111,6 +114,10 @@ def thread_of(known: Mapping[str, Any]) -> tuple[str, str]:
     within = "|" in str(known.get("checkpoint_ns") or "")  # a node of this graph is one deep already
     around = (known.get("checkpoint_map") or {}).get("") if within else ""
     return str(known.get("thread_id") or ""), str(around or "")
+
+
+def _around(known: Mapping[str, Any]) -> bool:
+    return any(key.startswith("__pregel_") for key in known)
 
 
 def _interrupted(chunk: Any) -> bool:

@@ -17,7 +17,7 @@ from langgraph.types import Command, Overwrite, Send, interrupt
 
 from jade_graph.types import END as LOOP_END
 from jade_graph.types import Counters, Effect, Loop, Plan, Preset, Role, Status, Tool, TraceNode, View
-from jade_graph.workflow import approval, blackboard, loops
+from jade_graph.workflow import approval, blackboard, loops, native
 from jade_graph.workflow.actor import Actor, Where
 from jade_graph.workflow.context import RunContext
 from jade_graph.workflow.invocation import under_way
@@ -47,6 +47,7 @@ class Workflow:
     close: Callable[[RunContext], None]
     approve: approval.Approve | None = None
     loop: Loop | None = None
+    announcer: native.Announcer | None = None
     judging: Judging | None = None  # of a graph that trains; one that serves has none, and no node for it
 
     @property
@@ -173,7 +174,17 @@ class Workflow:
             return self._commit(ctx, blackboard.fail(target, ctx.fatal, plan))
         view = self._view(ctx, branch)
         if part.code in self.tools:
-            effect = await self.actor.use(ctx, self.tools[part.code], view, where, attempt)
+            tool = self.tools[part.code]
+            async with native.searching(ctx, self.announcer, tool, view, self.actor.retriever) as found:
+                effect = await self.actor.use(ctx, tool, view, where, attempt)
+                found(effect)
+        elif self._answers(part.code, branch):
+            async with native.speaking(ctx, self.announcer) as speech:
+                if speech is not None:
+                    speech.begin(part.code, target.id)
+                effect = await self.actor.act(ctx, self.roles[part.code], view, where, speech)
+                if speech is not None and effect is not None and effect.answer is not None:
+                    speech.settle(effect.answer)
         else:
             effect = await self.actor.act(ctx, self.roles[part.code], view, where)
         if effect is None:
@@ -190,6 +201,17 @@ class Workflow:
         if self.loop is not None:
             return self._around(ctx, self.loop, part.code, {**branch, "memory": {**branch["memory"], **effect.memory}})
         return self._onward(ctx, branch, effect)
+
+    def _answers(self, code: str, branch: Branch) -> bool:
+        """Whether what this role writes may be the run's answer: of the question itself, the plan's last step, the
+        summary, or a role of a loop that says where its answer stands.
+        """
+        if branch["target"].depth:
+            return False
+        role = self.roles[code]
+        if self.loop is not None:
+            return getattr(role, "answer_tag", None) is not None
+        return role.kind == "summarizer" or (role.kind == "executor" and branch["step"] == len(branch["plan"]))
 
     def _onward(self, ctx: RunContext, branch: Branch, effect: Effect) -> Command[str]:
         memory = {**branch["memory"], **effect.memory}
@@ -213,6 +235,8 @@ class Workflow:
             return self._commit(ctx, blackboard.fail(target, step.error, loop.name))
         if step.after == LOOP_END:
             return self._commit(ctx, blackboard.solve(target, step.answer, loop.name))
+        if step.turn:
+            ctx.speech.take_back()  # what was said of an answer was none
         if step.turn:
             ctx.spend(rounds=1)
             return self._send(ctx, step.after, {**branch, "round": ctx.take_round(), "step": 1})
@@ -304,6 +328,13 @@ class Workflow:
         ctx.run.answer = root.answer
         ctx.run.error = None if solved else (root.error or ctx.fatal or "NO_ANSWER")
         ctx.run.error_message = "" if solved else ctx.fatal_message or _REASONS.get(str(ctx.run.error), "")
+        async with native.speaking(
+            ctx, self.announcer
+        ) as speech:  # most often all is said; not where the answer is a loop's own
+            if speech is not None and solved:
+                speech.settle(ctx.run.answer)
+            elif speech is not None:
+                speech.take_back()
         self.close(ctx)
         return {"answer": ctx.run.answer, "status": ctx.run.status, "error": ctx.run.error}
 

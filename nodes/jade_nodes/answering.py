@@ -48,6 +48,7 @@ class Answering:
 
     violations: ClassVar[tuple[str, ...]] = VIOLATIONS
     linear: ClassVar[bool] = True
+    answer_tag: ClassVar[str] = "answer"
     max_words: int = 40
     max_new_tokens: int = 96
 

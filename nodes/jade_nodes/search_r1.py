@@ -38,6 +38,7 @@ class Monolith:
         "NOT_ALLOWED",
     )
     thinks: ClassVar[bool] = True
+    answer_tag: ClassVar[str] = "answer"
     max_words: int = 100
     max_new_tokens: int = 256
 

@@ -36,7 +36,18 @@ const jadeStudio = (() => {
       setTimeout(() => jadeLook.attach(bar, id, d), 0);  // the pane is filled when this returns
       return bar;
     };
+    // What the run says of its answer, while it is written: the view has it once the run has ended.
+    const said = el("p", "st-said", null, {role: "status", "aria-label": "The answer so far"});
+    let hearing = null;
+    options.onView = (view) => {
+      if (view.status !== "running" && hearing) { hearing.close(); said.remove(); }
+      if (view.status !== "running" || hearing) return;
+      hearing = new EventSource(`/api/runs/${encodeURIComponent(id)}/answer`);
+      hearing.onmessage = (event) => { said.textContent = JSON.parse(event.data); };
+      hearing.onerror = () => hearing.close();  // it has ended, or runs elsewhere
+    };
     options.header = (top, view) => {
+      if (view.status === "running") top.append(said);
       const links = el("div", "st-family");
       const link = (href, text) => {
         const a = el("a", "st-link", text);

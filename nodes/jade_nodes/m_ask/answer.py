@@ -19,6 +19,7 @@ from jade_nodes.prompting import one_line, quote, system_and_user
 class KnowledgeAnswer:
     code: ClassVar[str] = "KA"
     linear: ClassVar[bool] = True
+    answer_tag: ClassVar[str] = "final_answer"
     name: ClassVar[str] = "Answer"
     kind: ClassVar[RoleKind] = "executor"
     description: ClassVar[str] = "answers the question from the knowledge"

@@ -56,7 +56,8 @@ async def test_ids_and_log_probabilities_are_those_of_the_backbone(model: JadeCh
 
 def test_a_greedy_stream_says_what_a_call_says(model: JadeChatModel) -> None:
     called, chunks = model.invoke("Who?"), list(model.stream("Who?"))
-    assert len([c for c in chunks if c.response_metadata.get("token_ids")]) == 3  # 24 tokens, 8 a chunk
+    assert len([c for c in chunks if c.content]) > 3
+    assert len([c for c in chunks if c.response_metadata.get("token_ids")]) == 1  # one request
     whole = add(chunks)
     assert whole is not None
     assert whole.content == called.content
@@ -64,6 +65,23 @@ def test_a_greedy_stream_says_what_a_call_says(model: JadeChatModel) -> None:
         assert whole.response_metadata[name] == called.response_metadata[name]
     assert whole.response_metadata["logprobs"] == pytest.approx(called.response_metadata["logprobs"], abs=1e-3)
     assert whole.usage_metadata == called.usage_metadata
+
+
+def test_a_stream_with_stop_texts_is_drawn_in_chunks(model: JadeChatModel) -> None:
+    chunks = list(model.stream("Who?", stop=["never there"]))
+    assert len([c for c in chunks if c.response_metadata.get("token_ids")]) == 3  # 24 tokens, 8 a chunk
+
+
+async def test_a_stream_that_is_left_withdraws_its_request(model: JadeChatModel, backbone: HFBackbone) -> None:
+    before = backbone.stats
+    long = model.model_copy(update={"max_tokens": 200})
+    stream = long.astream("Who?")
+    await anext(stream)
+    await stream.aclose()
+    await model.ainvoke("Who?")  # the worker has gone on
+    after = backbone.stats
+    assert after["cancelled"] - before["cancelled"] == 1
+    assert after["row_steps"] - before["row_steps"] < 200
 
 
 def test_seeds(backbone: HFBackbone) -> None:
