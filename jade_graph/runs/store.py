@@ -20,6 +20,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+from jade_graph import private
 from jade_graph.errors import StoreError, masked
 from jade_graph.runs import feedback, judgements, migrations, store_read, tables
 from jade_graph.runs.claims import Claims
@@ -348,10 +349,18 @@ def _url(url: str | Path) -> sa.URL:
         parsed = sa.make_url(url)
         if parsed.drivername.startswith("sqlite") and parsed.database in (None, "", ":memory:"):
             raise StoreError("a run store in memory would be lost.", code="STORE_OPEN", hint="sqlite:///runs.db")
-        return parsed
+        return _private(parsed)
     path = Path(url)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return sa.URL.create("sqlite", database=str(path))
+    return _private(sa.URL.create("sqlite", database=str(path)))
+
+
+def _private(url: sa.URL) -> sa.URL:
+    """A SQLite file is made with mode 0600, which its log and claims follow: it holds prompts."""
+    if url.get_backend_name() == "sqlite" and url.database and not url.query:
+        path = Path(url.database)
+        private.folder(path.parent)
+        private.file(path)
+    return url
 
 
 def _sqlite_pragmas(busy_timeout_s: float) -> Callable[[Any, Any], None]:
