@@ -183,11 +183,11 @@ def loose(folder: Path) -> list[str]:
 # --- the picture ------------------------------------------------------------------------------------------------------
 STOREYS: Mapping[str, list[tuple[str, list[str]]]] = {
     "jade_graph": [
-        ("words", ["types", "errors", "plugins", "sync"]),
+        ("words", ["types", "errors", "plugins", "private", "sync"]),
         ("means", ["settings", "backbones", "data", "retrieval"]),
         ("one run", ["workflow"]),
         ("runs, and their worth", ["runs", "scoring", "feedback", "judging", "patching", "microworld", "rollouts"]),
-        ("versions", ["registry", "versions", "assembly", "gate"]),
+        ("versions", ["registry", "versions", "assembly", "backup", "gate"]),
         ("the front door", ["langchain"]),
         ("from outside", ["picture", "telemetry", "serve", "studio", "testing", "bench"]),
         ("the command", ["cli"]),

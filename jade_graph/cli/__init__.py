@@ -25,6 +25,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def entry() -> NoReturn:
     """The `jade` program. After an interrupt nothing is waited for: what other threads do is on disk, or done again."""
+    from jade_graph import private
+
+    os.umask(private.UMASK)  # what this process and its libraries write is the user's own: it holds prompts
     code = main()
     from jade_graph.cli.failures import INTERRUPTED
 

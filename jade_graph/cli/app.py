@@ -51,6 +51,8 @@ BUILTINS: dict[str, Builtin] = dict(
         _builtin("split", "Parts of a data set that know no fact of each other.", DATA),
         _builtin("corpora", "List, show or remove corpora.", DATA),
         _builtin("models", "Add, list, show or remove models that have a name.", DATA),
+        _builtin("backup", "The data folder as one file, taken while it is in use.", DATA),
+        _builtin("restore", "A data folder made of a backup.", DATA),
         _builtin("microworld", "The invented world: questions, best plans, training the bundled model.", DATA),
         _builtin("package-graph", "Backbone, corpus and settings as one MLflow model.", DATA),
         _builtin("feedback", "What users clicked and used: events in, training labels out.", DATA),

@@ -17,6 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from jade_graph import private
 from jade_graph.errors import RegistryError, UsageError, masked
 from jade_graph.settings.config import load_config
 from jade_graph.settings.fields import Settings
@@ -108,7 +109,7 @@ class Place:
         """
         from filelock import FileLock, Timeout
 
-        self.lock.parent.mkdir(parents=True, exist_ok=True)
+        private.folder(self.lock.parent)
         lock = FileLock(self.lock, timeout=seconds)
         try:
             lock.acquire()
@@ -138,7 +139,7 @@ class Place:
             )
         self._reachable()
         if self.file is not None:
-            self.file.absolute().parent.mkdir(parents=True, exist_ok=True)
+            private.folder(self.file.absolute().parent)
         # Nothing is sent anywhere, whatever MLflow's own default is.
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         # Standard output is the command's own.

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from jade_graph import private
 from jade_graph.errors import RetrievalError
 
 LOCK_FILE = ".lock"
@@ -31,7 +32,7 @@ def write_lock(folder: Path, wait: float = 0.0) -> Iterator[None]:
     Raises:
         RetrievalError: CORPUS_LOCKED, naming the holder, when another writer (process or thread) has it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    private.folder(folder)
     path = folder / LOCK_FILE
     until = time.monotonic() + wait
     with path.open("a+", encoding="utf-8") as file:

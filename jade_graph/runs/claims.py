@@ -88,7 +88,7 @@ class _Files:
         path = self.folder / hashlib.blake2b(run_id.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
         lock = FileLock(path, thread_local=False)
         try:
-            self.folder.mkdir(exist_ok=True)
+            self.folder.mkdir(mode=0o700, exist_ok=True)
             lock.acquire(blocking=False)
         except Timeout:
             return None

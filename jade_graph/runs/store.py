@@ -20,13 +20,14 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+from jade_graph import private
 from jade_graph.errors import StoreError, masked
-from jade_graph.runs import feedback, judgements, store_read, tables
+from jade_graph.runs import feedback, judgements, migrations, store_read, tables
 from jade_graph.runs.claims import Claims
 from jade_graph.runs.filters import RunFilter, conditions
 from jade_graph.runs.taken import Taken, ended, run_of
 from jade_graph.runs.text import clean
-from jade_graph.types import SCHEMA_VERSION, Run, TraceNode, Transition
+from jade_graph.types import Run, TraceNode, Transition
 
 _BATCH = 512
 
@@ -34,7 +35,7 @@ logger = logging.getLogger("jade_graph")
 
 
 class RunStore:
-    """A recorder over a database URL (or a path, which means SQLite in WAL mode).
+    """A recorder over a database URL (or a path, which means SQLite in WAL mode). An older store is brought up to date.
 
     Args:
         busy_timeout_s: how long a write waits for another process that is writing to the same SQLite file.
@@ -51,8 +52,7 @@ class RunStore:
             sa.event.listen(self._engine, "handle_error", self._broken)
             if self._engine.dialect.name == "sqlite":
                 sa.event.listen(self._engine, "connect", _sqlite_pragmas(busy_timeout_s))
-            tables.metadata.create_all(self._engine)
-            self._check_schema()
+            migrations.prepare(self._engine, self.shown, busy_timeout_s=busy_timeout_s)
         except (sa.exc.SQLAlchemyError, OSError, ImportError) as error:
             raise StoreError(
                 f"the run store {self.shown!r} cannot be opened: {error}",
@@ -343,28 +343,24 @@ class RunStore:
         if failure is not None:
             raise failure
 
-    def _check_schema(self) -> None:
-        with self._engine.begin() as db:
-            found = db.execute(sa.select(tables.info.c.value).where(tables.info.c.key == "schema_version")).scalar()
-            if found is None:
-                db.execute(self._upsert(tables.info), [{"key": "schema_version", "value": str(SCHEMA_VERSION)}])
-            elif int(found) > SCHEMA_VERSION:
-                raise StoreError(
-                    f"the run store {self.shown!r} has schema {found}; this version knows {SCHEMA_VERSION}.",
-                    code="STORE_SCHEMA",
-                    hint="pip install --upgrade jade-graph",
-                )
-
 
 def _url(url: str | Path) -> sa.URL:
     if isinstance(url, str) and "://" in url:
         parsed = sa.make_url(url)
         if parsed.drivername.startswith("sqlite") and parsed.database in (None, "", ":memory:"):
             raise StoreError("a run store in memory would be lost.", code="STORE_OPEN", hint="sqlite:///runs.db")
-        return parsed
+        return _private(parsed)
     path = Path(url)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return sa.URL.create("sqlite", database=str(path))
+    return _private(sa.URL.create("sqlite", database=str(path)))
+
+
+def _private(url: sa.URL) -> sa.URL:
+    """A SQLite file is made with mode 0600, which its log and claims follow: it holds prompts."""
+    if url.get_backend_name() == "sqlite" and url.database and not url.query:
+        path = Path(url.database)
+        private.folder(path.parent)
+        private.file(path)
+    return url
 
 
 def _sqlite_pragmas(busy_timeout_s: float) -> Callable[[Any, Any], None]:

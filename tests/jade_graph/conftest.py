@@ -1,14 +1,15 @@
-"""Small parts shared by the engine's tests: a policy made of a dict, and a retriever of numbered passages."""
+"""Small parts shared by the engine's tests: a policy made of a dict, a retriever of numbered passages, PostgreSQL."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
 
 from jade_graph.backbones.scripted import ScriptedBackbone
 from jade_graph.types import Ask, Passage
+from tests.postgres import MissingError, postgres
 
 DEFAULTS: dict[str, str] = {
     "PL": "<workflow>R,AG</workflow>",
@@ -53,3 +54,13 @@ def scripted() -> Callable[..., ScriptedBackbone]:
         return ScriptedBackbone(policy, **(options or {}))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """The URL of a fresh server on a loopback port; tests are skipped where there is none."""
+    try:
+        with postgres() as server:
+            yield server.url
+    except MissingError as error:
+        pytest.skip(str(error))

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from jade_graph import private
 from jade_graph.errors import DataError, UsageError
 from jade_graph.runs.export.datasheet import card
 from jade_graph.runs.export.schema import EXPORT_SCHEMA, KIND, RUNS, TRANSITIONS, arrow, arrow_schema, run_row
@@ -127,7 +128,7 @@ def _write(
     part = folder.with_name(f".{folder.name}.partial")
     try:
         shutil.rmtree(part, ignore_errors=True)  # left by an export that was killed
-        part.mkdir(parents=True)
+        private.folder(part)
         try:
             whole = _fill(part, runs, folder.name, manifest, left_out, mixed, progress, odd)
             _put_in_place(part, folder)
