@@ -60,11 +60,14 @@ class Speech:
         self.prompt = prompt
         if tag is None:
             return None
-        named, whole = tag, ""
+        named, whole, due = tag, "", 0
 
         def hear(piece: str) -> None:
-            nonlocal whole
+            nonlocal whole, due
             whole += piece
+            if len(whole) < due:
+                return
+            due = len(whole) + len(whole) // 64  # what is long is read now and then: its length costs no square
             found = beginning(whole if thought is None else thought.spoken(whole), named)
             if found.startswith(self.said):
                 self.say(found[len(self.said) :])

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from jade_graph.backbones.scripted import ScriptedBackbone
 from jade_graph.langchain.runnable import JadeGraph
 from jade_graph.types import END, Effect, Event, Message, Parsed, Preset, Thought, View
+from jade_graph.workflow import speech as module
 from jade_graph.workflow import tags
 from jade_graph.workflow.speech import Speech, beginning
 from jade_nodes.answering import parse_answer, raw_answer
@@ -79,6 +80,21 @@ def test_whatever_was_said_the_answer_is_shown_in_the_end(text: str, answer: str
         hear(letter)
     speech.settle(answer)
     assert shown(events) == answer == speech.said
+
+
+def test_a_long_text_is_read_now_and_then_and_shown_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+    monkeypatch.setattr(module, "beginning", lambda text, tag: read.append(len(text)) or beginning(text, tag))
+    shown: list[Event] = []
+    said = Speech("r", shown.append)
+    hear = said.hearing("answer", None, ())
+    assert hear is not None
+    whole = "<answer>" + "word " * 6000
+    for letter in whole:
+        hear(letter)
+    assert sum(read) < 100 * len(whole)  # once for every letter it would be half the square
+    said.settle(" ".join(whole[8:].split()))
+    assert "".join(event.text for event in shown) == " ".join(whole[8:].split())
 
 
 def test_a_thought_is_no_part_of_the_answer() -> None:
