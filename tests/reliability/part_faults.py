@@ -208,8 +208,9 @@ _servers = contextlib.ExitStack()
 
 
 def hung(folder: Folder, command: list[str]) -> list[str]:
-    url = f"openai:http://127.0.0.1:{(folder / 'port').read_text()}/v1#m"
-    return [url if part == SCRIPTED[1] else part for part in command]
+    place = f"127.0.0.1:{(folder / 'port').read_text()}"
+    model = f"openai:http://{place}/v1#m"
+    return [model if part == SCRIPTED[1] else part.replace("127.0.0.1:9", place) for part in command]
 
 
 PG = [*ROLLOUT, "--runs-per-question", "200", "--set", "store.url=URL"]
@@ -240,6 +241,9 @@ CASES: list[tuple[str, str, Callable[[Folder], Any], list[str], list[list[str]]]
     ("MLflow server down", "versions", nothing, [*VERSIONS, *DOWN], []),
     ("MLflow server down", "register", nothing, [*REGISTER, *DOWN], []),
     ("MLflow server down", "promote", nothing, [*PROMOTE, *DOWN], []),
+    ("MLflow server hangs", "versions", hanging, [*VERSIONS, *DOWN], []),
+    ("MLflow server hangs", "register", hanging, [*REGISTER, *DOWN], []),
+    ("MLflow server hangs", "promote", hanging, [*PROMOTE, *DOWN], []),
 ]
 FULL, BLOCK = len(CASES), 1
 
