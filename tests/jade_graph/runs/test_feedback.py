@@ -83,6 +83,7 @@ def test_a_store_made_before_there_was_feedback_takes_it(tmp_path):
         store.run_finished(run)
     with sqlite3.connect(tmp_path / "runs.db") as db:
         db.execute("DROP TABLE feedback")
+        db.execute("DROP TABLE jade_store_revision")  # nor were revisions written down
     db.close()
     with RunStore(tmp_path / "runs.db") as store:
         feedback.add(store.engine, Feedback("r", 0.5))
