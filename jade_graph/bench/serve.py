@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jade_graph.bench.streaming import FIRST_TOKENS, Streams, first_tokens
+from jade_graph.bench.streaming import FIRST_TOKENS, First, Streams, mark
 from jade_graph.errors import BackboneError, UsageError
 from jade_graph.langchain.runnable import JadeGraph
 from jade_graph.runs.store import RunStore
@@ -57,8 +57,8 @@ def run(*, model: str = "tiny", seconds: float = 60.0, quick: bool = False) -> d
         per second of 64 clients that stream over those of 64 that do not, the median of the rounds' ratios;
         `stream_cpu_ratio_at_64`, the same of the server's processor time a request, which other work on the machine
         does not change as much. For 1 and 64 clients `first_token_ms_at_N`, from the request to the first piece of the
-        answer at the client, `own_first_token_ms_at_N`, in process from the call to the first token that the answering
-        role's model has drawn, its tag's included, and `first_token_ratio_at_N` of these (medians of the rounds).
+        answer at the client, `own_first_token_ms_at_N`, to the first token that the answering role's model drew for it,
+        the tag's included, and `first_token_ratio_at_N` of these, request by request (medians).
 
         Under an open load of `overload_offered_ratio` times the requests per second that 64 clients reached:
         `overload_unanswered`, requests that got neither an answer nor a 429 with Retry-After; `overload_rss_growth_mb`,
@@ -82,7 +82,7 @@ def run(*, model: str = "tiny", seconds: float = 60.0, quick: bool = False) -> d
 
 
 async def _measure(model: str, folder: Path, rounds: int, size: int, seconds: float) -> dict[str, float]:
-    http, local, streams = _Side(), _Side(), Streams()
+    http, local, streams = _Side(), _Side(), Streams(folder / "marks")
     with _graph(model, folder / "local.db") as (graph, questions), _server(model, folder) as server:
         bodies = [json.dumps({"messages": [{"role": "user", "content": q}]}).encode() for q in questions]
         client = _Client(server.port)
@@ -98,13 +98,9 @@ async def _measure(model: str, folder: Path, rounds: int, size: int, seconds: fl
         for side in (ask, call):  # warm up
             await _load(side, 16, 48)
         told = [json.dumps({**json.loads(body), "stream": True}).encode() for body in bodies]
-        ask_in_process = first_tokens(graph)
 
-        async def stream(i: int) -> float:
+        async def stream(i: int) -> First:
             return await client.stream(told[i % len(told)])
-
-        async def own(i: int) -> float:
-            return await ask_in_process(questions[i % len(questions)])
 
         for _ in range(rounds):
             for n in CLIENTS:
@@ -115,7 +111,7 @@ async def _measure(model: str, folder: Path, rounds: int, size: int, seconds: fl
                 http.add(n, *plain)
                 if model != "instant" and n in FIRST_TOKENS:
                     again = partial(_load, clients=n, count=count)
-                    await streams.add(n, plain[0], server.cpu_s() - cpu, server.cpu_s, again, stream, own)
+                    await streams.add(n, plain[0], server.cpu_s() - cpu, server.cpu_s, again, stream)
         capacity = statistics.median(http.rps[64])
         over = await _overload(server, client, bodies, capacity * OVERLOAD, seconds)
         client.close()
@@ -258,10 +254,10 @@ class _Client:
         self._free.append((reader, writer))
         return int(head[9:12]), lower
 
-    async def stream(self, body: bytes) -> float:
-        """Seconds to the first piece of the answer. Raises `BackboneError` BENCH_SERVER where none comes."""
+    async def stream(self, body: bytes) -> First:
+        """A streamed answer. Raises `BackboneError` BENCH_SERVER where none comes."""
         reader, writer = await self._connection()
-        began, first = time.perf_counter(), math.nan
+        began, first, run_id = time.monotonic(), math.nan, b""
         try:
             writer.write(_REQUEST % (len(body), body))
             head = await reader.readuntil(b"\r\n\r\n")
@@ -269,8 +265,9 @@ class _Client:
                 raise BackboneError(f"the server answered {head[9:12].decode()}.", code="BENCH_SERVER")
             while size := int(await reader.readline(), 16):
                 data = await reader.readexactly(size + 2)
+                run_id = run_id or data.partition(b'"id":"chatcmpl-')[2].partition(b'"')[0]
                 if math.isnan(first) and b'"delta":{"content":' in data:
-                    first = time.perf_counter() - began
+                    first = time.monotonic()
             await reader.readexactly(2)
         except BaseException:
             writer.close()
@@ -278,7 +275,7 @@ class _Client:
         self._free.append((reader, writer))
         if math.isnan(first):
             raise BackboneError("the server streamed no answer.", code="BENCH_SERVER")
-        return first
+        return First(began, first, run_id.decode())
 
     def close(self) -> None:
         for _, writer in self._free:
@@ -337,7 +334,7 @@ class _Server:
 
 @contextlib.contextmanager
 def _server(model: str, folder: Path) -> Iterator[_Server]:
-    command = [sys.executable, "-m", "jade_graph.bench.serve", model, str(folder / "served.db")]
+    command = [sys.executable, "-m", "jade_graph.bench.serve", model, str(folder / "served.db"), str(folder / "marks")]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
@@ -352,7 +349,7 @@ def _server(model: str, folder: Path) -> Iterator[_Server]:
             process.stdout.close()
 
 
-def _serve(model: str, store: str) -> None:
+def _serve(model: str, store: str, marks: str) -> None:
     """The server's process: the app of `jade serve` over the benchmark's graph."""
     from jade_graph.serve.app import create_app
     from jade_graph.serve.graphs import Graphs
@@ -363,6 +360,8 @@ def _serve(model: str, store: str) -> None:
 
     settings = Settings(backbone=f"bench:{model}", serve=ServeSettings(port=0))
     with _graph(model, Path(store)) as (graph, _), listen(settings.serve) as bound:
+        if model != "instant":
+            mark(graph, Path(marks))
         graphs = Graphs(lambda *_: graph, graph.backbone, [graph.preset])
         service = Service(graphs, settings, store=None)
         port = bound.getsockname()[1]

@@ -209,6 +209,27 @@ async def check_cancellation(backbone: Backbone, subject: Subject) -> None:
     _check_one(backbone, await ask(0), sampling)
 
 
+async def check_watching(backbone: Backbone, subject: Subject) -> None:
+    """One that says that it `streams` tells its text piece by piece, and draws what it draws unwatched."""
+    if not getattr(backbone, "streams", False):
+        return
+    prompts, samplings = _prompts(backbone, subject), _samplings(subject, 4)
+    plain = [await _request(backbone, subject, prompts[n % len(prompts)], s) for n, s in enumerate(samplings)]
+    watched: Any = backbone
+    heard: list[list[str]] = [[] for _ in samplings]
+
+    async def ask(n: int) -> tuple[Completion, str]:
+        watch = None if n == 1 else heard[n].append  # one of them is not watched
+        asked = watched.generate(prompts[n % len(prompts)], samplings[n], hint=subject.hint, watch=watch)
+        done: Completion = await asked
+        return done, "".join(heard[n])
+
+    for n, (done, text) in enumerate(await asyncio.gather(*map(ask, range(len(samplings))))):
+        _require(done.token_ids == plain[n].token_ids, "who watches changes nothing of what is drawn", done)
+        _require(text == ("" if n == 1 else done.text), "the pieces make up the text before it is returned", text)
+        _require(all(heard[n]), "no piece is empty", heard[n])
+
+
 CHECKS: tuple[Check, ...] = (
     check_identity,
     check_encoding,
@@ -220,6 +241,7 @@ CHECKS: tuple[Check, ...] = (
     check_concurrency,
     check_choices,
     check_cancellation,
+    check_watching,
 )
 
 
@@ -266,3 +288,6 @@ class BackboneConformance:
 
     def test_cancellation(self, backbone: Backbone) -> None:
         asyncio.run(check_cancellation(backbone, self.subject))
+
+    def test_watching(self, backbone: Backbone) -> None:
+        asyncio.run(check_watching(backbone, self.subject))

@@ -10,22 +10,25 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from fastapi import FastAPI
+from starlette.testclient import TestClient
 
 from jade_graph import JadeGraph, RunStore
 from jade_graph.errors import JadeError, UsageError
 from jade_graph.registry.versions import ModelVersion, Promotion
+from jade_graph.retrieval.corpus import build_corpus
 from jade_graph.scoring.evaluation import Row
 from jade_graph.scoring.keeping import save_rows
 from jade_graph.settings import addresses
 from jade_graph.settings.config import load_config
-from jade_graph.studio import files, guard, learning, sides
+from jade_graph.studio import api, files, guard, learning, sides
 from jade_graph.studio.comparison import compare, from_index
 from jade_graph.studio.index import Filter, Index
 from jade_graph.studio.learning_page import _options, _strip
 from jade_graph.studio.registered import Known, Registered, models, moments
-from jade_graph.studio.room import Room
+from jade_graph.studio.room import Job, Room
 from jade_graph.types import Run
-from tests.jade_graph.studio.conftest import fill, scripted
+from tests.jade_graph.studio.conftest import PASSAGES, fill, scripted
 
 
 # --- index ------------------------------------------------------------------------------------------------------------
@@ -498,3 +501,48 @@ def test_what_goes_wrong_before_a_run_begins_is_said(tmp_path, monkeypatch):
         tiny.ask("Who wrote Hamlet in Copenhagen?")
     assert refused.value.error_code == "FOREIGN_QUESTION"
     assert not Path(".jade").exists()
+
+
+def test_what_a_run_that_was_asked_says_is_kept_while_it_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    Path("said_policy.py").write_text(
+        "def policy(ask):\n    return '<workflow>AG</workflow>' if ask.role == 'PL' else 'By <answer>Ann Lee'\n"
+    )
+    build_corpus(PASSAGES, "doors", tmp_path / ".jade", "hash")
+    room = Room(
+        lambda changes: load_config(
+            overrides=["corpus=doors", "encoder=hash", "backbone=scripted:said_policy", *changes]
+        )
+    )
+    heard = []
+    monkeypatch.setattr(Job, "hear", lambda job, event, own=Job.hear: (own(job, event), heard.append(job.said)))
+    started = room.ask("who?")
+    room.close()
+    job = room.jobs[started]
+    assert not job.failed, job.note
+    assert (job.over, job.failed, job.said) == (True, False, "By Ann Lee")
+    said = [text for n, text in enumerate(heard) if n == 0 or text != heard[n - 1]]
+    assert "Ann Lee" in said  # what was shown, and then taken back
+    assert said.index("Ann Lee") < said.index("", said.index("Ann Lee")) < said.index("By Ann Lee")
+
+
+async def test_what_a_run_says_is_streamed_whenever_it_changes_until_it_is_over():
+    job = Job("x")
+    stream = api._said(job)
+    for said in ("Ann", "Ann\u2028Lee", "", "Bo"):
+        job.said = said
+        data = await anext(stream)
+        assert data.startswith(b"data: ")
+        assert data.endswith(b"\n\n")
+        assert data.isascii()
+        assert json.loads(data[6:]) == said
+    job.over = True
+    assert [data async for data in stream] == []
+
+
+def test_a_run_that_is_not_under_way_here_has_nothing_to_say():
+    app, over = FastAPI(), Job("over", over=True)
+    api.add(app, SimpleNamespace(room=SimpleNamespace(jobs={"over": over})))
+    client = TestClient(app)
+    assert [client.get(f"/api/runs/{name}/answer").status_code for name in ("over", "elsewhere")] == [204, 204]

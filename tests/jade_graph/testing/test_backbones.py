@@ -187,3 +187,43 @@ def test_the_mixin_runs_every_check() -> None:
     ours = {name.removeprefix("check_") for name in (check.__name__ for check in CHECKS)}
     theirs = {name.removeprefix("test_") for name in dir(suite.BackboneConformance) if name.startswith("test_")}
     assert ours == theirs
+
+
+# --- what is watched --------------------------------------------------------------------------------------------------
+class Telling(Uniform):
+    """Tells its text in two pieces, spoiled as `how` says."""
+
+    streams = True
+
+    def __init__(self, how: str = "") -> None:
+        self.how = how
+
+    async def generate(
+        self, prompt: Sequence[int], sampling: Sampling, *, hint: Ask | None = None, watch: Any = None
+    ) -> Completion:
+        if watch is not None and self.how == "draws":
+            sampling = replace(sampling, seed=sampling.seed + 1, temperature=1.0)
+        done = await super().generate(prompt, sampling, hint=hint)
+        pieces = {"empty": ["", done.text], "twice": [done.text, done.text], "late": [done.text[:1]]}
+        if watch is not None:
+            for piece in pieces.get(self.how, [done.text[:1], done.text[1:]]):
+                watch(piece)
+        return done
+
+
+async def test_a_backbone_that_tells_what_it_draws_passes() -> None:
+    await check_backbone(Telling())
+
+
+@pytest.mark.parametrize(
+    ("how", "rule"),
+    [
+        ("draws", "changes nothing"),
+        ("empty", "no piece is empty"),
+        ("twice", "make up the text"),
+        ("late", "make up the text"),
+    ],
+)
+async def test_one_that_tells_something_else_is_found_out(how: str, rule: str) -> None:
+    with pytest.raises(ContractError, match=rule):
+        await check_backbone(Telling(how))
