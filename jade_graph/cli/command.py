@@ -7,7 +7,6 @@ a command which needs none works with a broken settings file.
 from __future__ import annotations
 
 import inspect
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,10 +18,9 @@ from typer.models import OptionInfo
 
 from jade_graph.cli.classes import Command, extended
 from jade_graph.cli.console import Output
-from jade_graph.errors import masked
+from jade_graph.errors import JadeError
 from jade_graph.settings.config import Config, load_config
-from jade_graph.settings.fields import Settings
-from jade_graph.settings.plain import visible
+from jade_graph.settings.fields import LogSettings, Settings
 
 if TYPE_CHECKING:
     from jade_graph.data import Dataset
@@ -115,7 +113,7 @@ def command(
             base = ctx.obj if isinstance(ctx.obj, Cli) else Cli()
             cli = base.add(**common)
             if cli.out.verbose:
-                _logs()
+                _logs(cli)
             f(cli, **values)
 
         context = inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
@@ -155,14 +153,12 @@ def _nothing() -> None:
     """A group does nothing by itself."""
 
 
-class _Shown(logging.Formatter):
-    """Hides the secrets of URLs, and what a terminal would obey: other packages log both as they are."""
+def _logs(cli: Cli) -> None:
+    """The log of --verbose, in the settings' format; of broken settings the command itself will tell."""
+    from jade_graph.cli import logs
 
-    def format(self, record: logging.LogRecord) -> str:
-        return visible(masked(super().format(record)))
-
-
-def _logs() -> None:
-    logging.basicConfig(level=logging.INFO)
-    for handler in logging.getLogger().handlers:
-        handler.setFormatter(_Shown("%(levelname)s %(name)s: %(message)s"))
+    try:
+        chosen = cli.settings.log
+    except JadeError:
+        chosen = LogSettings()
+    logs.begin(chosen, everything=True)

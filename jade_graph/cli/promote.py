@@ -62,7 +62,7 @@ def promote(
 
         versions = contestants(registry, version)
         with cli.out.progress("comparing versions") as tick:
-            trial = measure(registry, versions, cli.config, rules, limit=limit, record=record, tick=tick)
+            trial = measure(registry, versions, cli.config, rules, limit=limit, decides=True, record=record, tick=tick)
     outcome = decide(
         registry, version, cli.config, policy=rules, evidence=evidence, trial=trial, force=force, reason=reason,
         dry_run=dry_run,

@@ -151,6 +151,33 @@ def send(
     )
 
 
+@command(app)
+def prune(
+    cli: Cli,
+    keep: Annotated[int | None, typer.Option(min=0, metavar="N", help="Runs beyond the newest N go.")] = None,
+    older_than: Annotated[
+        str | None, typer.Option(metavar="AGE", help="Runs that began longer ago go: 12h, 30d, 8w.")
+    ] = None,
+    rollouts: Annotated[bool, typer.Option("--rollouts", help="Runs of rollouts too, which are learned from.")] = False,
+    rated: Annotated[bool, typer.Option("--rated", help="Runs with feedback or judgements too.")] = False,
+    compact: Annotated[bool, typer.Option(help="Give SQLite's room back to the disk.")] = True,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove them; else only say how many.")] = False,
+) -> None:
+    """Remove old runs with their actions. Without --yes it only counts.
+
+    Runs under way stay, and unless asked for those of rollouts and those that people or judges spoke of. Exports,
+    registered versions and the promotion log hold what they need themselves: no run is needed for them.
+    """
+    from jade_graph.cli.pruning import prune as take_away
+    from jade_graph.runs.retention import Rule, seconds
+
+    rule = Rule(keep, None if older_than is None else seconds(older_than), rollouts, rated)
+    if not _recorded(cli):
+        raise _none()
+    with _store(cli) as store:
+        take_away(cli, store, rule, yes=yes, compact=compact)
+
+
 def _recorded(cli: Cli) -> bool:
     """Whether there is a store: to look must not make one."""
     where = cli.settings.store_url

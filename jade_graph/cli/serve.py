@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from jade_graph.cli import logs
 from jade_graph.cli.command import Cli, command, single
 from jade_graph.cli.indexing import indexing
 from jade_graph.errors import UsageError
@@ -48,6 +49,7 @@ def serve(
     for name, value in {"corpus": corpus, "preset": preset, "backbone": backbone}.items():
         cli.put(name, value)
     _require_installed()
+    logs.begin(cli.settings.log, everything=cli.out.verbose, quiet=cli.out.quiet)
     from jade_graph.serve.app import create_app
     from jade_graph.serve.keys import read_keys
     from jade_graph.serve.server import gate_of, is_loopback, listen, require_safe, url_of

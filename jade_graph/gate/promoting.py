@@ -79,7 +79,8 @@ def promote(
         limit: only the first so many questions.
 
     Raises:
-        UsageError: PROMOTION_REASON, EVIDENCE_OTHER_MODEL, EVIDENCE_FILES, MANIFEST_DIFFERS, VERSION_REFERENCE.
+        UsageError: GATE_FEW_QUESTIONS, PROMOTION_REASON, EVIDENCE_OTHER_MODEL, EVIDENCE_FILES, MANIFEST_DIFFERS,
+            VERSION_REFERENCE.
         RegistryError: VERSION_UNKNOWN, PROMOTION_SAME, PROMOTION_OUTDATED, PROMOTION_CONFLICT, REGISTRY_BUSY ..
     """
     from jade_graph.errors import UsageError
@@ -104,7 +105,7 @@ def promote(
     if trial is None and not force:
         from jade_graph.settings.config import load_config
 
-        trial = measure(registry, versions, config or load_config(), policy, limit=limit, tick=tick)
+        trial = measure(registry, versions, config or load_config(), policy, limit=limit, decides=True, tick=tick)
     if trial is not None and champion is not None and champion.number not in trial.rows:
         raise outdated(next((n for n in trial.rows if n != challenger.number), None), champion.number)
     told: list[Finding] = []

@@ -61,6 +61,7 @@ def measure(
     data: Dataset | None = None,
     retriever: Retriever | None = None,
     limit: int | None = None,
+    decides: bool = False,
     record: bool = True,
     tick: Tick = silent,
 ) -> Trial:
@@ -71,14 +72,17 @@ def measure(
     Args:
         data, retriever: instead of the policy's data set and what it is asked over.
         limit: only the first so many questions.
+        decides: refuse too few questions for the policy's verdict before a version is opened.
         record: write the runs to the store, so that they can be looked at.
 
     Raises:
-        What fetching and loading a version raise; DataError for the data set.
+        UsageError: GATE_FEW_QUESTIONS. What fetching and loading a version raise; DataError for the data set.
     """
     policy = policy or Policy()
     config = replace(config, settings=replace(config.settings, seed=policy.questions.seed))
     data = data or load_dataset(policy.questions.dataset, limit=limit)
+    if decides and len(data.questions) < policy.questions.minimum:
+        raise _few(data, policy, limit)
     searched = retriever or open_retriever_for(config, data)
     rows: dict[int, list[Row]] = {version.number: [] for version in versions}
     manifests: dict[int, dict[str, Any]] = {}
@@ -126,6 +130,16 @@ async def _warm(backbone: Backbone) -> None:
     """One token, so that nobody's first run pays for what is set up once."""
     prompt = backbone.encode_text("a") or [backbone.eos_token_id]
     await backbone.generate(prompt, Sampling(temperature=0.0, max_new_tokens=1))
+
+
+def _few(data: Dataset, policy: Policy, limit: int | None) -> UsageError:
+    n, least = len(data.questions), policy.questions.minimum
+    return UsageError(
+        f"{data.name!r} has {n} questions{'' if limit is None else f' within --limit {limit}'}, and the gate decides "
+        f"on {least} or more: nothing was asked.",
+        code="GATE_FEW_QUESTIONS",
+        hint="--dataset with more, a larger --limit, or [questions] minimum in gate.toml",
+    )
 
 
 def _blocks(questions: Sequence[Any]) -> list[Sequence[Any]]:

@@ -113,6 +113,7 @@ def _questions(app: FastAPI, service: Service) -> None:
     async def chat(request: Request) -> Response:
         asked = await _body(request, ChatRequest)
         job = _chat_job(request, asked)
+        request.state.run_id = job.run_id
         options = asked.jade
         ignored, events = ignored_by(asked), options is not None and bool(options.events)
         if asked.stream:
@@ -172,6 +173,7 @@ def _runs(app: FastAPI, service: Service, shared: bool) -> None:
             limits=asked.limits,
             metadata=_metadata(request, "runs", asked.metadata),
         )
+        request.state.run_id = job.run_id
         if asked.wait:
             run = await unless_gone(request.receive, service.answer(job))
             return Json(replies.run_body(run))

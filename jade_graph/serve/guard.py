@@ -28,6 +28,7 @@ logger = logging.getLogger("jade_graph.serve")
 
 OPEN = frozenset({"/healthz", "/readyz", "/openapi.json"})
 """Paths that ask for no key: they say nothing that is not in the documentation or in a load balancer's log."""
+_PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
 _REQUEST_ID = re.compile(r"[\w.:-]{1,64}")
 BODY_S = 30.0
 """Seconds in which a body must have come."""
@@ -92,10 +93,14 @@ class Guard:
             route = getattr(inner.get("route"), "path", "other")
             seconds = time.perf_counter() - began
             self._metrics.request(route, _method(scope), status or 499, seconds)
-            if logger.isEnabledFor(logging.INFO):
-                who = scope.get("state", {}).get("client", "-")
-                args = (scope["method"], scope["path"], status or 499, seconds * 1000, who, request_id)
-                logger.info("%s %r %d %.1f ms %s %s", *args)
+            # What a load balancer and Prometheus ask all day is not worth a line, unless it fails.
+            level = logging.DEBUG if scope["path"] in _PROBES and status < 400 else logging.INFO
+            if logger.isEnabledFor(level):
+                logged = _logged(scope, status or 499, seconds, request_id)
+                args = (logged["method"], logged["path"], logged["status"], logged["ms"], logged["client"], request_id)
+                logger.log(
+                    level, "%s %r %d %.1f ms %s %s run %s", *args, logged["run"] or "-", extra={"fields": logged}
+                )
 
     def _admit(self, scope: Scope, headers: Mapping[bytes, bytes], more: dict[str, str]) -> str:
         """Whose request this is. Raises `RequestError` FOREIGN_HOST, NO_API_KEY, WRONG_API_KEY, RATE_LIMIT."""
@@ -114,6 +119,20 @@ class Guard:
         if scope["path"].startswith("/v1/"):
             more.update(self._rate.take(client))
         return client
+
+
+def _logged(scope: Scope, status: int, seconds: float, request_id: str) -> dict[str, Any]:
+    """What a request's line says: nothing of what was asked. `run`: the run that answers it, by its id."""
+    state = scope.get("state", {})
+    return {
+        "method": scope["method"],
+        "path": scope["path"],
+        "status": status,
+        "ms": round(seconds * 1000, 1),
+        "client": state.get("client", "-"),
+        "request": request_id,
+        "run": state.get("run_id"),
+    }
 
 
 def problem(error: BaseException, metrics: Metrics | None = None) -> Json:

@@ -65,6 +65,14 @@ class ServeSettings:
 
 
 @dataclass(frozen=True)
+class LogSettings:
+    """What `jade serve` logs, and every command with --verbose."""
+
+    format: str = setting("text", "a line of text with the time, or a JSON object a line", choices=("text", "json"))
+    level: str = setting("info", "least weight of a line", choices=("debug", "info", "warning", "error"))
+
+
+@dataclass(frozen=True)
 class RegistrySettings:
     """Where versions of the backbone are registered."""
 
@@ -133,6 +141,7 @@ class Settings:
     registry: RegistrySettings = RegistrySettings()
     reload: ReloadSettings = ReloadSettings()
     serve: ServeSettings = ServeSettings()
+    log: LogSettings = LogSettings()
 
     @property
     def data_path(self) -> Path:

@@ -57,3 +57,25 @@ def test_a_run_by_the_beginning_of_its_id_and_the_newest(jade, recorded):
 def test_ids_that_fit_none_or_many(jade, recorded):
     assert jade("runs", "show", "nope", "--json").json["error"]["code"] == "RUN_NOT_FOUND"
     assert jade("runs", "show", "", "--json").json["error"]["code"] == "RUN_AMBIGUOUS"
+
+
+def test_pruning_counts_first_and_removes_when_it_is_told_to(jade, recorded):
+    looked = jade("runs", "prune", "--keep", "1", "--json").json
+    assert looked == {"removed": 0, "would_remove": 3, "runs": 4, "kept": {"running": 0, "rollouts": 0, "rated": 0}}
+    told = jade("runs", "prune", "--keep", "1")
+    assert told.out.startswith("3 of 4 runs would go, 1 stay.")
+    assert "--yes" in told.err
+    assert jade("runs", "list", "--json").json["total"] == 4
+    assert jade("runs", "prune", "--keep", "1", "--yes", "--json").json["removed"] == 3
+    assert [r["id"] for r in jade("runs", "list", "--json").json["runs"]] == ["failed1"]
+    assert jade("runs", "prune", "--older-than", "1d", "--yes", "--json").json["removed"] == 0
+    assert jade("runs", "prune", "--json").json["error"]["code"] == "PRUNE_RULE"
+
+
+def test_a_backup_is_restored_elsewhere(jade, recorded):
+    done = jade("backup", "b.tar", "--json").json
+    assert (done["files"], done["left_out"]) == (1, [])
+    assert jade("restore", "b.tar", "--into", "again").out.startswith("again: 1 files of ")
+    assert jade("runs", "list", "--set", "data_dir=again", "--json").json["total"] == 4
+    refused = jade("restore", "b.tar", "--into", "again", "--json")
+    assert (refused.code, refused.json["error"]["code"]) == (6, "RESTORE_EXISTS")

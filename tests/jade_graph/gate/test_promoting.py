@@ -283,3 +283,19 @@ def test_a_refused_try_is_counted_on_the_champion_that_it_was_made_against(regis
     assert done.verdict is not None
     assert done.verdict.figures()["gain"]["tries"] == 2
     assert (registry.refusals(1), registry.refusals(2)) == (1, 0)  # another champion, another count
+
+
+def test_too_few_questions_are_refused_before_any_is_asked(registry, monkeypatch):
+    """Nothing is opened, no try is counted; the limit is named."""
+    from jade_graph.gate import trial as asking
+    from jade_graph.settings.config import load_config
+
+    monkeypatch.setattr(asking, "open_backbone", lambda *_: pytest.fail("a version was opened"))
+    policy = Policy.of({"questions": {"dataset": "microworld:validation?n=60"}})
+    config = load_config(overrides=[f"data_dir={registry.place.data}"])
+    with pytest.raises(UsageError, match="has 49 questions within --limit 49, and the gate decides on 50") as told:
+        promote(registry, 2, config, policy=policy, limit=49)
+    assert told.value.error_code == "GATE_FEW_QUESTIONS"
+    assert registry.refusals(1) == 0
+    with pytest.raises(pytest.fail.Exception, match="a version was opened"):
+        promote(registry, 2, config, policy=policy, limit=50)

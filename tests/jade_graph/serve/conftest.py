@@ -101,7 +101,7 @@ class Process:
 
     key = "a-key-of-enough-letters"
 
-    def __init__(self, folder: Path, *options: str, env: dict[str, str] | None = None) -> None:
+    def __init__(self, folder: Path, *options: str, env: dict[str, str] | None = None, quiet: bool = True) -> None:
         (folder / "served_policy.py").write_text(POLICY)
         (folder / "docs").mkdir(exist_ok=True)
         (folder / "docs" / "annals.txt").write_text("Ann Lee wrote the annals. She was born in 1950.\n")
@@ -113,7 +113,8 @@ class Process:
         self.folder = folder
         if not (folder / ".jade").exists():
             self.run("index", "docs", "--corpus", "annals", "--quiet")
-        command = [*self.jade, "serve", "--port", "0", "--corpus", "annals", "--json", "--quiet", *options]
+        command = [*self.jade, "serve", "--port", "0", "--corpus", "annals", "--json", *options]
+        command += ["--quiet"] if quiet else []
         command += ["--backbone", "scripted:served_policy:policy"]
         with (folder / "err.txt").open("w") as err, (folder / "out.txt").open("w") as out:
             self.process = subprocess.Popen(command, cwd=folder, env=self.env, stdout=out, stderr=err)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jade_graph.cli.command import _Shown
+from jade_graph.cli.logs import Text
 from jade_graph.errors import ConfigError, StoreError, UsageError, masked
 from jade_graph.langchain.runnable import JadeGraph
 from jade_graph.runs.store import RunStore
@@ -203,7 +203,7 @@ def test_secrets_in_the_query_of_a_url_are_masked_wherever_one_is_shown_or_kept(
         RunStore(url.replace("postgresql", "nosuch"))
     assert "sesame" not in str(caught.value)
     told = logging.LogRecord("httpx", logging.INFO, "f", 1, "HTTP Request: GET %s", (url,), None)
-    assert "sesame" not in _Shown().format(told)
+    assert "sesame" not in Text().format(told)
 
 
 def test_a_runs_error_holds_no_secret_of_a_url(scripted, tmp_path):
