@@ -18,7 +18,7 @@ from torch import Tensor
 from jade_graph.backbones.batcher import Job, Signals, Stats
 from jade_graph.backbones.forward import Session
 from jade_graph.backbones.sampler import Sampler, move_rows, stack_rows
-from jade_graph.backbones.watching import deliver
+from jade_graph.backbones.watching import Drawn, Outbox
 from jade_graph.errors import BackboneError
 from jade_graph.types import Completion, FinishReason
 
@@ -93,7 +93,7 @@ def decode(
     ends = torch.tensor(list(ending.eos_token_ids), device=table.ids.device)
     seen = -1  # who was cancelled since leaving the queue is noticed after the first step
     parts: list[Tensor] = []
-    watched = False
+    watched, outbox = False, Outbox()
     while True:
         if jobs:
             padded = session.padded_tokens
@@ -118,7 +118,7 @@ def decode(
         stopped = torch.isin(tokens, ends)
         finite = drawn.isfinite()
         if watched:
-            _tell(live, tokens, table.ages, stopped)
+            outbox.put(_heard(live, tokens, table.ages, stopped))
         leaving = (stopped | (table.limits <= table.ages) | ~finite).nonzero().flatten().tolist()
         for row in leaving:
             finish: FinishReason = "stop" if bool(stopped[row]) else "length"
@@ -156,10 +156,11 @@ def _plan_moves(live: list[_Row], leaving: list[int], device: torch.device) -> t
     return live[:count], torch.tensor(holes, device=device).long(), torch.tensor(movers, device=device).long()
 
 
-def _tell(live: Sequence[_Row], tokens: Tensor, ages: Tensor, stopped: Tensor) -> None:
-    """Let those who watch a row have its new token, unless it is the end."""
-    rows = zip(live, tokens.tolist(), ages.tolist(), stopped.tolist(), strict=True)
-    deliver([(w, age - 1, token) for row, token, age, end in rows if (w := row.job.watching) is not None and not end])
+def _heard(live: Sequence[_Row], tokens: Tensor, ages: Tensor, stopped: Tensor) -> list[Drawn]:
+    """What those who watch a row are to hear: its new token, unless it is the end."""
+    drawn, places, ended = torch.stack([tokens, ages, stopped.to(tokens.dtype)]).tolist()
+    watching = ((row, each.job.watching) for row, each in enumerate(live))
+    return [(w, places[row] - 1, drawn[row]) for row, w in watching if w is not None and not ended[row]]
 
 
 def _resolve(row: _Row, table: _Table, number: int, finish: FinishReason, ending: Ending) -> None:

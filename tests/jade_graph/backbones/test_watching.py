@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jade_graph.backbones import watching as watching_module
 from jade_graph.backbones.hf import HFBackbone
 from jade_graph.backbones.openai_ import OpenAIBackbone, connect
 from jade_graph.backbones.scripted import ScriptedBackbone
-from jade_graph.backbones.watching import Watching, deliver
+from jade_graph.backbones.watching import Outbox, Watching, deliver
 from jade_graph.errors import BackboneError
 from jade_graph.testing.server import Server, serve
 from jade_graph.types import Ask, Completion, Message, Sampling, View
@@ -97,6 +98,22 @@ def test_tokens_for_a_loop_that_is_closed_are_nobodys() -> None:
 
     watching = asyncio.run(main())
     deliver([(watching, 0, 65)])
+
+
+async def test_many_rows_wake_their_loop_less_often_than_one_and_all_is_heard_in_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A clock that goes on a millisecond a step: 64 rows are told every 32 steps, one at each."""
+    for rows, wakings in ((64, 2), (1, 60)):
+        clock, sent = iter(n / 1000 for n in range(1000, 1060)), list[int]()
+        monkeypatch.setattr(watching_module, "deliver", lambda drawn, sent=sent: sent.append(len(drawn)))
+        monkeypatch.setattr(watching_module.time, "perf_counter", lambda clock=clock: next(clock))
+        outbox, each = Outbox(), [Watching(lambda text: None, bytes_of) for _ in range(rows)]
+        for place in range(60):
+            outbox.put([(w, place, 65) for w in each])
+        assert len(sent) == wakings
+        assert sent[0] == rows  # the first is not kept
+        monkeypatch.undo()
 
 
 async def test_the_scripted_backbone_says_what_it_answers() -> None:
