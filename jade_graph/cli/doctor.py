@@ -8,8 +8,10 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from jade_graph import private
 from jade_graph.cli.command import Cli, command, single
 from jade_graph.errors import JadeError, masked
+from jade_graph.settings.fields import Settings
 
 app = single()
 State = Literal["ok", "note", "missing"]
@@ -29,12 +31,19 @@ class Finding:
 def doctor(
     cli: Cli,
     backbone: Annotated[str | None, typer.Option(help="A model to load and look at: what was found of it.")] = None,
+    ask: Annotated[
+        bool,
+        typer.Option("--ask", help="Load the configured model too and ask it five questions (seconds to minutes)."),
+    ] = False,
 ) -> None:
-    """Check Python, packages, devices, settings, folders, models and plug-ins. Exit code 1 if something is missing."""
+    """Check packages, extras, settings, store, registry, corpora, models and plug-ins. Exit code 1 if one is missing.
+
+    Each line says what to do. --ask shows the share of legal actions that the model writes.
+    """
     from jade_graph.settings.manifest import manifest
 
     cli.put("backbone", backbone)
-    checks = (*CHECKS, _backbone) if backbone else CHECKS
+    checks = (*CHECKS, *((_backbone,) if backbone else ()), *((_answers,) if ask else ()))
     findings = [finding for check in checks for finding in _run(check, cli)]
     missing = [f for f in findings if f.state == "missing"]
     cli.out.result(
@@ -85,6 +94,33 @@ def _packages(_: Cli) -> Iterator[Finding]:
     yield Finding("packages", "ok", f"{good} of {len(wanted)} as required; jade version lists them")
 
 
+def _extras(_: Cli) -> Iterator[Finding]:
+    from importlib import metadata
+
+    from packaging.requirements import Requirement
+
+    from jade_graph.settings.manifest import DISTRIBUTION
+
+    wanted = [Requirement(text) for text in metadata.requires(DISTRIBUTION) or []]
+    for extra in metadata.metadata(DISTRIBUTION).get_all("Provides-Extra") or []:
+        if extra in ("dev", "docs"):
+            continue
+        needed = [r.name for r in wanted if r.marker is not None and r.marker.evaluate({"extra": extra})]
+        lacking = [name for name in needed if not _installed(name)]
+        fix = f'pip install "{DISTRIBUTION}[{extra}]"' if lacking else ""
+        told = f"not installed: {', '.join(lacking)}" if lacking else "installed"
+        yield Finding(f"extra {extra}", "note" if lacking else "ok", told, fix)
+
+
+def _installed(name: str) -> bool:
+    from importlib import metadata
+
+    try:
+        return bool(metadata.version(name))
+    except metadata.PackageNotFoundError:
+        return False
+
+
 def _devices(_: Cli) -> Iterator[Finding]:
     from jade_graph.settings import manifest
 
@@ -131,6 +167,8 @@ def _data_dir(cli: Cli) -> Iterator[Finding]:
     yield Finding(
         "data folder", "note" if low else "ok", f"{path}{there}, {free:.0f} GiB free", "free some disk" if low else ""
     )
+    if private.is_open(path):
+        yield Finding("privacy", "note", f"others may enter {path}, which holds prompts", f"chmod -R go= {path}")
 
 
 def _model(_: Cli) -> Iterator[Finding]:
@@ -159,9 +197,16 @@ def _named(cli: Cli) -> Iterator[Finding]:
 
 def _corpora(cli: Cli) -> Iterator[Finding]:
     from jade_graph.retrieval.manifest import list_corpora
+    from jade_graph.settings.fields import MICROWORLD
 
-    found = [f"{m.name} ({m.passages:,} passages)" for m in list_corpora(cli.settings.data_path)]
-    yield Finding("corpora", "ok", ", ".join(found) or "none yet; jade index PATH --corpus NAME makes one")
+    found = list_corpora(cli.settings.data_path)
+    for m in found:
+        yield Finding(f"corpus {m.name}", "ok", f"{m.passages:,} passages, {m.encoder}")
+    wanted = cli.settings.corpus
+    if wanted != MICROWORLD and wanted not in {m.name for m in found}:
+        yield Finding(f"corpus {wanted}", "missing", "configured, and not there", f"jade index PATH --corpus {wanted}")
+    elif not found:
+        yield Finding("corpora", "ok", "none yet; jade index PATH --corpus NAME makes one")
 
 
 def _runs(cli: Cli) -> Iterator[Finding]:
@@ -169,10 +214,59 @@ def _runs(cli: Cli) -> Iterator[Finding]:
     if not isinstance(where, str) and not where.exists():
         yield Finding("runs", "ok", "none yet")
         return
+    from jade_graph.runs.migrations import HEAD
     from jade_graph.runs.store import RunStore
 
     with RunStore(where) as store:
-        yield Finding("runs", "ok", f"{store.count():,} in {masked(str(where))}")
+        yield Finding("runs", "ok", f"{store.count():,} in {masked(str(where))}, revision {HEAD}")
+
+
+def _registry(cli: Cli) -> Iterator[Finding]:
+    from jade_graph.registry import CHAMPION, Registry
+    from jade_graph.registry.place import installed
+
+    if not installed():
+        return  # the extra's own line says so
+    registry = Registry.of(cli.settings)
+    versions = registry.versions()
+    if not versions:
+        yield Finding("registry", "ok", f"no version yet in {registry.place.shown}; jade register PATH makes one")
+        return
+    yield Finding("registry", "ok", f"{len(versions)} versions of {registry.model} in {registry.place.shown}")
+    champion = registry.current()
+    if champion is not None:
+        registry.fetch(champion)  # its files are there, with the hashes that were registered
+        yield Finding("champion", "ok", f"version {champion}, its files are whole")
+    else:
+        needed = cli.settings.backbone.endswith(f"@{CHAMPION}")
+        state: State = "missing" if needed else "note"
+        yield Finding("champion", state, "no version is the champion", f"jade promote {versions[0].number}")
+
+
+def _in_use(cli: Cli) -> Settings:
+    """The settings with the model that the configured corpus is read by where none is named."""
+    from jade_graph.settings.fields import MICROWORLD
+
+    return (cli.config if cli.settings.corpus == MICROWORLD else cli.config.reading_any_text()).settings
+
+
+def _configured(cli: Cli) -> Iterator[Finding]:
+    """The model of the settings, without loading it."""
+    from pathlib import Path
+
+    from jade_graph.assembly.models import placed
+    from jade_graph.backbones.folders import BUNDLED
+
+    name = _in_use(cli).backbone
+    where = placed(cli.settings, name)
+    if name in BUNDLED or ":" in name or where != name:
+        yield Finding("configured model", "ok", f"{masked(name)}; jade doctor --ask asks it")
+    elif Path(where).expanduser().is_dir():
+        whole = (Path(where).expanduser() / "config.json").is_file()
+        told = name if whole else f"{name} has no config.json"
+        yield Finding("configured model", "ok" if whole else "missing", told, "" if whole else "--set backbone=FOLDER")
+    else:
+        yield Finding("configured model", "ok", f"{name}, of the hub; jade doctor --ask loads and asks it")
 
 
 def _plugins(_: Cli) -> Iterator[Finding]:
@@ -206,16 +300,61 @@ def _backbone(cli: Cli) -> Iterator[Finding]:
         run_sync(model.aclose())
 
 
+_FACTS = (
+    ("What is the capital of France?", "Paris", "Paris is the capital of France."),
+    ("Who wrote the novel Dune?", "Frank Herbert", "Dune is a novel written by Frank Herbert."),
+    ("In which year did the Berlin Wall fall?", "1989", "The Berlin Wall fell in 1989."),
+    ("Which river flows through London?", "Thames", "London lies on the river Thames."),
+    ("Who painted the Mona Lisa?", "Leonardo da Vinci", "The Mona Lisa was painted by Leonardo da Vinci."),
+)
+
+
+def _answers(cli: Cli) -> Iterator[Finding]:
+    """Five questions through the configured preset; of the invented world where the model knows no other."""
+    from jade_graph.assembly.models import open_backbone
+    from jade_graph.plugins import load
+    from jade_graph.retrieval.memory import MemoryRetriever
+    from jade_graph.sync import run_sync
+    from jade_graph.types import Passage, Question, Retriever
+    from jade_graph.versions.smoke import GraphCheck, Smoke
+
+    model = open_backbone(_in_use(cli))
+    try:
+        retriever: Retriever = MemoryRetriever([Passage(str(i), text) for i, (*_, text) in enumerate(_FACTS)])
+        questions = tuple(Question(f"doctor-{i}", q, answers=(a,)) for i, (q, a, _) in enumerate(_FACTS))
+        if model.profile == "compact":
+            from jade_graph.microworld import make_questions, make_world
+
+            world = make_world("validation", 0)
+            retriever, questions = MemoryRetriever(world.passages), tuple(make_questions(world, 5, seed=0))
+        preset = load("jade.presets", cli.settings.preset)
+        options = {"preset": preset, "constrained": cli.settings.constrained}
+        seconds = cli.settings.limits.deadline_s
+        told = GraphCheck(Smoke(questions, retriever, legal=0.0, seconds=seconds), options)(model)
+    finally:
+        run_sync(model.aclose())
+    weak = told["legal"] < 0.5
+    yield Finding(
+        "model answers",
+        "note" if weak else "ok",
+        f"{model.version}: five of five runs ended, {told['legal']:.0%} of actions legal, F1 {told.get('f1', 0.0):.2f}",
+        "too weak for its roles: --set constrained=true, jade sft, or a larger model" if weak else "",
+    )
+
+
 CHECKS: tuple[Callable[[Cli], Iterator[Finding]], ...] = (
     _python,
     _packages,
+    _extras,
     _devices,
     _settings,
     _data_dir,
     _model,
     _named,
+    _configured,
     _corpora,
     _runs,
+    _registry,
     _plugins,
 )
 

@@ -131,6 +131,93 @@ def test_doctor_names_a_package_that_is_missing_or_too_old(jade, monkeypatch):
     assert found["packages"].detail.startswith("0 of 2")
 
 
+def test_doctor_has_a_line_for_each_extra(monkeypatch):
+    from importlib import metadata
+
+    class About:
+        def get_all(self, name):
+            return ["serve", "odd", "dev"]
+
+    told = ["torch>=2", "rich>=1; extra == 'serve'", "no-such-package>=1; extra == 'odd'"]
+    monkeypatch.setattr(metadata, "requires", lambda name: told)
+    monkeypatch.setattr(metadata, "metadata", lambda name: About())
+    found = {f.what: f for f in doctor._extras(None)}
+    assert {what: f.state for what, f in found.items()} == {"extra serve": "ok", "extra odd": "note"}
+    assert found["extra odd"].detail == "not installed: no-such-package"
+    assert found["extra odd"].fix == 'pip install "jade-graph[odd]"'
+
+
+def _found(done):
+    return {f["what"]: f for f in done.json["findings"]}
+
+
+def test_doctor_on_what_is_configured_and_not_there(jade, tmp_path):
+    options = ["--set", "corpus=notes", "--set", "backbone=models:/jade-backbone@champion"]
+    done = jade("doctor", "--json", *options)
+    found = _found(done)
+    assert done.code == 1
+    assert (found["corpus notes"]["state"], found["corpus notes"]["fix"]) == (
+        "missing",
+        "jade index PATH --corpus notes",
+    )
+    # Nobody named a model: the default over documents is smol, which is not added here.
+    assert _found(jade("doctor", "--json", "--set", "corpus=notes"))["configured"]["detail"].startswith(
+        "MODEL_NOT_ADDED"
+    )
+    (tmp_path / "model").mkdir()
+    broken = _found(jade("doctor", "--json", "--set", f"backbone={tmp_path / 'model'}"))
+    assert broken["configured model"]["state"] == "missing"
+
+
+def test_doctor_on_an_open_data_folder_and_a_newer_store(jade):
+    from jade_graph import RunStore
+
+    RunStore(Path(".jade/runs.db")).close()
+    assert "privacy" not in _found(jade("doctor", "--json"))
+    assert "revision" in _found(jade("doctor", "--json"))["runs"]["detail"]
+    Path(".jade").chmod(0o755)
+    assert _found(jade("doctor", "--json"))["privacy"]["fix"] == "chmod -R go= .jade"
+    import sqlite3
+
+    with sqlite3.connect(".jade/runs.db") as db:
+        db.execute("UPDATE jade_store_revision SET version_num = '9999'")
+    db.close()
+    done = jade("doctor", "--json")
+    assert (done.code, _found(done)["runs"]["state"]) == (1, "missing")
+    assert "STORE_SCHEMA" in _found(done)["runs"]["detail"]
+
+
+def test_doctor_looks_at_the_champion(jade, monkeypatch):
+    from types import SimpleNamespace
+
+    from jade_graph.registry import Registry
+
+    fetched = []
+    number = [None]
+    monkeypatch.setattr(Registry, "versions", lambda self: [SimpleNamespace(number=3)])
+    monkeypatch.setattr(Registry, "current", lambda self: number[0])
+    monkeypatch.setattr(Registry, "fetch", lambda self, n: fetched.append(n))
+    found = _found(jade("doctor", "--json"))
+    assert (found["champion"]["state"], found["champion"]["fix"]) == ("note", "jade promote 3")
+    served = _found(jade("doctor", "--json", "--set", "backbone=models:/jade-backbone@champion"))
+    assert served["champion"]["state"] == "missing"
+    number[0] = 2
+    assert _found(jade("doctor", "--json"))["champion"]["detail"].startswith("version 2")
+    assert fetched == [2]
+
+
+def test_doctor_asks_the_configured_model(jade, monkeypatch):
+    found = _found(jade("doctor", "--json", "--ask"))["model answers"]
+    assert found["state"] == "ok"
+    assert "five of five" in found["detail"]
+    assert "100% of actions legal" in found["detail"]
+    monkeypatch.syspath_prepend(".")
+    Path("weak_policy.py").write_text("def policy(ask):\n    return 'nonsense'\n")
+    weak = _found(jade("doctor", "--json", "--ask", "--set", "backbone=scripted:weak_policy:policy"))["model answers"]
+    assert weak["state"] == "note"
+    assert "jade sft" in weak["fix"]
+
+
 def test_doctor_on_a_folder_that_cannot_be_written(jade, monkeypatch, tmp_path):
     folder = tmp_path / "closed"
     folder.mkdir()
@@ -172,7 +259,7 @@ def test_doctor_finds_the_bundled_model_corpora_and_runs(jade, monkeypatch, tmp_
     RunStore(Path(".jade/runs.db")).close()
     after = {f["what"]: f for f in jade("doctor", "--json").json["findings"]}
     assert after["bundled model"]["state"] == "ok"
-    assert after["corpora"]["detail"] == "notes (1 passages)"
+    assert after["corpus notes"]["detail"].startswith("1 passages, hash-64")
     assert after["runs"]["detail"].startswith("0 in ")
 
 
