@@ -73,6 +73,7 @@ BUILTINS: dict[str, Builtin] = dict(
         _builtin("doctor", "Check the installation and say what is missing.", SET),
         _builtin("config", "Show the settings and where each came from.", SET),
         _builtin("models", "Add, list, show or remove models that have a name.", SET),
+        _builtin("new", "A role, loop, reward, retriever .. as a package of yours.", SET),
         _builtin("presets", "List the methods, or show one.", SET),
         _builtin("plugins", "List what packages bring: roles, presets, backbones ..", SET),
         _builtin("errors", "Explain an error code.", SET),
