@@ -281,7 +281,7 @@ def improve(
         except KeyboardInterrupt:
             cli.out.warn(f"{improver.done} of {iterations} iterations are kept. The same command goes on from there.")
             raise
-    following = f"jade eval {held_out} --backbone {result.best}" + (f" --corpus {corpus}" if corpus else "")
+    following = evaluated(cli, held_out, result, limit=limit)
     if not register:
         cli.out.result(as_dict(result), lambda: show(result, following))
         return
@@ -291,6 +291,27 @@ def improve(
         told = f"Registered as version {version.number}. Next: jade promote {version.number}"
     described = as_dict(result) | {"version": None if version is None else version.as_dict()}
     cli.out.result(described, lambda: [*show(result, following), told])
+
+
+def evaluated(cli: Cli, held_out: str, result: Improved, *, limit: int | None = None) -> str:
+    """The command that gives the best weights' figures again: with whatever was said on this command line, quoted."""
+    from shlex import join
+
+    line = ["jade", "eval", held_out, "--backbone", str(result.best)]
+    said = dict(text.split("=", 1) for text in cli.overrides)
+    line += [word for name in ("preset", "corpus") if name in said for word in (f"--{name}", said[name])]
+    others = {name: value for name, value in said.items() if name not in ("preset", "corpus", "backbone")}
+    line += [word for name, value in others.items() for word in ("--set", f"{name}={value}")]
+    line += ["--limit", str(limit)] if limit else []
+    return join([*line, *(["--config", str(cli.config_file)] if cli.config_file else [])])
+
+
+def advice(result: Improved) -> str:
+    """What to say where the best weights' actions on the held-out questions are mostly illegal; else empty."""
+    from jade_graph.scoring import weakness
+
+    best = result.evaluations.get(result.best_iteration)
+    return weakness.of_share(best["illegal_rate"]) if best else ""
 
 
 def _rate_given(option: float | None, ppo: Sequence[str] | None) -> bool:
@@ -320,6 +341,7 @@ def as_dict(result: Improved) -> dict[str, Any]:
         "last": str(result.last),
         "evaluations": {str(i): e for i, e in sorted(result.evaluations.items())},
         "history": result.history,
+        "advice": advice(result),
         "seconds": round(result.seconds, 1),
     }
 
@@ -351,5 +373,7 @@ def show(result: Improved, following: str) -> list[Any]:
         out.append(Text(f"Stopped after {result.iterations}: {result.stopped.code}: {result.stopped.message}", "red"))
     if result.best_iteration == 0:
         out.append(Text("No iteration did better than the start, which is the best."))
+    if said := advice(result):
+        out.append(Text(said, style="yellow"))
     out += [Text(f"best    {result.best}"), Text(f"Next: {following}")]
     return out
