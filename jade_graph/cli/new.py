@@ -101,6 +101,8 @@ def write(kind: str, name: str, folder: Path, *, code: str | None = None) -> dic
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{str(folder)!r} is there and not empty.", code="NEW_TAKEN", hint="--out FOLDER")
     made = KINDS[kind]
+    if code is not None and "roles" not in made.entries:
+        raise UsageError(f"a {kind} has no role, so no code {code!r}.", code="NEW_CODE", hint="leave out --code")
     package = name.replace("-", "_")
     if package in {"jade_graph", "jade_nodes", "jade_training"}:
         raise UsageError(f"{name!r} is the name of an installed package.", code="NEW_NAME", hint="another name")

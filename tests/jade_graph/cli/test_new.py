@@ -80,6 +80,11 @@ def test_codes_that_no_role_can_have(jade, code):
     assert not Path("mine").exists()
 
 
+def test_what_has_no_role_takes_no_code(jade):
+    done = jade("new", "reward", "mine", "--code", "QN", "--json")
+    assert (done.code, done.json["error"]["code"]) == (2, "NEW_CODE")
+
+
 def test_a_code_is_made_of_the_name_and_taken_by_nobody():
     assert new._code("query-notes", None) == "QN"
     assert new._code("answer-guess", None) == "AN"  # AG is the answerer's
