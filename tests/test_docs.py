@@ -20,7 +20,10 @@ from jade_graph.types import SCHEMA_VERSION, Transition
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "benchmarks" / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-BLOCK = re.compile(r"<!-- run -->\n```(bash|python)\n(.*?)\n```", re.DOTALL)
+BLOCK = re.compile(
+    r"<!-- run -->\n```(bash|python)\n(.*?)\n```(?:\n\n<!-- prints -->\n```text\n(.*?)\n```)?", re.DOTALL
+)
+"""A block that is run, and what it prints on standard output where the page shows it."""
 # `jade NAME`, at the beginning of a line of a block or of inline code.
 COMMAND = re.compile(r"(?:^|`)(?:\.venv/bin/)?jade ([a-z]+(?:-[a-z]+)*)(?: ([a-z]+))?", re.MULTILINE)
 
@@ -61,19 +64,29 @@ def test_marked_blocks_run_one_after_the_other_in_an_empty_folder(page, tmp_path
         "OMP_NUM_THREADS": "1",
     }
     blocks = BLOCK.findall(read(page))
-    if any(re.search(r"\bsmol\b", block) for _, block in blocks):
+    if any(re.search(r"\bsmol\b", block) for _, block, _ in blocks):
         models = ROOT / ".jade" / "models"
         if not (models / "smollm2" / "jade.json").is_file():
             pytest.skip("smol is not on this machine: make setup adds it")
         (tmp_path / ".jade").mkdir()
         (tmp_path / ".jade" / "models").symlink_to(models)
     env["JADE_ENCODER"] = "hash"  # what a text means is tested elsewhere: here no weights are read
-    for language, block in blocks:
+    for language, block, printed in blocks:
         command = ["bash", "-euo", "pipefail", "-c"] if language == "bash" else [sys.executable, "-W", "error", "-c"]
         done = subprocess.run(
             [*command, block], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300, check=False
         )
         assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
+        if printed:
+            assert done.stdout.rstrip() == printed, block
+
+
+def test_first_snippets_show_what_they_print_and_no_output_stands_alone():
+    first = {"README.md", "docs/howto/embed.md", "docs/howto/plans.md", "docs/howto/loop.md"}
+    for page in PAGES:
+        text, shown = read(page), [printed for _, _, printed in BLOCK.findall(read(page)) if printed]
+        assert text.count("<!-- prints -->") == len(shown), f"{relative(page)}: an output without its block"
+        assert shown or relative(page) not in first
 
 
 @pytest.mark.parametrize("page", PAGES, ids=relative)

@@ -26,7 +26,7 @@ def backup(
     """
     from jade_graph.backup import back_up
 
-    with cli.out.progress("backing up") as tick:
+    with cli.out.progress("backing up", "files") as tick:
         done = back_up(cli.settings, out, models=models, tick=tick)
     for each in done.left_out:
         cli.out.warn(f"not in it: {each}")

@@ -39,7 +39,7 @@ def bounds(
     cli.noted(data)
     with indexing(cli) as progress:
         retriever = open_retriever_for(cli.config, data, progress)
-    with cli.out.progress(f"bounds of {data.name}") as tick:
+    with cli.out.progress(f"bounds of {data.name}", "questions") as tick:
         found = run_sync(graph_bounds(data, retriever, budget=budget, progress=lambda d, t: tick(d, t)))
     facts = manifest(
         dataset=data.name, dataset_id=data.dataset_id, limit=limit, corpus_id=retriever.corpus_id, budget=budget,

@@ -20,12 +20,18 @@ GROUP = "jade.commands"
 
 
 class Tidy:
-    """For commands and groups: the flag --help shows no value."""
+    """For commands and groups: help whose names are never cut; the flag --help shows no value."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002
+        from jade_graph.cli import helping
+
+        helping.show(self, ctx)
 
     def get_help_option(self, ctx: Any) -> Any:
         option = super().get_help_option(ctx)  # type: ignore[misc]
         if option is not None:
             option.metavar = ""
+            option.rich_help_panel = "Common options"
         return option
 
 
@@ -75,7 +81,8 @@ class Group(Tidy, TyperGroup):
         key = self._added().get(cmd_name)
         if own is not None or key is None:
             return own
-        return Lazy(cmd_name, _described(key), None if self.extends else "More commands", key=key)
+        panel, told = _described(key)
+        return Lazy(cmd_name, told, None if self.extends else panel or "More commands", key=key)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name = args[0]
@@ -96,9 +103,10 @@ def extended(name: str) -> type[Group]:
     return type("ExtendedGroup", (Group,), {"extends": name})
 
 
-def _described(key: str) -> str:
-    """One line of help of a command that another package brings, read without importing it."""
-    from jade_graph.cli.packages import entries, owner, summary
+def _described(key: str) -> tuple[str, str]:
+    """Panel and one line of help of a command that another package brings, read without importing it."""
+    from jade_graph.cli.packages import entries, listed, owner
 
     found = entries(GROUP)[key][-1]
-    return summary(found.module) or f"From the package {owner(found)}."
+    panel, told = listed(found.module, key)
+    return panel, told or f"From the package {owner(found)}."

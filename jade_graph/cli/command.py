@@ -29,7 +29,9 @@ PANEL = "Common options"
 Json = Annotated[bool, typer.Option("--json", metavar="", help="Print one JSON object.", rich_help_panel=PANEL)]
 ConfigFile = Annotated[
     Path | None,
-    typer.Option("--config", metavar="FILE", help="Settings file instead of ./jade.toml.", rich_help_panel=PANEL),
+    typer.Option(
+        "--config", metavar="FILE", help="Settings file instead of jade.toml (here or above).", rich_help_panel=PANEL
+    ),
 ]
 Overrides = Annotated[
     list[str] | None,

@@ -20,7 +20,7 @@ def show(
 ) -> None:
     """Show each setting's value, where it came from and what it means.
 
-    Later sources win: defaults, ~/.config/jade/config.toml, ./jade.toml (or --config), JADE_* variables
+    Later sources win: defaults, ~/.config/jade/config.toml, jade.toml here or above (or --config), JADE_* variables
     (JADE_LIMITS__DEADLINE_S for limits.deadline_s), --set.
     """
     from jade_graph.cli.console import table

@@ -65,15 +65,19 @@ class Output:
         self.stderr.print(f"[yellow]note[/] {_plain(text)}", highlight=False)
 
     @contextmanager
-    def progress(self, label: str) -> Iterator[Ticker]:
-        """A bar on a terminal; elsewhere a line at the start and every tenth of the way."""
+    def progress(self, label: str, unit: str = "steps") -> Iterator[Ticker]:
+        """A bar on a terminal; elsewhere a line at the start and every tenth of the way.
+
+        Args:
+            unit: what is counted, in the plural; "%": only the share is worth telling.
+        """
         if self.quiet:
             yield _silent
         elif self.stderr.is_terminal:
-            with _bar(self.stderr, label) as tick:
+            with _bar(self.stderr, label, unit) as tick:
                 yield tick
         else:
-            yield _Lines(self.log, label)
+            yield _Lines(self.log, label, unit)
 
 
 def print_json(value: Mapping[Any, Any]) -> None:
@@ -82,33 +86,47 @@ def print_json(value: Mapping[Any, Any]) -> None:
     sys.stdout.flush()
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str = "", right: str = "") -> Table:
-    """A table in the house style. Columns named in `right` (separated by blanks) hold numbers.
+def table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    *,
+    title: str = "",
+    right: str = "",
+    lines: bool = False,
+    spare: str = "",
+) -> Table:
+    """A table in the house style, fitted to where it is printed. Columns named in `right`, between blanks, are numbers.
 
     Cells are plain text unless they are renderables: brackets in data are no markup.
+
+    Args:
+        lines: one line a row; texts that are too long end in an ellipsis.
+        spare: names of columns that a table of lines leaves out where it is narrow, the first to go first.
     """
-    from rich import box
-    from rich.table import Table
     from rich.text import Text
 
-    out = Table(
-        title=Text(visible(title)) if title else None,
-        box=box.SIMPLE_HEAD,
-        title_justify="left",
-        title_style="bold",
-        pad_edge=False,
-    )
-    numeric = set(right.split())
+    from jade_graph.cli.fitting import Fitted
+
+    numeric = right.split()
+    out = Fitted(Text(visible(title)) if title else None, numeric, lines=lines, spare=spare.split())
     for name in columns:
         out.add_column(
             Text(visible(name)),
             justify="right" if name in numeric else "left",
-            overflow="fold",
-            no_wrap=name in numeric,
+            overflow="ellipsis" if lines else "fold",
+            no_wrap=lines,
         )
     for row in rows:
-        out.add_row(*(cell if hasattr(cell, "__rich_console__") else Text(text(cell)) for cell in row))
+        made = (cell if hasattr(cell, "__rich_console__") else Text(text(cell)) for cell in row)
+        out.add_row(*(_line(cell) if lines else cell for cell in made))
     return out
+
+
+def _line(cell: Any) -> Any:
+    """Text of several lines as one."""
+    from rich.text import Text
+
+    return Text(" ".join(cell.plain.split()), cell.style) if isinstance(cell, Text) else cell
 
 
 def _plain(value: str) -> str:
@@ -143,8 +161,8 @@ def _silent(done: int, total: int | None = None, label: str | None = None) -> No
 class _Lines:
     """A ticker for logs: a line at the start of each label and one per tenth."""
 
-    def __init__(self, log: Callable[[str], None], label: str) -> None:
-        self._log, self._label, self._tenth = log, label, -1
+    def __init__(self, log: Callable[[str], None], label: str, unit: str) -> None:
+        self._log, self._label, self._unit, self._tenth = log, label, unit, -1
         log(f"{label} ...")
 
     def __call__(self, done: int, total: int | None = None, label: str | None = None) -> None:
@@ -153,15 +171,19 @@ class _Lines:
         tenth = 10 * done // total if total else -1
         if total and tenth > self._tenth and done:
             self._tenth = tenth
-            self._log(f"{self._label}: {done}/{total}")
+            self._log(f"{self._label}: {_counted(done, total, self._unit)}")
+
+
+def _counted(done: int, total: int, unit: str) -> str:
+    return f"{100 * done // total} %" if unit == "%" else f"{done:,} of {total:,} {unit}"
 
 
 @contextmanager
-def _bar(console: Console, label: str) -> Iterator[Ticker]:
+def _bar(console: Console, label: str, unit: str) -> Iterator[Ticker]:
     from rich.progress import (
         BarColumn,
-        MofNCompleteColumn,
         Progress,
+        ProgressColumn,
         SpinnerColumn,
         Task,
         TextColumn,
@@ -169,9 +191,9 @@ def _bar(console: Console, label: str) -> Iterator[Ticker]:
     )
     from rich.text import Text
 
-    class Count(MofNCompleteColumn):
+    class Count(ProgressColumn):
         def render(self, task: Task) -> Text:
-            return Text() if task.total is None else super().render(task)
+            return Text("" if not task.total else _counted(int(task.completed), int(task.total), unit))
 
     class Rest(TimeRemainingColumn):
         def render(self, task: Task) -> Text:

@@ -111,7 +111,7 @@ def _answer(
     from jade_graph.sync import run_sync
 
     session = open_session(cli.config, preset=preset, backbone=backbone, retriever=retriever)
-    with cli.out.progress(f"{preset} with {name}") as tick:
+    with cli.out.progress(f"{preset} with {name}", "questions") as tick:
         done = 0
 
         def count(run: Any) -> None:
@@ -141,7 +141,7 @@ def _learn(cli: Cli, seed: int, iterations: int | None) -> dict[str, Any] | None
         cli.out.warn(f'no learning: {error} Install it with: pip install "jade-graph[train]"')
         return None
     cli.out.log("3. learning from its own runs, on another world, all roles at once")
-    with cli.out.progress("learning") as tick:
+    with cli.out.progress("learning", "%") as tick:
         found: dict[str, Any] = learn(out, seed=seed, tell=tick, **options)
     return found
 

@@ -73,7 +73,7 @@ def diff(
             sides = {"a": str(versions[0].number), "b": str(versions[1].number)}
         else:
             rules = replace(policy, questions=replace(policy.questions, dataset=dataset or policy.questions.dataset))
-            with cli.out.progress("asking both versions") as tick:
+            with cli.out.progress("asking both versions", "answers") as tick:
                 trial = measure(registry, versions, cli.config, rules, limit=limit, tick=tick)
     found = compare(registry, a, b, trial, metric=policy.gain.metric)
     if sides:

@@ -148,7 +148,8 @@ def _devices(_: Cli) -> Iterator[Finding]:
 
 
 def _settings(cli: Cli) -> Iterator[Finding]:
-    files = ", ".join(map(str, cli.config.files)) or "no file; all defaults, JADE_* and --set"
+    files = ", ".join(str(path.absolute()) for path in cli.config.files)
+    files = files or "no jade.toml here or above; defaults, JADE_* and --set"
     yield Finding("settings", "ok", files)
 
 

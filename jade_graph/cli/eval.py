@@ -165,7 +165,9 @@ def _evaluate(
     total = sum(len(each.data.questions) for each in asked)
     file: RowFile | None = None
     with ExitStack() as stack:
-        tick = stack.enter_context(cli.out.progress(f"{preset} on {' + '.join(each.data.name for each in asked)}"))
+        tick = stack.enter_context(
+            cli.out.progress(f"{preset} on {' + '.join(each.data.name for each in asked)}", "questions")
+        )
         ticks = partial(tick, total=total)
         for each in asked:
             with open_session(config, retriever=each.retriever, record=record, follow=False) as session:

@@ -38,7 +38,7 @@ def export(
     where = cli.settings.store_url
     if not (isinstance(where, str) or where.exists()):  # to look must not make one
         raise DataError("no run is recorded yet.", code="EXPORT_EMPTY", hint="jade rollout DATASET")
-    with RunStore(where) as store, cli.out.progress("exporting") as tick:
+    with RunStore(where) as store, cli.out.progress("exporting", "runs") as tick:
         manifest = export_store(
             store,
             out,

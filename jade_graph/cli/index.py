@@ -115,7 +115,7 @@ def _read(cli: Cli, path: str) -> tuple[Sequence[Passage | Document], Sequence[S
             )
         cli.out.log(f"{path} is a data set ({kind}): {len(data.passages):,} passages")
         return data.passages, (), (), 0
-    with cli.out.progress("reading documents") as tick:
+    with cli.out.progress("reading", "documents") as tick:
         found = read_documents(path, progress=tick)
     cli.out.log(f"read {len(found.documents):,} documents from {found.files:,} files")
     return found.documents, found.skipped, found.notes, found.files

@@ -13,7 +13,7 @@ _PHASES = {"embed": "embedding passages", "words": "indexing words", "save": "sa
 @contextmanager
 def indexing(cli: Cli) -> Iterator[Callable[[str, int, int], None]]:
     """A callback (phase, done, total) that shows a bar from its first call on; nothing where nothing is built."""
-    with cli.out.progress("opening the corpus") as tick:
+    with cli.out.progress("opening the corpus", "passages") as tick:
 
         def show(phase: str, done: int, total: int) -> None:
             tick(done, total, _PHASES.get(phase, phase))

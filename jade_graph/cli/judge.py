@@ -110,7 +110,7 @@ def usefulness(
                 f"({cascade.levels - 1} levels x {cascade.voters} voters)"
             )
             at_once = max(1, (concurrency or _usual(backbone)) // voters)
-            with cli.out.progress(f"judging by {backbone.version[:40]}") as tick:
+            with cli.out.progress(f"judging by {backbone.version[:40]}", "runs") as tick:
                 options: dict[str, Any] = {
                     "seed": cli.settings.seed,
                     "engine": store.engine,

@@ -103,7 +103,7 @@ def measured(
 
     spent = priced(cli, model, pairs, sites, every, most)
     began = time.process_time()
-    with cli.out.progress("patching") as tick:
+    with cli.out.progress("patching", "passes") as tick:
         seen = patch(model, pairs, sites=sites, every=every, tick=tick)
     return seen, {**spent, "cpu_s": round(time.process_time() - began, 2)}
 

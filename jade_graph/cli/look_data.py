@@ -68,7 +68,7 @@ def over(
     left_out = [row["left_out"] for row in kept.rows if "left_out" in row]
     done = {row["name"]: _measured(row) for row in kept.rows if "left_out" not in row}
     began = time.process_time()
-    with cli.out.progress("patching pairs") as tick:
+    with cli.out.progress("patching pairs", "pairs") as tick:
         for pair in pairs:
             if len(done) >= count:
                 break

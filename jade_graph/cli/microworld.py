@@ -70,7 +70,7 @@ def plans(
     made, questions, name = parse(world)
     retriever = WordSearch(made.passages)
     model = None if backbone == "oracle" else open_backbone(cli.settings, backbone)
-    with cli.out.progress(f"{len(PLANS)} plans on {len(questions)} questions") as tick:
+    with cli.out.progress(f"{len(PLANS)} plans on {len(questions)} questions", "questions") as tick:
         done = iter(range(len(PLANS)))
         found = run_sync(
             plan_table(

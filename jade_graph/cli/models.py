@@ -20,7 +20,7 @@ def add(cli: Cli, name: Name) -> None:
 
     data = cli.settings.data_path
     there = named.is_added(name, data)
-    with cli.out.progress(f"adding {name}") as tick:
+    with cli.out.progress(f"adding {name}", "steps") as tick:
         steps = count()
 
         def tell(line: str) -> None:

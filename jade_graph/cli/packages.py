@@ -37,6 +37,23 @@ def summary(module: str) -> str:
     return first if first.endswith(".") or not first else f"{first}."
 
 
+def listed(module: str, name: str) -> tuple[str, str]:
+    """Panel and line of help of a command NAME: what its module says in the constant `LISTED`, else "" and its summary.
+
+    `LISTED` is a literal: `{"NAME": ("PANEL", "One line of help.")}`.
+    """
+    path = _file(module)
+    try:
+        body = ast.parse(path.read_text("utf-8")).body if path else []
+        for line in body:
+            if isinstance(line, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "LISTED" for t in line.targets):
+                panel, told = ast.literal_eval(line.value)[name]
+                return str(panel), str(told)
+    except (OSError, SyntaxError, ValueError, KeyError, TypeError):
+        pass
+    return "", summary(module)
+
+
 def _file(module: str) -> Path | None:
     top, *rest = module.split(".")
     spec = PathFinder.find_spec(top)

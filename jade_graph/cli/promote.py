@@ -61,7 +61,7 @@ def promote(
         from jade_graph.gate.promoting import contestants
 
         versions = contestants(registry, version)
-        with cli.out.progress("comparing versions") as tick:
+        with cli.out.progress("comparing versions", "answers") as tick:
             trial = measure(registry, versions, cli.config, rules, limit=limit, decides=True, record=record, tick=tick)
     outcome = decide(
         registry, version, cli.config, policy=rules, evidence=evidence, trial=trial, force=force, reason=reason,

@@ -17,7 +17,7 @@ def prune(cli: Cli, store: RunStore, rule: Rule, *, yes: bool, compact: bool) ->
     chosen = retention.choose(store.engine, rule)
     gone = 0
     if yes:
-        with cli.out.progress("removing runs") as tick:
+        with cli.out.progress("removing", "runs") as tick:
             for gone in retention.remove(store.engine, chosen.ids):
                 tick(gone, len(chosen.ids))
         if compact:

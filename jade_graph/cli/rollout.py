@@ -92,7 +92,7 @@ def rollout(
             tick(done, total)
 
         try:
-            with cli.out.progress(f"{facts['preset']} on {data.name}") as tick:
+            with cli.out.progress(f"{facts['preset']} on {data.name}", "runs") as tick:
                 result = run_sync(
                     tally(
                         session.graph,

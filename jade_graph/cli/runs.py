@@ -28,8 +28,11 @@ def list_(
     version: Annotated[str | None, typer.Option(help="Only runs of this backbone version.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 20,
     offset: Annotated[int, typer.Option(min=0, help="Leave out so many of the newest.")] = 0,
+    wide: Annotated[
+        bool, typer.Option("--wide", help="Whole questions and answers, in as many lines as they take.")
+    ] = False,
 ) -> None:
-    """List runs, the newest first."""
+    """List runs, the newest first: a line each."""
     from jade_graph.cli.console import table
     from jade_graph.runs.filters import RunFilter
 
@@ -45,7 +48,9 @@ def list_(
         if not rows:
             return [Text('No runs yet. Try: jade ask "a question"', style="dim")]
         columns = ("run", "when", "preset", "status", "plan", "question", "answer", "calls", "ms")
-        out: list[Any] = [table(columns, [_row(r) for r in rows], right="calls ms")]
+        out: list[Any] = [
+            table(columns, [_row(r) for r in rows], right="calls ms", lines=not wide, spare="preset ms calls plan when")
+        ]
         return [*out, Text(f"{len(rows)} of {total} runs. jade runs show RUN", style="dim")]
 
     cli.out.result({"runs": rows, "total": total}, show)
@@ -126,7 +131,7 @@ def send(
         raise unknown("trace store", to, ("otlp", "mlflow"), code="SEND_KIND")
     if not _recorded(cli):
         raise _none()
-    with _store(cli) as store, cli.out.progress("sending runs") as tick:
+    with _store(cli) as store, cli.out.progress("sending", "runs") as tick:
         ids = [store.get(each).id for each in run] if run else None
         found = store.iter_runs(RunFilter(preset=preset, status=status, version=version), ids=ids)
         chosen = (each for each in found if telemetry.sampled(each.id, sample))

@@ -24,11 +24,20 @@ def told(illegal: float, actions: float, *, constrained: bool = False) -> str:
     """
     if not actions or illegal <= TOO_MANY * actions:
         return ""
+    return _said(f"{illegal:.0f} of {actions:.0f}", constrained)
+
+
+def of_share(illegal: float) -> str:
+    """The same of a share of illegal actions, in [0, 1]."""
+    return _said(f"{illegal:.0%} of the", False) if illegal > TOO_MANY else ""
+
+
+def _said(how_many: str, constrained: bool) -> str:
     steps = "" if constrained else "--set constrained=true (plans are legal then), "
     return (
-        f"{illegal:.0f} of {actions:.0f} actions were illegal: this model does not write what its roles ask of it, and "
+        f"{how_many} actions were illegal: this model does not write what its roles ask of it, and "
         f"fallbacks answered instead. Next: {steps}jade sft (teach it the roles), or a larger --backbone"
     )
 
 
-__all__ = ["TOO_MANY", "of_run", "told"]
+__all__ = ["TOO_MANY", "of_run", "of_share", "told"]

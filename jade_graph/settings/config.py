@@ -2,7 +2,8 @@
 
 Invariant: a setting is one field with a default and a one-line meaning; every other source (files, environment, command
 line) must name an existing key and give a value of its type, else loading fails and says where. Sources, the later
-wins: defaults, the user's config.toml, ./jade.toml (or --config), JADE_* variables, --set.
+wins: defaults, the user's config.toml, the project's jade.toml (or --config), JADE_* variables, --set. The project's
+file is that of the working folder or of the nearest folder above it; the data folder of such a project lies beside it.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from jade_graph.types import Limits
 ENV_PREFIX = "JADE_"
 ENV_CONFIG = "JADE_CONFIG"
 PROJECT_FILE = "jade.toml"
+_PATHS = ("data_dir", "backbone", "frozen_backbone", "encoder", "reload.smoke", "serve.keys_file")
 _RESERVED = frozenset({ENV_CONFIG})
 _TRUE, _FALSE = frozenset({"true", "yes", "on", "1"}), frozenset({"false", "no", "off", "0"})
 
@@ -145,10 +147,10 @@ def load_config(
     """Read all sources.
 
     Args:
-        config: a TOML file instead of ./jade.toml (also: JADE_CONFIG).
+        config: a TOML file instead of the project's jade.toml (also: JADE_CONFIG).
         overrides: "key=value" texts, as of `--set`.
         env: the environment; default `os.environ`.
-        folder: where jade.toml is looked for; default the working folder.
+        folder: where jade.toml is looked for, then in the folders above; default the working folder.
 
     Raises:
         ConfigError: CONFIG_FILE, CONFIG_SYNTAX, CONFIG_UNKNOWN_KEY, CONFIG_TYPE, CONFIG_VALUE, CONFIG_SET.
@@ -158,6 +160,7 @@ def load_config(
     files = _files(config or env.get(ENV_CONFIG), env, folder or Path())
     for path in files:
         values.update(_read_file(path))
+    values.update(_beside(files, folder or Path(), values))
     values.update(_read_env(env))
     values.update(_read_overrides(overrides))
     settings = _build(values)
@@ -180,7 +183,36 @@ def _files(config: str | Path | None, env: Mapping[str, str], folder: Path) -> l
                 f"the settings file {str(path)!r} is not there.", code="CONFIG_FILE", hint="--config PATH"
             )
         return [*found, path]
-    return [*found, *(p for p in (folder / PROJECT_FILE,) if p.is_file())]
+    return [*found, *(p for p in (project_file(folder),) if p is not None)]
+
+
+def project_file(folder: Path) -> Path | None:
+    """jade.toml of a folder, else of the nearest folder above it; None where there is none."""
+    here = folder / PROJECT_FILE
+    if here.is_file():
+        return here
+    above = (parent / PROJECT_FILE for parent in folder.absolute().parents)
+    return next((path for path in above if path.is_file()), None)
+
+
+def _beside(files: Sequence[Path], folder: Path, values: Mapping[str, tuple[Any, str]]) -> dict[str, tuple[Any, str]]:
+    """Paths of a project whose file lies above: beside that file, wherever below it a command is run.
+
+    The data folder always; of the others, which may be names as well, what is there.
+    """
+    project = project_file(folder)
+    if project is None or project not in files or project.absolute().parent == folder.absolute():
+        return {}
+    name = _short(project)
+    found = {"data_dir": (KEYS["data_dir"].default, f"beside {name}"), **values}
+    out = {}
+    for key in _PATHS:
+        value, origin = found.get(key, (None, ""))
+        path = project.parent / Path(value or "").expanduser()  # of an absolute path: that path
+        ours = origin == f"beside {name}" or origin.startswith(f"{name}:")
+        if value and ours and (key == "data_dir" or path.exists()):
+            out[key] = (str(path), origin)
+    return out
 
 
 def _read_file(path: Path) -> dict[str, tuple[Any, str]]:

@@ -52,6 +52,7 @@ def test_every_command_explains_itself_and_has_the_common_options(jade, name):
     assert done.err == ""
     shown = {"config": "show", "microworld": "show", "registry": "relocate", "report": "compression"}
     shown |= {"feedback": "fit", "judge": "usefulness"}
+    shown |= {"new": "role"}
     groups = shown | dict.fromkeys(("runs", "presets", "plugins", "corpora", "models", "encoders"), "list")
     text = jade(name, groups[name], "--help").out if name in groups else done.out
     for option in ("--json", "--config", "--set", "--quiet", "--verbose"):

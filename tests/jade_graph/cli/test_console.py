@@ -81,15 +81,18 @@ def test_logs_go_to_standard_error_unless_quiet(capsys):
 
 
 def test_progress_in_a_log_is_a_line_per_tenth(capsys):
-    with Output().progress("indexing") as tick:
+    with Output().progress("indexing", "passages") as tick:
         for done in range(101):
             tick(done, 100)
         tick(1, 2, "writing")
         tick(5)
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "indexing ..."
-    assert lines[1:11] == [f"indexing: {done}/100" for done in (1, 10, 20, 30, 40, 50, 60, 70, 80, 90)]
-    assert lines[11:] == ["indexing: 100/100", "writing: 1/2"]
+    assert lines[1:11] == [f"indexing: {done} of 100 passages" for done in (1, 10, 20, 30, 40, 50, 60, 70, 80, 90)]
+    assert lines[11:] == ["indexing: 100 of 100 passages", "writing: 1 of 2 passages"]
+    with Output().progress("learning", "%") as tick:
+        tick(130, 1000, "rollout 2 of 10")
+    assert capsys.readouterr().err.splitlines()[-1] == "rollout 2 of 10: 13 %"
     with Output(quiet=True).progress("indexing") as tick:
         tick(1, 2)
     assert capsys.readouterr().err == ""
@@ -102,10 +105,11 @@ def test_progress_on_a_terminal_leaves_nothing_behind(monkeypatch):
 
     output, screen = Output(), io.StringIO()
     output.__dict__["stderr"] = Console(file=screen, force_terminal=True, width=80)
-    with output.progress("indexing") as tick:
+    with output.progress("indexing", "passages") as tick:
         tick(3, 10)
         tick(4, label="writing")
     assert "indexing" in screen.getvalue() or "writing" in screen.getvalue()
+    assert "4 of 10 passages" in screen.getvalue()
 
 
 def test_tables_show_markup_in_data_as_text_and_cut_nothing(capsys, monkeypatch):

@@ -279,3 +279,16 @@ def test_doctor_tells_what_was_found_of_a_model(jade, tmp_path):
     assert "tokens/s" in found["speed"]["detail"]
     lost = {f["what"]: f for f in jade("doctor", "--backbone", "nowhere/at/all", "--json").json["findings"]}
     assert "BACKBONE_NOT_FOUND" in lost["backbone"]["detail"]
+
+
+def test_the_doctor_says_which_settings_file_is_read(jade, monkeypatch):
+    def told() -> str:
+        findings = jade("doctor", "--json").json["findings"]
+        return next(f["detail"] for f in findings if f["what"] == "settings")
+
+    assert "no jade.toml here or above" in told()
+    Path("jade.toml").write_text("k = 3\n")
+    project = Path.cwd() / "jade.toml"
+    Path("deep/down").mkdir(parents=True)
+    monkeypatch.chdir("deep/down")
+    assert told() == str(project)

@@ -232,3 +232,21 @@ def test_the_store_lies_in_the_data_folder_unless_named(tmp_path):
 def test_asking_for_a_key_that_is_not_there(tmp_path):
     with pytest.raises(ConfigError, match="CONFIG_UNKNOWN_KEY"):
         load(tmp_path).value("nope")
+
+
+def test_the_project_file_is_found_in_the_folders_above(tmp_path):
+    inside = tmp_path / "a" / "b"
+    inside.mkdir(parents=True)
+    (tmp_path / "taught").mkdir()
+    (tmp_path / "jade.toml").write_text('k = 9\nbackbone = "taught"\nencoder = "minilm"\n')
+    found = load(inside)
+    assert (found.settings.k, found.files) == (9, (tmp_path / "jade.toml",))
+    assert found.settings.data_path == tmp_path / ".jade"  # one data folder, wherever in the project one is
+    assert found.settings.backbone == str(tmp_path / "taught")
+    assert found.settings.encoder == "minilm"  # a name, no file of the project
+    assert load(tmp_path).settings.data_dir == ".jade"
+    assert load(inside, "data_dir=here").settings.data_dir == "here"
+    (tmp_path / "a" / "jade.toml").write_text('k = 4\ndata_dir = "mine"\n')
+    nearer = load(inside)
+    assert (nearer.settings.k, nearer.settings.data_path) == (4, tmp_path / "a" / "mine")
+    assert nearer.origin("data_dir").endswith("jade.toml:2")

@@ -17,6 +17,7 @@ from jade_graph.errors import UsageError
 if TYPE_CHECKING:
     from jade_training.improve.improver import Progress
 
+LISTED = {"compare": ("Learn", "Joint learning against decoupled, static and none.")}
 app = single()
 
 
@@ -115,7 +116,7 @@ def compare(
     every = runs.jobs_of(wanted, settings)
     learning = len(every)
     at_once = min(jobs or runs.usual(start), learning)
-    with cli.out.progress(f"{len(wanted)} arms") as tick:
+    with cli.out.progress(f"{len(wanted)} arms", "%") as tick:
         finished = set[str]()
 
         def tell(what: str, p: Progress | None) -> None:

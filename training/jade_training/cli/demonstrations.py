@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from jade_graph.microworld.shown import Shown
     from jade_training.supervised.teaching import Lesson
 
+LISTED = {"demonstrations": ("Learn", "What is right for every role on your own questions.")}
 app = single()
 
 
@@ -125,7 +126,7 @@ def _taught(
 
     with indexing(cli) as progress:
         retriever = open_retriever_for(cli.config, data, progress)
-    with cli.out.progress(f"teaching {data.name}") as tick:
+    with cli.out.progress(f"teaching {data.name}", "questions") as tick:
         made = teaching.teach_over(
             lessons, retriever, ks, profile=profile, unknown=unknown, seed=cli.settings.seed, progress=tick
         )

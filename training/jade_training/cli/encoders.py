@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from jade_graph.data.labels import Labelled
 
+LISTED = {"train-encoder": ("Learn", "An encoder learns to retrieve and rerank from labels.")}
 app = single()
 
 
@@ -85,7 +86,7 @@ def train_encoder(
     chosen = {"labels": ", ".join(labels), "queries": len(rows), "start": start.id, **asdict(recipe)}
     with ExitStack() as stack:
         log = stack.enter_context(tracked(place, out, chosen, tell=cli.out.log, experiment="jade-encoders"))
-        tick = stack.enter_context(cli.out.progress(f"learning from {len(rows)} queries"))
+        tick = stack.enter_context(cli.out.progress(f"learning from {len(rows)} queries", "steps"))
         figures = training.train_encoder(
             start, rows, out, recipe, save_every=save_every, progress=tick, log=log if mlflow else None,
             tell=cli.out.log,
@@ -125,7 +126,7 @@ def _rows(cli: Cli, labels: Sequence[str]) -> list[Labelled]:
         with indexing(cli) as progress:
             corpus = open_dataset_corpus(cli.settings, dataset, progress)
         assert isinstance(corpus, LocalRetriever)
-        with cli.out.progress("finding what is no gold passage") as tick:
+        with cli.out.progress("finding what is no gold passage", "questions") as tick:
             out += gold_labels(dataset, corpus, progress=tick)
         corpus.close()
     return out

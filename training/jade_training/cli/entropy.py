@@ -12,6 +12,7 @@ import typer
 
 from jade_graph.cli.command import Cli, command, group
 
+LISTED = {"data": ("Data", "How sure a model is of what it would be taught.")}
 app = group("data", "Look at training data.")
 _BINS = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from jade_training.improve.improver import Improved, Progress
     from jade_training.learner.logits import Pair
 
+LISTED = {"improve": ("Learn", "Learn from runs: roll out, train, evaluate, again.")}
 app = single()
+ROLL, REWARD, UPDATE = "Rolling out", "Reward and credit", "The update"
+COMPRESS, EVALUATE, KEEP = "Shorter texts", "Evaluating", "What is kept"
 ELSEWHERE = {"seed": "--seed", "updates": "--iterations", "credit": "--credit"}
 """Hyper-parameters that other options decide."""
 SCHEDULES = {"linear": "linear", "warmup-stable": "constant", "constant": "constant"}
@@ -33,76 +36,139 @@ def improve(
     held_out: Annotated[
         str | None, typer.Option(help="Questions to be measured on; for microworlds: microworld:validation?n=140.")
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder of the learning run; the same goes on where it stopped.")] = Path(
-        "improved"
-    ),
+    out: Annotated[
+        Path, typer.Option(help="Folder of the learning run; the same goes on where it stopped.", rich_help_panel=KEEP)
+    ] = Path("improved"),
     preset: Annotated[str | None, typer.Option(help="Method; its trainable roles learn.")] = None,
     backbone: Annotated[str | None, typer.Option(help="tiny, a folder, or a hub id.")] = None,
     corpus: Annotated[str | None, typer.Option(help="Corpus to search; default: the data sets' own passages.")] = None,
-    iterations: Annotated[int, typer.Option(min=1, help="Rounds of rollout and update.")] = 25,
-    questions: Annotated[int, typer.Option(min=1, help="Questions an iteration.")] = 24,
-    runs_per_question: Annotated[int, typer.Option(min=1, metavar="G", help="Runs of each question.")] = 8,
-    runs_per_plan: Annotated[int, typer.Option(min=1, help="Of these, runs that carry out each plan drawn.")] = 2,
-    learning_rate: Annotated[float | None, typer.Option(min=0.0, help="Of AdamW.")] = None,
-    estimator: Annotated[str | None, typer.Option(help="Advantages: tree, rloo, grpo or gae (a value head).")] = None,
+    iterations: Annotated[int, typer.Option(min=1, help="Rounds of rollout and update.", rich_help_panel=ROLL)] = 25,
+    questions: Annotated[int, typer.Option(min=1, help="Questions an iteration.", rich_help_panel=ROLL)] = 24,
+    runs_per_question: Annotated[
+        int, typer.Option(min=1, metavar="G", help="Runs of each question.", rich_help_panel=ROLL)
+    ] = 8,
+    runs_per_plan: Annotated[
+        int, typer.Option(min=1, help="Of these, runs that carry out each plan drawn.", rich_help_panel=ROLL)
+    ] = 2,
+    learning_rate: Annotated[float | None, typer.Option(min=0.0, help="Of AdamW.", rich_help_panel=UPDATE)] = None,
+    estimator: Annotated[
+        str | None, typer.Option(help="Advantages: tree, rloo, grpo or gae (a value head).", rich_help_panel=UPDATE)
+    ] = None,
     credit: Annotated[
         str | None,
-        typer.Option(help="Which action earned how much: turn, return_to_go, final ..; default: the preset's."),
+        typer.Option(
+            help="Which action earned how much: turn, return_to_go, final ..; default: the preset's.",
+            rich_help_panel=REWARD,
+        ),
     ] = None,
-    outcome: Annotated[str, typer.Option(help="Reward of a run: f1, em, f1-yes-no, or one of your own.")] = "f1",
-    call_cost: Annotated[float, typer.Option(min=0.0, help="Cost of a model call, in units of the outcome.")] = 0.02,
-    alpha: Annotated[float | None, typer.Option(min=0.0, help="Turn cost; default: the preset's.")] = None,
-    beta: Annotated[float | None, typer.Option(min=0.0, help="Retrieval cost; default: the preset's.")] = None,
-    explore: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of root plans drawn uniformly.")] = 0.4,
-    temperature: Annotated[float, typer.Option(min=0.01, help="At which roles are sampled in rollouts.")] = 0.6,
+    outcome: Annotated[
+        str, typer.Option(help="Reward of a run: f1, em, f1-yes-no, or one of your own.", rich_help_panel=REWARD)
+    ] = "f1",
+    call_cost: Annotated[
+        float, typer.Option(min=0.0, help="Cost of a model call, in units of the outcome.", rich_help_panel=REWARD)
+    ] = 0.02,
+    alpha: Annotated[
+        float | None, typer.Option(min=0.0, help="Turn cost; default: the preset's.", rich_help_panel=REWARD)
+    ] = None,
+    beta: Annotated[
+        float | None, typer.Option(min=0.0, help="Retrieval cost; default: the preset's.", rich_help_panel=REWARD)
+    ] = None,
+    explore: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Share of root plans drawn uniformly.", rich_help_panel=ROLL)
+    ] = 0.4,
+    temperature: Annotated[
+        float, typer.Option(min=0.01, help="At which roles are sampled in rollouts.", rich_help_panel=ROLL)
+    ] = 0.6,
     lora: Annotated[
-        int | None, typer.Option(min=1, metavar="RANK", help="Train low-rank adapters in place of all weights.")
+        int | None,
+        typer.Option(
+            min=1, metavar="RANK", help="Train low-rank adapters in place of all weights.", rich_help_panel=UPDATE
+        ),
     ] = None,
     ppo: Annotated[
         list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help="Any hyper-parameter of the update, e.g. clip=0.1; may be repeated."),
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="Any hyper-parameter of the update, e.g. clip=0.1; may be repeated.",
+            rich_help_panel=UPDATE,
+        ),
     ] = None,
     schedule: Annotated[
         str | None,
-        typer.Option(help="Of the learning rate: linear (to a tenth, default), or warmup-stable (constant)."),
+        typer.Option(
+            help="Of the learning rate: linear (to a tenth, default), or warmup-stable (constant).",
+            rich_help_panel=UPDATE,
+        ),
     ] = None,
     merge: Annotated[
         str | None,
         typer.Option(
-            metavar="DECAY:SIZE", help="Evaluate the last SIZE weights merged too, e.g. 1-sqrt:8 (docs: wsm)."
+            metavar="DECAY:SIZE",
+            help="Evaluate the last SIZE weights merged too, e.g. 1-sqrt:8 (docs: wsm).",
+            rich_help_panel=EVALUATE,
         ),
     ] = None,
     compress: Annotated[
         str | None,
-        typer.Option(help="Shorter texts: scma (only what does not count is penalised) or uniform (docs: scma)."),
+        typer.Option(
+            help="Shorter texts: scma (only what does not count is penalised) or uniform (docs: scma).",
+            rich_help_panel=COMPRESS,
+        ),
     ] = None,
-    compress_alpha: Annotated[float | None, typer.Option(min=0.0, help="Weight of that penalty; default .3.")] = None,
+    compress_alpha: Annotated[
+        float | None, typer.Option(min=0.0, help="Weight of that penalty; default .3.", rich_help_panel=COMPRESS)
+    ] = None,
     compress_scorer: Annotated[
-        str | None, typer.Option(help="Who weighs: joint (a role that learns, default), frozen or leave_one_out.")
+        str | None,
+        typer.Option(
+            help="Who weighs: joint (a role that learns, default), frozen or leave_one_out.", rich_help_panel=COMPRESS
+        ),
     ] = None,
     compress_set: Annotated[
         list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help="reference (group, or tokens), kappa, degenerate; may be repeated."),
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="reference (group, or tokens), kappa, degenerate; may be repeated.",
+            rich_help_panel=COMPRESS,
+        ),
     ] = None,
-    evaluate_every: Annotated[int, typer.Option(min=1, help="Iterations between evaluations.")] = 5,
+    evaluate_every: Annotated[
+        int, typer.Option(min=1, help="Iterations between evaluations.", rich_help_panel=EVALUATE)
+    ] = 5,
     seed: Annotated[int | None, typer.Option(help="Of questions, sampling and mini-batches.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many questions of each data set.")] = None,
-    train_limit: Annotated[int | None, typer.Option(min=1, help="The same, of those to learn from alone.")] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, help="Only the first so many questions of each data set.", rich_help_panel=EVALUATE),
+    ] = None,
+    train_limit: Annotated[
+        int | None, typer.Option(min=1, help="The same, of those to learn from alone.", rich_help_panel=ROLL)
+    ] = None,
     concurrency: Annotated[
-        int | None, typer.Option(min=1, help="Runs at once; default: 64, or 8 of a large model on a CPU.")
+        int | None,
+        typer.Option(min=1, help="Runs at once; default: 64, or 8 of a large model on a CPU.", rich_help_panel=ROLL),
     ] = None,
     replay: Annotated[
         Path | None,
-        typer.Option(help="Demonstrations (jade demonstrations) that hold roles which the policy seldom visits."),
+        typer.Option(
+            help="Demonstrations (jade demonstrations) that hold roles which the policy seldom visits.",
+            rich_help_panel=UPDATE,
+        ),
     ] = None,
     mixture: Annotated[
-        Path | None, typer.Option(help="Shares of kinds of questions, of data sets or of roles (jade mix search).")
+        Path | None,
+        typer.Option(
+            help="Shares of kinds of questions, of data sets or of roles (jade mix search).", rich_help_panel=ROLL
+        ),
     ] = None,
-    mlflow: Annotated[bool, typer.Option(help="Log metrics to MLflow (MLFLOW_TRACKING_URI).")] = False,
-    register: Annotated[
-        bool, typer.Option("--register", help="Register the best as a version, the challenger.")
+    mlflow: Annotated[
+        bool, typer.Option(help="Log metrics to MLflow (MLFLOW_TRACKING_URI).", rich_help_panel=KEEP)
     ] = False,
-    fresh: Annotated[bool, typer.Option(help="Begin again: what is in the folder is thrown away.")] = False,
+    register: Annotated[
+        bool, typer.Option("--register", help="Register the best as a version, the challenger.", rich_help_panel=KEEP)
+    ] = False,
+    fresh: Annotated[
+        bool, typer.Option(help="Begin again: what is in the folder is thrown away.", rich_help_panel=KEEP)
+    ] = False,
 ) -> None:
     """Roll out, train, evaluate, again and again; stop with a reason when learning collapses.
 
@@ -194,14 +260,14 @@ def improve(
     improver = Improver(out, start, train, measured, settings, replay=kept)
     place = Place.find(settings=cli.settings) if mlflow else None
     logged = tracked(place, out, settings.as_dict(), tell=cli.out.log)
-    with cli.out.progress(f"{settings.preset} on {train.name}") as tick, logged as log:
+    with cli.out.progress(f"{settings.preset} on {train.name}", "%") as tick, logged as log:
 
         def tell(p: Progress) -> None:
             inside = p.done / p.of if p.of else 0.0
             # An evaluation is named by the updates before it, and made at the end of the last of them.
             at = {"rollout": 0.7 * inside, "train": 0.7, "evaluate": 0.1 * inside - 0.1, "done": 1.0}[p.phase]
             number = p.iteration + (p.phase != "evaluate")
-            tick(max(0, int(100 * (p.iteration + at))), 100 * p.iterations, f"{p.phase} {number}")
+            tick(max(0, int(100 * (p.iteration + at))), 100 * p.iterations, f"{p.phase} {number} of {p.iterations}")
             if p.phase != "done":
                 return
             log(p.metrics, p.iteration)
@@ -215,7 +281,7 @@ def improve(
         except KeyboardInterrupt:
             cli.out.warn(f"{improver.done} of {iterations} iterations are kept. The same command goes on from there.")
             raise
-    following = f"jade eval {held_out} --backbone {result.best}" + (f" --corpus {corpus}" if corpus else "")
+    following = evaluated(cli, held_out, result, limit=limit)
     if not register:
         cli.out.result(as_dict(result), lambda: show(result, following))
         return
@@ -225,6 +291,27 @@ def improve(
         told = f"Registered as version {version.number}. Next: jade promote {version.number}"
     described = as_dict(result) | {"version": None if version is None else version.as_dict()}
     cli.out.result(described, lambda: [*show(result, following), told])
+
+
+def evaluated(cli: Cli, held_out: str, result: Improved, *, limit: int | None = None) -> str:
+    """The command that gives the best weights' figures again: with whatever was said on this command line, quoted."""
+    from shlex import join
+
+    line = ["jade", "eval", held_out, "--backbone", str(result.best)]
+    said = dict(text.split("=", 1) for text in cli.overrides)
+    line += [word for name in ("preset", "corpus") if name in said for word in (f"--{name}", said[name])]
+    others = {name: value for name, value in said.items() if name not in ("preset", "corpus", "backbone")}
+    line += [word for name, value in others.items() for word in ("--set", f"{name}={value}")]
+    line += ["--limit", str(limit)] if limit else []
+    return join([*line, *(["--config", str(cli.config_file)] if cli.config_file else [])])
+
+
+def advice(result: Improved) -> str:
+    """What to say where the best weights' actions on the held-out questions are mostly illegal; else empty."""
+    from jade_graph.scoring import weakness
+
+    best = result.evaluations.get(result.best_iteration)
+    return weakness.of_share(best["illegal_rate"]) if best else ""
 
 
 def _rate_given(option: float | None, ppo: Sequence[str] | None) -> bool:
@@ -254,6 +341,7 @@ def as_dict(result: Improved) -> dict[str, Any]:
         "last": str(result.last),
         "evaluations": {str(i): e for i, e in sorted(result.evaluations.items())},
         "history": result.history,
+        "advice": advice(result),
         "seconds": round(result.seconds, 1),
     }
 
@@ -285,5 +373,7 @@ def show(result: Improved, following: str) -> list[Any]:
         out.append(Text(f"Stopped after {result.iterations}: {result.stopped.code}: {result.stopped.message}", "red"))
     if result.best_iteration == 0:
         out.append(Text("No iteration did better than the start, which is the best."))
+    if said := advice(result):
+        out.append(Text(said, style="yellow"))
     out += [Text(f"best    {result.best}"), Text(f"Next: {following}")]
     return out

@@ -12,6 +12,7 @@ import typer
 
 from jade_graph.cli.command import Cli, command, single
 
+LISTED = {"merge": ("Ship", "Several versions become one.")}
 app = single()
 
 

@@ -13,6 +13,7 @@ import typer
 from jade_graph.cli.command import Cli, command, group
 from jade_graph.cli.indexing import indexing
 
+LISTED = {"mix": ("Learn", "Which share of which data to train on next.")}
 app = group("mix", "Shares of training data, searched by merging experts.")
 
 
@@ -75,7 +76,7 @@ def search(
     scorer = Scorer(
         asked, shown, preset=cli.settings.preset, profile=profile, k=cli.settings.k, concurrency=concurrency
     )
-    with cli.out.progress(f"merging {len(experts)} experts") as tick:
+    with cli.out.progress(f"merging {len(experts)} experts", "mixtures") as tick:
         found_ = searched(
             start, experts, scorer, out, budget=budget, weights=weights or None, facts=scorer.facts(),
             seed=cli.settings.seed, tell=tick,

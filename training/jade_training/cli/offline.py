@@ -15,6 +15,10 @@ from jade_graph.cli.command import Cli, command, single
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+LISTED = {
+    "sft": ("Learn", "Teach roles by demonstrations: a warm start."),
+    "train": ("Learn", "One update on exported runs."),
+}
 train_app, sft_app = single(), single()
 SHOWN = ("reward", "rows", "gradient_tokens", "kl_old", "clip_fraction", "entropy", "grad_norm", "plan_loss", "seconds")
 
@@ -154,7 +158,7 @@ def sft(
     chosen |= {"mixture": None if shares is None else shares.as_dict()}
     with ExitStack() as stack:
         log = stack.enter_context(tracked(place, out, chosen, tell=cli.out.log))
-        tick = stack.enter_context(cli.out.progress(f"imitating {len(found.pairs)} actions"))
+        tick = stack.enter_context(cli.out.progress(f"imitating {len(found.pairs)} actions", "steps"))
         metrics = tuning.sft(
             start,
             found.pairs,

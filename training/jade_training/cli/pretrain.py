@@ -54,7 +54,7 @@ def pretrain(
         settings = replace(settings, steps=steps, short_steps=SHORT_STEPS * steps // settings.steps)
     if hasty:
         settings = replace(settings, hasty_steps=HASTY_STEPS)
-    with cli.out.progress("training") as tick:
+    with cli.out.progress("training", "steps") as tick:
 
         def progress(p: Progress) -> None:
             tick(p.step, p.steps, f"{p.phase}, loss {p.loss:.2f}" if cli.out.stderr.is_terminal else p.phase)
