@@ -270,8 +270,11 @@ def test_accumulation_changes_nothing(folder, recorded, normalisation):
         for size in (1, 64, 10_000)
     ]
     assert any(g.abs().max() > 1e-3 for g in found[0].values())
-    assert equal(found[0], found[2], 1e-6)
-    assert equal(found[1], found[2], 1e-6)
+    for other in found[
+        :2
+    ]:  # float32 sums in another order: some units in the last place of the largest, on any processor
+        assert other.keys() == found[2].keys()
+        assert all((other[n] - found[2][n]).abs().max() <= 5e-6 * found[2][n].abs().max() for n in other)
 
 
 def test_the_gradient_at_the_first_step_is_reinforce_and_none_on_what_is_observed(folder, recorded):
