@@ -138,3 +138,21 @@ def test_versions_that_are_really_asked(jade, data, monkeypatch):
     assert second.json["verdict"]["rules"][2]["figures"]["difference"] == 0.0
     assert jade("diff", "1", "2", "--limit", "16", "--json").json["behaviour"]["same_answer"] == 1.0
     assert jade("ask", "Who directed it?", "--backbone", "models:/jade-backbone@champion").code == 0
+
+
+def test_one_recorded_decision_is_looked_into_in_two_registered_versions(jade, data):
+    from jade_graph.backbones.folders import BUNDLED
+
+    for name in ("tiny", "tiny-hasty"):
+        assert jade("register", str(BUNDLED[name])).code == 0
+    asked = jade("ask", "Which company employs Dora Hopkins?", "--backbone", "tiny", "--plan", "R,DS,AG")
+    assert asked.code == 0, asked.err
+    looked = jade("diff", "1", "2", "--weights-only", "--look", "--json")
+    assert looked.code == 0, looked.err
+    seen = looked.json["look"]
+    new = [head for head in seen["top_b"] if head not in seen["top_a"]]
+    assert new
+    assert [head["head"] for head in seen["took_over"]] == new
+    assert seen["ld"]["a"] != seen["ld"]["b"]
+    printed = jade("diff", "1", "2", "--weights-only", "--look")
+    assert f"took over: {', '.join(new)}" in " ".join(printed.out.split())
