@@ -39,7 +39,7 @@ def _labels(path: Path, topics: list[str]) -> str:
 def jade(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, declared: None) -> Any:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setattr("jade_graph.cli.classes._described", lambda key: key)  # reads installed packages
+    monkeypatch.setattr("jade_graph.cli.classes._described", lambda key: ("", key))  # reads installed packages
 
     def run(*args: str) -> tuple[int, Any]:
         capsys.readouterr()
