@@ -171,11 +171,15 @@ class _Lines:
         tenth = 10 * done // total if total else -1
         if total and tenth > self._tenth and done:
             self._tenth = tenth
-            self._log(f"{self._label}: {_counted(done, total, self._unit)}")
+            self._log(f"{self._label}: {_counted(done, total, self._unit, self._label)}")
 
 
-def _counted(done: int, total: int, unit: str) -> str:
-    return f"{100 * done // total} %" if unit == "%" else f"{done:,} of {total:,} {unit}"
+def _counted(done: int, total: int, unit: str, label: str) -> str:
+    """A phase that names the unit, or is one piece of work, has a count alone."""
+    if unit == "%":
+        return f"{100 * done // total} %"
+    count = f"{done:,} of {total:,}"
+    return count if total == 1 or unit in label.split() else f"{count} {unit}"
 
 
 @contextmanager
@@ -193,7 +197,9 @@ def _bar(console: Console, label: str, unit: str) -> Iterator[Ticker]:
 
     class Count(ProgressColumn):
         def render(self, task: Task) -> Text:
-            return Text("" if not task.total else _counted(int(task.completed), int(task.total), unit))
+            return Text(
+                "" if not task.total else _counted(int(task.completed), int(task.total), unit, task.description)
+            )
 
     class Rest(TimeRemainingColumn):
         def render(self, task: Task) -> Text:

@@ -90,6 +90,10 @@ def test_progress_in_a_log_is_a_line_per_tenth(capsys):
     assert lines[0] == "indexing ..."
     assert lines[1:11] == [f"indexing: {done} of 100 passages" for done in (1, 10, 20, 30, 40, 50, 60, 70, 80, 90)]
     assert lines[11:] == ["indexing: 100 of 100 passages", "writing: 1 of 2 passages"]
+    with Output().progress("opening", "passages") as tick:
+        tick(1, 2, "embedding passages")
+        tick(1, 1, "saving the corpus")
+    assert capsys.readouterr().err.splitlines()[1:] == ["embedding passages: 1 of 2", "saving the corpus: 1 of 1"]
     with Output().progress("learning", "%") as tick:
         tick(130, 1000, "rollout 2 of 10")
     assert capsys.readouterr().err.splitlines()[-1] == "rollout 2 of 10: 13 %"
