@@ -229,9 +229,10 @@ def compare_rows(
 ) -> Behaviour:
     """What two versions did with the same questions. Raises `UsageError` EVAL_NOT_PAIRED."""
     differences = paired(b, a, seed=seed)
+    by_id = {row.question_id: row for row in b}
+    b = [by_id[row.question_id] for row in a]
     whole = (summarize(a, seed=seed), summarize(b, seed=seed))
-    other = {row.question_id: row for row in b}
-    both = [(row, other[row.question_id]) for row in a]
+    both = list(zip(a, b, strict=True))
     shares = (plan_shares(a), plan_shares(b))
     plans = {
         plan: (shares[0].get(plan, 0.0), shares[1].get(plan, 0.0))
@@ -239,9 +240,8 @@ def compare_rows(
     }
     types = {}
     for kind in sorted({row.type for row in a}):
-        mine = [row for row in a if row.type == kind]
-        ours = [other[row.question_id] for row in mine]
-        types[kind] = _of_metric(metric, mine, ours, seed)
+        of_kind = [pair for pair in both if pair[0].type == kind]
+        types[kind] = _of_metric(metric, [x for x, _ in of_kind], [y for _, y in of_kind], seed)
     flips = [(x, y) for x, y in both if x.em is not None and y.em is not None and x.em != y.em]
     return Behaviour(
         dataset=dataset,
@@ -249,7 +249,13 @@ def compare_rows(
         plans=plans,
         same_plan=sum(x.plan == y.plan for x, y in both) / len(both),
         same_answer=sum(_plain(x.answer) == _plain(y.answer) for x, y in both) / len(both),
-        figures=tuple(_figure(name, *whole, differences) for name in FIGURES if whole[0][name] is not None),
+        figures=tuple(
+            _of_metric(name, a, b, seed)
+            if any((getattr(x, name) is None) != (getattr(y, name) is None) for x, y in both)
+            else _figure(name, *whole, differences)
+            for name in FIGURES
+            if whole[0][name] is not None
+        ),
         types=types,
         turned_right=tuple(_turned(x, y) for x, y in flips if (y.em or 0) > (x.em or 0)),
         turned_wrong=tuple(_turned(x, y) for x, y in flips if (y.em or 0) < (x.em or 0)),

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi.exception_handlers import http_exception_handler
+from nicegui import Client, ui
 from nicegui import app as pages
-from nicegui import ui
+from nicegui.page import page
 
 from jade_graph.settings.addresses import is_loopback
 from jade_graph.studio import api, ask_page, guard, looking, run_page, shell
@@ -21,6 +23,7 @@ from jade_graph.studio.shared import Studio
 
 PATIENCE_S = 180.0
 """Seconds that a page may take to be built: a busy machine is no reason to give up."""
+_NO_PAGES = ("/_nicegui", "/api/", "/assets/")
 _RECONNECT_S = 60.0  # NiceGUI pings a page by it, and takes one that answers late for gone
 
 
@@ -32,6 +35,7 @@ def build(studio: Studio, *, host: str = "127.0.0.1", token: str | None = None) 
     looking.add(app, studio)
     _assets(app)
     _pages(studio)
+    _missing()
     ui.run_with(
         app,
         title="JADE Studio",
@@ -100,6 +104,16 @@ def _pages(studio: Studio) -> None:
     async def corpus(request: Request) -> None:
         with shell.frame("Corpus", "Corpus"):
             await CorpusPage(studio, _query(request)).build()
+
+
+def _missing() -> None:
+    @pages.exception_handler(404)
+    async def missing(request: Request, error: HTTPException) -> Response:
+        if request.url.path.startswith(_NO_PAGES):
+            return await http_exception_handler(request, error)
+        with Client(page(""), request=request) as client, shell.frame("Not found", ""):
+            shell.empty("There is no such page", "The views are above; every run that is recorded is under Runs.")
+        return client.build_response(request, 404)
 
 
 def _query(request: Request) -> dict[str, str]:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from jade_graph.studio.comparison import Comparison
 
 _MOST = 40
+FEW = 30
+"""Questions below which no difference is told: 30 show one of about .25 F1."""
 
 
 class ComparePage:
@@ -125,6 +127,9 @@ class ComparePage:
                     ui.label(what)
         left = f" {found.left_out:,} questions of one side alone are left out." if found.left_out else ""
         ui.label(clean(f"{b.n:,} questions in common.{left} {told}")).classes("st-soft")
+        if b.n < FEW:
+            few = f"Too few questions to tell which is better: ask both at least {FEW}. What differs may be chance."
+            ui.label(few).classes("st-few").props('role="note"')
         with ui.element("div").classes("st-two"):
             with ui.element("section"):
                 _tag("h2", "Figures")

@@ -190,6 +190,7 @@ def test_two_versions_are_compared_question_by_question(studio, seeded, browser)
     browser.wait("document.querySelectorAll('.st-change').length === 6")
     text = browser.text()
     assert "6 questions in common" in text
+    assert "Too few questions to tell which is better" in text
     assert "They part at PL, the question" in text
     turns = browser.run("[...document.querySelectorAll('.st-turn-n')].map((n) => n.innerText)")
     assert turns == ["3", "3", "0 %", "0 %"]
@@ -223,12 +224,15 @@ def test_learning_curves_are_drawn_and_follow_the_file(studio, seeded, browser):
     browser.wait("document.body.innerText.includes('3 iterations')")
 
 
-def test_empty_states_say_what_to_do_next(studio, browser):
+def test_empty_states_say_what_to_do_next(studio, seeded, browser):
     browser.open(f"{studio}/learning?folder=nowhere")  # an address opens no folder: what is found is shown
     browser.wait("document.body.innerText.includes('3 iterations')")
     assert "nowhere" not in browser.text()
     browser.open(f"{studio}/pair")
     browser.wait("document.body.innerText.includes('Two runs are needed')")
+    browser.open(f"{studio}/nowhere")
+    browser.wait("document.body.innerText.includes('There is no such page')")
+    assert browser.run("document.querySelectorAll('.st-nav').length") == 5
 
 
 NAMELESS = """

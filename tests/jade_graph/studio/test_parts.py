@@ -266,6 +266,20 @@ def test_questions_asked_often_are_meant_and_paired():
     assert isinstance(one["a"], Row)
 
 
+def test_both_sides_are_averaged_over_the_same_questions():
+    """A question that one side alone was scored on counts for neither, in the means as in their difference."""
+
+    def side(scores):
+        rows = [Row(str(i), "all", "", "R,AG", "", "answered", None, f1, f1, f1, None, None, 1, 1, 1, 1.0, 0.0, 0.0)
+                for i, f1 in enumerate(scores)]  # fmt: skip
+        return {row.question_id: row for row in rows}
+
+    found = compare(side([1.0, 0.0, 1.0]), side([1.0, 1.0, None]), {})
+    assert found is not None
+    (f1,) = (figure for figure in found.behaviour.figures if figure.name == "f1")
+    assert (f1.a, f1.b, f1.difference) == (0.5, 1.0, 0.5)
+
+
 # --- versions ---------------------------------------------------------------------------------------------------------
 def at(second):
     return datetime.fromtimestamp(1.8e9 + second, UTC)
