@@ -209,22 +209,27 @@ def test_a_corpus_is_searched_as_the_graph_searches(studio, browser):
     assert browser.run("document.querySelector('.st-rank-bm25 .st-passage-title').innerText") == "Left"
 
 
-def test_learning_curves_are_drawn_and_follow_the_file(studio, seeded, browser):
+def learned(seeded, iterations):
+    """The file of a learning run so far."""
     folder = seeded.folder / "learned"
     folder.mkdir(exist_ok=True)
     line = '{"iteration": %d, "reward": 0.1, "reward/f1": 0.2, "plan_entropy": 2.0, "calls": 3.0, "kl_old": 0.01}\n'
-    (folder / "metrics.jsonl").write_text(line % 0 + line % 1)
+    (folder / "metrics.jsonl").write_text("".join(line % i for i in range(iterations)))
+
+
+def test_learning_curves_are_drawn_and_follow_the_file(studio, seeded, browser):
+    learned(seeded, 2)
     browser.open(f"{studio}/learning?folder=learned")
     browser.wait("document.querySelectorAll('.st-chart canvas').length >= 4")
     assert "2 iterations" in browser.text()
     browser.wait("document.body.innerText.includes('No version is registered yet')")
     assert "jade register learned" in browser.text()
-    with (folder / "metrics.jsonl").open("a") as file:
-        file.write(line % 2)
+    learned(seeded, 3)
     browser.wait("document.body.innerText.includes('3 iterations')")
 
 
 def test_empty_states_say_what_to_do_next(studio, seeded, browser):
+    learned(seeded, 3)
     browser.open(f"{studio}/learning?folder=nowhere")  # an address opens no folder: what is found is shown
     browser.wait("document.body.innerText.includes('3 iterations')")
     assert "nowhere" not in browser.text()
@@ -233,6 +238,9 @@ def test_empty_states_say_what_to_do_next(studio, seeded, browser):
     browser.open(f"{studio}/nowhere")
     browser.wait("document.body.innerText.includes('There is no such page')")
     assert browser.run("document.querySelectorAll('.st-nav').length") == 5
+    assert browser.errors
+    assert all("status of 404" in told for told in browser.errors)
+    browser.errors.clear()
 
 
 NAMELESS = """
