@@ -6,6 +6,7 @@ made on first use, and looking something up makes nothing.
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import re
@@ -150,14 +151,27 @@ class Place:
             return self._connected()
         # Two processes that make one database at once would each run MLflow's migrations.
         with self.locked("making the database", 120.0):
+            if not self.file.is_file():
+                self._make(self.file)
             return self._connected()
 
-    def _connected(self) -> Any:
-        from sqlalchemy.exc import SADeprecationWarning
+    def _make(self, file: Path) -> None:
+        """Tables in a file beside it first: MLflow cannot go on with tables that a process which died made half of."""
+        draft = file.with_name(f"{file.name}.making")
+        for ending in ("", "-journal", "-wal", "-shm"):
+            draft.with_name(draft.name + ending).unlink(missing_ok=True)
+        private.file(draft)
+        with _quiet(), self.asking():
+            utils: Any = importlib.import_module("mlflow.store.db.utils")
+            engine = utils.create_sqlalchemy_engine_with_retry(f"sqlite:///{draft}")
+            try:
+                utils._initialize_tables(engine)
+            finally:
+                engine.dispose()
+        draft.replace(file)
 
-        # MLflow's own tables use a loader that its SQLAlchemy calls old: nothing that a user could change.
-        with warnings.catch_warnings(), self.asking():
-            warnings.simplefilter("ignore", SADeprecationWarning)
+    def _connected(self) -> Any:
+        with _quiet(), self.asking():
             from mlflow import MlflowClient
 
             client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
@@ -213,6 +227,16 @@ def absent(error: Exception) -> bool:
     """Whether an MLflow error says that a model, version or alias is not there."""
     code = getattr(error, "error_code", "")
     return code in NOT_THERE or (code == "INVALID_PARAMETER_VALUE" and "alias" in str(error).lower())
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """MLflow's own tables use a loader that its SQLAlchemy calls old: nothing that a user could change."""
+    from sqlalchemy.exc import SADeprecationWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SADeprecationWarning)
+        yield
 
 
 def _unreachable(uri: str, error: Exception) -> RegistryError:
