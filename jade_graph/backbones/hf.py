@@ -273,13 +273,10 @@ class HFBackbone:
         check_prompt(prompt_token_ids, sampling, loaded.max_context, loaded.vocabulary)
         if watch is None:
             return await asyncio.wrap_future(self._batcher.submit(tuple(prompt_token_ids), sampling).future)
-        watching = Watching(watch, loaded.codec.decode)
-        try:
+        with Watching(watch, loaded.codec.decode) as watching:
             job = self._batcher.submit(tuple(prompt_token_ids), sampling, watching)
             done = await asyncio.wrap_future(job.future)
             watching.end(done.text)
-        finally:
-            watching.leave()
         return done
 
     async def aclose(self) -> None:

@@ -131,12 +131,9 @@ class OpenAIBackbone:
         check_prompt(prompt_token_ids, sampling, self._max_context, self._vocabulary)
         if watch is None:
             return await self._line.call(self._generate(list(prompt_token_ids), sampling))
-        watching = Watching(watch, self._codec.decode)
-        try:
+        with Watching(watch, self._codec.decode) as watching:
             done = await self._line.call(self._generate(list(prompt_token_ids), sampling, watching))
             watching.end(done.text)
-        finally:
-            watching.leave()
         return done
 
     async def aclose(self) -> None:

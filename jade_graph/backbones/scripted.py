@@ -127,19 +127,17 @@ class ScriptedBackbone:
             ids, finish = ids[: sampling.max_new_tokens], "length"
         done = Completion(self.decode(ids), tuple(ids), (0.0,) * len(ids), finish, self._version)
         if watch is not None:
-            await self._tell(Watching(watch, self.decode), done)
+            await self._tell(watch, done)
         return done
 
-    async def _tell(self, watching: Watching, done: Completion) -> None:
+    async def _tell(self, watch: Watch, done: Completion) -> None:
         """The answer token by token, others having their turn between two, as a model would."""
-        try:
+        with Watching(watch, self.decode) as watching:
             for place, token in enumerate(done.token_ids):
                 watching.add(place, token)
                 watching.tell()
                 await asyncio.sleep(self._token_s)
             watching.end(done.text)
-        finally:
-            watching.leave()
 
     def _answer(self, hint: Ask) -> str:
         try:

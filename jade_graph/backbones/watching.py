@@ -75,6 +75,12 @@ class Watching:
         """Say nothing any more."""
         self._watch = None
 
+    def __enter__(self) -> Watching:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.leave()
+
     def _say(self, piece: str) -> None:
         if not piece or self._watch is None:
             return

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 from jade_graph.backbones.folders import weight_files
 from jade_graph.registry.registry import Registry
 from jade_graph.registry.versions import ModelVersion
-from jade_graph.scoring.evaluation import FIGURES, Row, plan_shares, summarize
-from jade_graph.scoring.evaluation import compare as paired
+from jade_graph.scoring.evaluation import FIGURES, Row, in_pairs, plan_shares
 from jade_graph.scoring.stats import mean_ci, paired_ci
 
 if TYPE_CHECKING:
@@ -228,11 +227,7 @@ def compare_rows(
     a: Sequence[Row], b: Sequence[Row], *, dataset: str = "", metric: str = "f1", seed: int = 0
 ) -> Behaviour:
     """What two versions did with the same questions. Raises `UsageError` EVAL_NOT_PAIRED."""
-    differences = paired(b, a, seed=seed)
-    by_id = {row.question_id: row for row in b}
-    b = [by_id[row.question_id] for row in a]
-    whole = (summarize(a, seed=seed), summarize(b, seed=seed))
-    both = list(zip(a, b, strict=True))
+    both = in_pairs(a, b)
     shares = (plan_shares(a), plan_shares(b))
     plans = {
         plan: (shares[0].get(plan, 0.0), shares[1].get(plan, 0.0))
@@ -240,8 +235,7 @@ def compare_rows(
     }
     types = {}
     for kind in sorted({row.type for row in a}):
-        of_kind = [pair for pair in both if pair[0].type == kind]
-        types[kind] = _of_metric(metric, [x for x, _ in of_kind], [y for _, y in of_kind], seed)
+        types[kind] = _figure(metric, [pair for pair in both if pair[0].type == kind], seed)
     flips = [(x, y) for x, y in both if x.em is not None and y.em is not None and x.em != y.em]
     return Behaviour(
         dataset=dataset,
@@ -250,11 +244,7 @@ def compare_rows(
         same_plan=sum(x.plan == y.plan for x, y in both) / len(both),
         same_answer=sum(_plain(x.answer) == _plain(y.answer) for x, y in both) / len(both),
         figures=tuple(
-            _of_metric(name, a, b, seed)
-            if any((getattr(x, name) is None) != (getattr(y, name) is None) for x, y in both)
-            else _figure(name, *whole, differences)
-            for name in FIGURES
-            if whole[0][name] is not None
+            _figure(name, both, seed) for name in FIGURES if any(getattr(row, name) is not None for row in a)
         ),
         types=types,
         turned_right=tuple(_turned(x, y) for x, y in flips if (y.em or 0) > (x.em or 0)),
@@ -262,17 +252,9 @@ def compare_rows(
     )
 
 
-def _figure(name: str, a: Mapping[str, Any], b: Mapping[str, Any], differences: Mapping[str, Any]) -> FigureDiff:
-    d = differences.get(name)
-    return FigureDiff(
-        name, a[name], b[name], _pair(a["ci95"].get(name)), _pair(b["ci95"].get(name)),
-        d and d["difference"], d and _pair(d["ci95"]), d and d["p"],
-    )  # fmt: skip
-
-
-def _of_metric(name: str, a: Sequence[Row], b: Sequence[Row], seed: int) -> FigureDiff:
+def _figure(name: str, both: Sequence[tuple[Row, Row]], seed: int) -> FigureDiff:
     """One figure over the questions that both were scored on."""
-    pairs = [(float(x), float(y)) for m, n in zip(a, b, strict=True)
+    pairs = [(float(x), float(y)) for m, n in both
              if (x := getattr(m, name)) is not None and (y := getattr(n, name)) is not None]  # fmt: skip
     if not pairs:
         return FigureDiff(name, None, None, None, None)
@@ -282,10 +264,6 @@ def _of_metric(name: str, a: Sequence[Row], b: Sequence[Row], seed: int) -> Figu
         name, first.mean, second.mean, (first.low, first.high), (second.low, second.high),
         d.difference, (d.low, d.high), d.p,
     )  # fmt: skip
-
-
-def _pair(values: Sequence[float] | None) -> tuple[float, float] | None:
-    return None if values is None else (values[0], values[1])
 
 
 def _turned(a: Row, b: Row) -> Turned:

@@ -176,8 +176,8 @@ def report(rows: Sequence[Row], manifest: Mapping[str, Any], *, seed: int = 0) -
     }
 
 
-def compare(ours: Sequence[Row], theirs: Sequence[Row], *, seed: int = 0) -> dict[str, Any]:
-    """Paired differences ours - theirs: `{figure: {"difference", "ci95", "p"}}`, over the questions both scored.
+def in_pairs(ours: Sequence[Row], theirs: Sequence[Row]) -> list[tuple[Row, Row]]:
+    """The two rows of each question, in our order.
 
     Raises:
         UsageError: EVAL_NOT_PAIRED when the two did not answer the same questions.
@@ -189,10 +189,19 @@ def compare(ours: Sequence[Row], theirs: Sequence[Row], *, seed: int = 0) -> dic
             code="EVAL_NOT_PAIRED",
             hint="evaluate both with the same data set, --limit and --seed",
         )
-    out: dict[str, Any] = {}
+    return [(row, other[row.question_id]) for row in ours]
+
+
+def compare(ours: Sequence[Row], theirs: Sequence[Row], *, seed: int = 0) -> dict[str, Any]:
+    """Paired differences ours - theirs: `{figure: {"difference", "ci95", "p"}}`, over the questions both scored.
+
+    Raises:
+        UsageError: EVAL_NOT_PAIRED.
+    """
+    rows, out = in_pairs(ours, theirs), dict[str, Any]()
     for name in FIGURES:
-        pairs = [(a, b) for r in ours if (a := getattr(r, name)) is not None
-                 and (b := getattr(other[r.question_id], name)) is not None]  # fmt: skip
+        pairs = [(a, b) for x, y in rows if (a := getattr(x, name)) is not None
+                 and (b := getattr(y, name)) is not None]  # fmt: skip
         if pairs:
             paired = paired_ci([a for a, _ in pairs], [b for _, b in pairs], seed=seed)
             out[name] = {"difference": paired.difference, "ci95": [paired.low, paired.high], "p": paired.p}

@@ -20,7 +20,7 @@ from jade_graph.versions.pool import Pool, VersionLease
 from jade_graph.versions.reloader import POLL_S, Loader, Reloader, ReloadStatus
 from jade_graph.versions.smoke import Check, GraphCheck, Smoke
 from jade_graph.versions.source import VersionSource
-from jade_graph.workflow.context import counts_draws, streams
+from jade_graph.workflow.context import counts_draws, streams, watched
 
 if TYPE_CHECKING:
     from jade_graph.registry import Registry
@@ -153,11 +153,8 @@ class VersionedBackbone:
         """One action of the version that is active now. For more than one action, `lease`."""
         lease = self.lease()
         try:
-            if watch is None or not streams(lease.backbone):
-                return await lease.backbone.generate(prompt_token_ids, sampling, hint=hint)
-            watched: Any = lease.backbone
-            done: Completion = await watched.generate(prompt_token_ids, sampling, hint=hint, watch=watch)
-            return done
+            heard = watched(lease.backbone, watch)
+            return await lease.backbone.generate(prompt_token_ids, sampling, hint=hint, **heard)
         finally:
             lease.release()
 

@@ -294,6 +294,11 @@ def streams(backbone: Backbone) -> bool:
     return bool(getattr(backbone, "streams", False))
 
 
+def watched(backbone: Backbone, watch: Watch | None) -> dict[str, Any]:
+    """The argument of `generate` that has the backbone heard; none where nobody listens, or it does not stream."""
+    return {"watch": watch} if watch is not None and streams(backbone) else {}
+
+
 async def generate(
     ctx: RunContext,
     backbone: Backbone,
@@ -309,8 +314,7 @@ async def generate(
     ctx.spend(calls=1, prompt_tokens=len(ids))
     ctx.reserved += sampling.max_new_tokens
     try:
-        told = {"watch": watch} if watch is not None and streams(backbone) else {}
-        done = await in_time(ctx, backbone.generate(ids, sampling, hint=hint, **told))
+        done = await in_time(ctx, backbone.generate(ids, sampling, hint=hint, **watched(backbone, watch)))
     finally:
         ctx.reserved -= sampling.max_new_tokens
     read = len(ids) if done.prompt_tokens is None else done.prompt_tokens

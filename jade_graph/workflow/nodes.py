@@ -237,7 +237,6 @@ class Workflow:
             return self._commit(ctx, blackboard.solve(target, step.answer, loop.name))
         if step.turn:
             ctx.speech.take_back()  # what was said of an answer was none
-        if step.turn:
             ctx.spend(rounds=1)
             return self._send(ctx, step.after, {**branch, "round": ctx.take_round(), "step": 1})
         return self._send(ctx, step.after, {**branch, "step": branch["step"] + 1})
@@ -328,9 +327,8 @@ class Workflow:
         ctx.run.answer = root.answer
         ctx.run.error = None if solved else (root.error or ctx.fatal or "NO_ANSWER")
         ctx.run.error_message = "" if solved else ctx.fatal_message or _REASONS.get(str(ctx.run.error), "")
-        async with native.speaking(
-            ctx, self.announcer
-        ) as speech:  # most often all is said; not where the answer is a loop's own
+        # Most often all is said; not where the answer is a loop's own.
+        async with native.speaking(ctx, self.announcer) as speech:
             if speech is not None and solved:
                 speech.settle(ctx.run.answer)
             elif speech is not None:
