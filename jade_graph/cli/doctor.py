@@ -315,6 +315,7 @@ def _answers(cli: Cli) -> Iterator[Finding]:
     from jade_graph.assembly.models import open_backbone
     from jade_graph.plugins import load
     from jade_graph.retrieval.memory import MemoryRetriever
+    from jade_graph.scoring import weakness
     from jade_graph.sync import run_sync
     from jade_graph.types import Passage, Question, Retriever
     from jade_graph.versions.smoke import GraphCheck, Smoke
@@ -334,12 +335,12 @@ def _answers(cli: Cli) -> Iterator[Finding]:
         told = GraphCheck(Smoke(questions, retriever, legal=0.0, seconds=seconds), options)(model)
     finally:
         run_sync(model.aclose())
-    weak = told["legal"] < 0.5
+    weak = weakness.of_share(1 - told["legal"])
     yield Finding(
         "model answers",
         "note" if weak else "ok",
         f"{model.version}: five of five runs ended, {told['legal']:.0%} of actions legal, F1 {told.get('f1', 0.0):.2f}",
-        "too weak for its roles: --set constrained=true, jade sft, or a larger model" if weak else "",
+        weak,
     )
 
 
