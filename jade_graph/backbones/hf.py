@@ -123,6 +123,7 @@ class HFBackbone:
         max_context: int | None = None,
         max_batch: int = DEFAULT_BATCH,
         lean: bool = True,
+        prefix_cache_mb: int | None = None,
         revision: str | None = None,
         template_options: Mapping[str, Any] | None = None,
         thought_tokens: int | None = None,
@@ -137,7 +138,9 @@ class HFBackbone:
                 chat template.
             max_context: prompt plus action in tokens; None: what the model was made for.
             max_batch: most requests decoded together.
-            lean: run small Llama-shaped models through `backbones.lean`, where it agrees with transformers.
+            lean: run Llama-shaped models on the CPU through `backbones.lean`, where it agrees with transformers.
+            prefix_cache_mb: most memory for the keys and values of prompts that later ones may begin with, where
+                `lean` runs the model; None: 64, of models from 100 million parameters on 512.
             revision: of a hub model.
             template_options: further variables of the chat template.
             thought_tokens: see `Codec.make_room`.
@@ -160,6 +163,8 @@ class HFBackbone:
             max_context=max_context,
             max_batch=max_batch,
             lean=lean,
+            constant=True,
+            prefix_cache_mb=prefix_cache_mb,
             thought_tokens=thought_tokens,
         )
 
@@ -173,9 +178,15 @@ class HFBackbone:
         max_context: int | None = None,
         max_batch: int = DEFAULT_BATCH,
         lean: bool = True,
+        constant: bool = False,
+        prefix_cache_mb: int | None = None,
         thought_tokens: int | None = None,
     ) -> HFBackbone:
         """Serve a model that is already in memory (a learner's, a test's). The caller names its version.
+
+        Args:
+            constant: nobody changes the weights while they are served here, so that what was computed of one batch's
+                prompts is true for the next. The rest as for `load`.
 
         Raises:
             BackboneError: BACKBONE_ARCHITECTURE, for models without a key-value cache (pure state-space ones).
@@ -189,7 +200,7 @@ class HFBackbone:
         vocabulary = int(model.get_input_embeddings().weight.shape[0])
         limit = max_context or weights.max_context(model, codec.tokenizer)
         codec.make_room(limit, thought_tokens)
-        fast = LeanModel.of(model) if lean else None
+        fast = LeanModel.of(model, constant=constant, prefix_cache_mb=prefix_cache_mb) if lean else None
         able: Ability = "batches" if fast is not None else ability(model)
         loaded = Loaded(model, codec, version, limit, vocabulary, fast, able)
         return cls(loaded, max_batch=max_batch if able == "batches" else 1)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from jade_graph.backbones.forward import HFSession, Session
+from jade_graph.backbones.prefix_cache import PrefixCache
 from jade_graph.backbones.slabs import Slabs
 from jade_graph.backbones.weights import SMALL_MODEL
 
@@ -21,9 +22,12 @@ _PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", 
 _KNOWN = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
 # Rotary tables that do not depend on the length of the input.
 _FIXED_ROPE = ("default", "linear", "llama3", "yarn")
-# Room for keys and values up to this size is kept for the next batch (bytes).
-_KEEP = 256 * 2**20
-_TOLERANCE = 1e-4
+# Room for keys and values up to this size is kept for the next batch: of small models, and of others (MB).
+_KEPT_MB = (256, 1024)
+# Default sizes of the memory for beginnings of prompts, which grows as it is used: of small models, and of others (MB).
+_PREFIXES_MB = (64, 512)
+# Of the largest logit, what ours may differ by. In bfloat16 both round after each step, but not after the same ones.
+_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.04}
 
 
 @dataclass(slots=True)
@@ -46,7 +50,7 @@ class Layer:
 class LeanModel:
     """A model that `LeanSession` can run. Use `of`."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, constant: bool = False, prefix_cache_mb: int | None = None) -> None:
         config = model.config
         self.model = model
         self.heads = int(config.num_attention_heads)
@@ -54,14 +58,28 @@ class LeanModel:
         self.head_dim = int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
         self.eps = float(config.rms_norm_eps)
         self.vocabulary = int(model.lm_head.weight.shape[0])
+        self.dtype = model.lm_head.weight.dtype
+        self._constant = constant
+        large = sum(p.numel() for p in model.parameters()) >= SMALL_MODEL
+        if prefix_cache_mb is None:
+            prefix_cache_mb = _PREFIXES_MB[large]
+        self._most = _KEPT_MB[large] * 2**20
+        self._bytes = prefix_cache_mb * 2**20
         self._slabs: Slabs | None = None
+        self._cache: PrefixCache | None = None
 
     @classmethod
-    def of(cls, model: Any) -> LeanModel | None:
-        """`model`, if it is a small float32 Llama-shaped one on the CPU and agrees with transformers; else None."""
+    def of(cls, model: Any, *, constant: bool = False, prefix_cache_mb: int | None = None) -> LeanModel | None:
+        """`model`, if it is a Llama-shaped one on the CPU and agrees with transformers; else None.
+
+        Args:
+            model: float32 or bfloat16.
+            constant: nobody changes the weights, so that keys and values of one batch are true in the next.
+            prefix_cache_mb: most memory for these; None: 64, of models from 100 million parameters on 512.
+        """
         if not _eligible(model):
             return None
-        lean = cls(model)
+        lean = cls(model, constant, prefix_cache_mb)
         return lean if lean._agrees() else None
 
     def _agrees(self) -> bool:
@@ -74,8 +92,9 @@ class LeanModel:
             ways: list[Session] = [LeanSession(self, 20), HFSession(self.model, 20)]
             tokens = torch.tensor([1, 2, 3, 4]) % vocabulary
             ours, theirs = ([way.admit(prompts, [2] * 4), way.step(tokens)] for way in ways)
+        near = _TOLERANCE[self.dtype]
         return all(
-            bool(b.isfinite().all() and torch.allclose(a, b, rtol=_TOLERANCE, atol=_TOLERANCE * float(b.abs().max())))
+            bool(b.isfinite().all() and torch.allclose(a, b, rtol=near, atol=near * float(b.abs().max())))
             for a, b in zip(ours, theirs, strict=True)
         )
 
@@ -113,14 +132,26 @@ class LeanModel:
         """Room for keys and values, with nobody in it; the last batch's, where that was given back."""
         kept, self._slabs = self._slabs, None
         if kept is None:
-            return Slabs(len(self.model.model.layers), self.kv_heads, self.head_dim)
+            return Slabs(len(self.model.model.layers), self.kv_heads, self.head_dim, self.dtype)
         kept.clear()
         return kept
 
-    def keep_slabs(self, slabs: Slabs) -> None:
+    def take_cache(self) -> PrefixCache:
+        """What is known of prompts; of a model whose weights may have changed, nothing."""
+        kept, self._cache = self._cache, None
+        if kept is None:
+            layers, element = len(self.model.model.layers), self.dtype.itemsize
+            capacity = self._bytes // (2 * layers * self.kv_heads * self.head_dim * element)
+            return PrefixCache(layers, self.kv_heads, self.head_dim, capacity, self.dtype)
+        if not self._constant:
+            kept.clear()
+        return kept
+
+    def keep(self, slabs: Slabs, cache: PrefixCache) -> None:
         """Give back what a batch took, in which every number is finite."""
-        if slabs.nbytes <= _KEEP:
+        if slabs.nbytes <= self._most:
             self._slabs = slabs
+        self._cache = cache
 
 
 def _eligible(model: Any) -> bool:
@@ -131,8 +162,8 @@ def _eligible(model: Any) -> bool:
     parameters = list(model.parameters())
     rope = getattr(model.model.rotary_emb, "rope_type", "")
     return (
-        all(p.dtype == torch.float32 and p.device.type == "cpu" for p in parameters)
-        and sum(p.numel() for p in parameters) < SMALL_MODEL
+        len({p.dtype for p in parameters}) == 1
+        and all(p.dtype in _TOLERANCE and p.device.type == "cpu" for p in parameters)
         and config.hidden_act == "silu"
         and rope in _FIXED_ROPE
         and not getattr(config, "sliding_window", None)

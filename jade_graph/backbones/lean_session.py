@@ -2,42 +2,42 @@
 
 Invariant: a row's logits do not depend on the other rows, beyond the order in which float32 sums are taken. Prompts are
 computed side by side without padding; a beginning that an earlier prompt had is copied instead, from the keys and
-values that the same weights gave for the same tokens: nothing of it outlives the batch.
+values that the same weights gave for the same tokens (`prefix_cache`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from jade_graph.backbones.prefixes import Beginning, Beginnings
+from jade_graph.backbones.prefix_cache import Recalled, Slots, count
 from jade_graph.backbones.sampler import move_rows
 from jade_graph.backbones.slabs import Part
 
 if TYPE_CHECKING:
     from jade_graph.backbones.lean import Layer, LeanModel
 
-# Keys and values of prompts that later ones may begin with (bytes).
-_REMEMBERED = 64 * 2**20
-
 
 @dataclass(slots=True)
 class _Prompt:
     """A prompt to be computed: its tokens, where its keys and values go, and what of them is known already.
 
-    `room` and `kv`: (layers, 2, heads, columns, width), of which `kv` holds the first `known` tokens.
+    `room`: (layers, 2, heads, columns, width), of which the first `known` tokens are in the cache.
     """
 
     tokens: Sequence[int]
     room: Tensor
-    kv: Tensor
-    known: int = 0
+    recalled: Recalled
+    known: int = field(init=False)
     mask: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        self.known = count(self.recalled.known)
 
     @property
     def left(self) -> int:
@@ -60,19 +60,20 @@ class LeanSession:
         self._budget = budget
         self._slabs = lean.take_slabs()
         self._positions = torch.zeros(0, dtype=torch.long)
-        self._beginnings = Beginnings(_REMEMBERED // (8 * len(self._layers) * lean.kv_heads * lean.head_dim))
-        self._cos = self._sin = torch.zeros(0, 1, lean.head_dim, dtype=torch.float32)
+        self._cache = lean.take_cache()
+        self._cos = self._sin = torch.zeros(0, 1, lean.head_dim, dtype=lean.dtype)
         width = lean.model.model.embed_tokens.weight.shape[1]
         self._mean = torch.full((width, 1), 1.0 / width, dtype=torch.float32)
         self._eps = torch.tensor([[lean.eps]], dtype=torch.float32)
         self.padded_tokens = 0
 
     def close(self) -> None:
-        self._lean.keep_slabs(self._slabs)
+        self._lean.keep(self._slabs, self._cache)
 
     def wipe(self, rows: Sequence[int]) -> None:
         for row in rows:
             self._slabs.wipe(row)
+        self._cache.clear()  # whose numbers they were is not told
 
     def drop(self, holes: Tensor, movers: Tensor, count: int) -> None:
         self._slabs.drop(holes.tolist(), movers.tolist(), count)
@@ -83,32 +84,16 @@ class LeanSession:
         lengths = [len(prompt) for prompt in prompts]
         longest = max(length + new for length, new in zip(lengths, new_tokens, strict=True))
         if longest > len(self._cos):
-            self._cos, self._sin = (table.unsqueeze(1) for table in self._lean.rotary(longest))
-        for length in lengths:
-            self._slabs.add(length)
-        asked = []
-        for row, prompt in enumerate(prompts, first):
-            room = self._slabs.room(row)
-            asked.append(_Prompt(prompt, room, room))
-        # Who is alone has nobody to share with, and need not pay for remembering.
-        fresh = self._recall(asked) if first + len(prompts) > 1 else []
+            self._cos, self._sin = (table.unsqueeze(1).to(self._lean.dtype) for table in self._lean.rotary(longest))
+        self._slabs.add(lengths)
+        recalled = self._cache.recall(prompts)
+        asked = [
+            _Prompt(prompt, self._slabs.room(row), found)
+            for row, (prompt, found) in enumerate(zip(prompts, recalled, strict=True), first)
+        ]
         logits = torch.cat([self._compute(group) for group in _groups(asked, self._budget)])
         self._positions = torch.cat([self._positions, torch.tensor(lengths)])
-        for beginning in fresh:
-            beginning.kv = beginning.kv[:, :, :, : len(beginning.tokens)].clone()
-        self._beginnings.trim()
         return logits
-
-    def _recall(self, asked: Sequence[_Prompt]) -> list[Beginning]:
-        """Find what is known of these prompts, from earlier ones or from each other; returns the new beginnings."""
-        added = []
-        for prompt in asked:
-            found, shared = self._beginnings.find(prompt.tokens)
-            if found is not None:
-                prompt.kv, prompt.known = found.kv, shared
-            if (new := self._beginnings.add(prompt.tokens, prompt.room)) is not None:
-                added.append(new)
-        return added
 
     def _compute(self, prompts: Sequence[_Prompt]) -> Tensor:
         """One forward pass over what is left of these prompts, side by side: logits (prompts, vocabulary)."""
@@ -116,28 +101,39 @@ class LeanSession:
         tokens: list[int] = []
         columns: list[int] = []
         spans: list[tuple[_Prompt, int, int]] = []
+        slots: Slots = []
+        remembered: list[int] = []
         for prompt in prompts:
             end = len(tokens) + prompt.left
             spans.append((prompt, len(tokens), end))
+            slots += prompt.recalled.fresh
+            begin = end - len(prompt.tokens) + prompt.recalled.at
+            remembered += range(begin, begin + count(prompt.recalled.fresh))
             tokens += prompt.tokens[prompt.known :]
             columns += range(prompt.known, len(prompt.tokens))
             if prompt.known and prompt.left > 1:
                 ours = torch.arange(prompt.known, len(prompt.tokens)).unsqueeze(1)
-                empty = torch.zeros(prompt.left, len(prompt.tokens), dtype=torch.float32)
+                empty = torch.zeros(prompt.left, len(prompt.tokens), dtype=lean.dtype)
                 prompt.mask = empty.masked_fill_(torch.arange(len(prompt.tokens)) > ours, float("-inf"))
         self.padded_tokens += len(tokens)
         alone = len(prompts) == 1 and not prompts[0].known
         places = slice(len(tokens)) if alone else torch.tensor(columns)
         final = torch.tensor([end - 1 for _, _, end in spans])
+        to, of = _index([slot for each in slots for slot in each]), _index(remembered)
         cos, sin = self._cos[places], self._sin[places]
         x = functional.embedding(torch.tensor(tokens), lean.model.model.embed_tokens.weight)
         for number, layer in enumerate(self._layers):
             h = self._norm(x, layer.norm)
             fresh = self._keys_values(layer, h, cos, sin)
+            if slots:
+                for part, new in zip(self._cache.kv[number], fresh, strict=True):
+                    part[:, to] = new[of].transpose(0, 1)
             for prompt, begin, end in spans:
                 room = prompt.room[number]
-                if prompt.known:
-                    room[:, :, : prompt.known] = prompt.kv[number, :, :, : prompt.known]
+                column = 0
+                for each in prompt.recalled.known:
+                    room[:, :, column : column + len(each)] = self._cache.kv[number, :, :, each.start : each.stop]
+                    column += len(each)
                 for part, new in zip(room, fresh, strict=True):
                     part[:, prompt.known : len(prompt.tokens)] = new[begin:end].transpose(0, 1)
             last = number + 1 == len(self._layers)
@@ -207,6 +203,8 @@ class LeanSession:
 
     def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
         """Root-mean-square norm of (tokens, width): the mean as a matrix product is the fastest way on a CPU."""
+        if x.dtype != torch.float32:
+            return functional.rms_norm(x.float(), weight.shape, eps=self._lean.eps).to(x.dtype).mul_(weight)
         scale = torch.addmm(self._eps, x.square(), self._mean).rsqrt_()
         return (x * scale).mul_(weight)
 
@@ -256,3 +254,10 @@ def _add_linear(x: Tensor, h: Tensor, weight: tuple[Tensor, Tensor | None]) -> T
     """x += h W^T + b, in one pass over x."""
     x.addmm_(h, weight[0].t())
     return x if weight[1] is None else x.add_(weight[1])
+
+
+def _index(places: list[int]) -> slice | Tensor:
+    """Places as an index: of neighbours in order a slice, which needs no copy."""
+    if places and places[-1] - places[0] == len(places) - 1 and places == list(range(places[0], places[-1] + 1)):
+        return slice(places[0], places[-1] + 1)
+    return torch.tensor(places, dtype=torch.long)

@@ -6,11 +6,14 @@ memory begins as zeros, and a row whose numbers were not finite is wiped as it l
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from jade_graph.backbones.memory import zeros
 
 NOBODY = -1
 _SMALLEST = 32
@@ -36,16 +39,17 @@ class Part:
         if self.level:
             return None
         after = torch.arange(self.seen) > self.columns
-        return torch.zeros(after.shape, dtype=torch.float32).masked_fill_(after, float("-inf"))[:, None, None]
+        mask = torch.zeros(after.shape, dtype=self.slab.kv.dtype)
+        return mask.masked_fill_(after, float("-inf"))[:, None, None]
 
 
 class Slab:
-    """(layers, 2, slots, heads, columns, width) float32: `columns` tokens of room for each of some rows."""
+    """(layers, 2, slots, heads, columns, width): `columns` tokens of room for each of some rows."""
 
-    def __init__(self, layers: int, heads: int, columns: int, width: int) -> None:
+    def __init__(self, layers: int, heads: int, columns: int, width: int, dtype: torch.dtype) -> None:
         self.columns = columns
         self.rows: list[int] = []
-        self.kv = torch.zeros(layers, 2, 2, heads, columns, width, dtype=torch.float32)
+        self.kv = zeros((layers, 2, 2, heads, columns, width), dtype)
 
     def take(self, row: int) -> int:
         """A slot for `row`."""
@@ -54,18 +58,26 @@ class Slab:
             self.rows[slot] = row
             return slot
         self.rows.append(row)
-        room = self.kv.shape[2]
-        if len(self.rows) > room:
-            more = torch.zeros_like(self.kv)
-            self.kv = torch.cat([self.kv, more], dim=2)
+        self.reserve(0)
         return len(self.rows) - 1
+
+    def reserve(self, more: int) -> None:
+        """Room for so many rows beside those at hand, so that it need not grow by and by."""
+        room = self.kv.shape[2]
+        wanted = len(self.rows) - self.rows.count(NOBODY) + more if more else len(self.rows)
+        if wanted > room:
+            layers, two, _, *rest = self.kv.shape
+            grown = zeros((layers, two, max(wanted, 2 * room), *rest), self.kv.dtype)
+            grown[:, :, :room] = self.kv
+            self.kv = grown
 
 
 class Slabs:
     """All slabs of one model, by columns: 32, 64, 128 and so on."""
 
-    def __init__(self, layers: int, heads: int, width: int) -> None:
+    def __init__(self, layers: int, heads: int, width: int, dtype: torch.dtype = torch.float32) -> None:
         self._shape = (layers, heads, width)
+        self._dtype = dtype
         self._slabs: dict[int, Slab] = {}
         self._where: list[tuple[Slab, int]] = []
         self._lengths: list[int] = []
@@ -89,19 +101,21 @@ class Slabs:
         for slab in self._slabs.values():
             slab.rows.clear()
 
-    def add(self, length: int) -> None:
-        """A row more, behind the others, with room for its prompt of `length` tokens and one to come."""
-        self._where.append(self._slot(len(self._where), length))
-        self._lengths.append(length - self._grown)
+    def add(self, lengths: Sequence[int]) -> None:
+        """Rows more, behind the others, each with room for its prompt of so many tokens and one to come."""
+        for columns, count in Counter(map(_columns, lengths)).items():
+            self._slab(columns).reserve(count)
+        for length in lengths:
+            slab = self._slab(_columns(length))
+            self._where.append((slab, slab.take(len(self._where))))
+            self._lengths.append(length - self._grown)
         self._parts = None
 
-    def _slot(self, row: int, length: int) -> tuple[Slab, int]:
-        columns = max(_SMALLEST, 1 << length.bit_length())
+    def _slab(self, columns: int) -> Slab:
         if columns not in self._slabs:
             layers, heads, width = self._shape
-            self._slabs[columns] = Slab(layers, heads, columns, width)
-        slab = self._slabs[columns]
-        return slab, slab.take(row)
+            self._slabs[columns] = Slab(layers, heads, columns, width, self._dtype)
+        return self._slabs[columns]
 
     def room(self, row: int) -> Tensor:
         """Where the row lies, (layers, 2, heads, columns, width): a view until rows are added."""
@@ -141,7 +155,9 @@ class Slabs:
         for row, length in enumerate(lengths):
             slab, slot = self._where[row]
             if length >= slab.columns:
-                self._where[row] = longer, other = self._slot(row, length)
+                longer = self._slab(_columns(length))
+                other = longer.take(row)
+                self._where[row] = longer, other
                 longer.kv[:, :, other, :, :length] = slab.kv[:, :, slot, :, :length]
                 slab.rows[slot] = NOBODY
         self._parts = []
@@ -189,3 +205,8 @@ class Slabs:
         for part in self._parts or ():
             part.columns += 1
             part.seen += 1
+
+
+def _columns(length: int) -> int:
+    """Of the slab for a row of so many tokens and one more."""
+    return max(_SMALLEST, 1 << length.bit_length())

@@ -156,7 +156,10 @@ def test_lean_refuses_adapters_even_while_they_change_nothing(targets: list[str]
 def test_lean_is_not_offered_where_it_would_be_wrong() -> None:
     assert LeanModel.of(build("gemma3, sliding window")) is None
     assert LeanModel.of(build("gpt2, learned positions")) is None
-    assert LeanModel.of(build("llama").to(torch.bfloat16)) is None
+    assert LeanModel.of(build("llama").to(torch.float16)) is None
+    mixed = build("llama")
+    mixed.lm_head.to(torch.bfloat16)
+    assert LeanModel.of(mixed) is None
     other = build("llama")
     other.config.hidden_act = "gelu"
     assert LeanModel.of(other) is None
@@ -169,16 +172,16 @@ def test_lean_memory_is_reused_but_not_hoarded() -> None:
     lean = LeanModel.of(build("llama"))
     assert lean is not None
     slabs = lean.take_slabs()
-    slabs.add(9)
+    slabs.add([9])
     pointer = slabs.room(0).data_ptr()
-    lean.keep_slabs(slabs)
+    lean.keep(slabs, lean.take_cache())
     again = lean.take_slabs()
     assert len(again) == 0
-    again.add(9)
+    again.add([9])
     assert again.room(0).data_ptr() == pointer
     assert len(lean.take_slabs()) == 0, "who fails gives nothing back"
-    again.add(1_500_000)
-    lean.keep_slabs(again)
+    again.add([1_500_000])
+    lean.keep(again, lean.take_cache())
     assert lean.take_slabs().nbytes < 1000
 
 
@@ -253,6 +256,59 @@ def test_prompts_that_begin_as_an_earlier_one_did_are_not_computed_again() -> No
         session.drop(torch.tensor([]).long(), torch.tensor([]).long(), 0)
         session.admit([long, [*long[:40], 1, 2]], [5, 5])
         assert session.padded_tokens == 51 + 1 + 2
+
+
+def test_what_is_known_outlives_the_batch_where_the_weights_stay() -> None:
+    model = build("llama")
+    prompt = tokens(1, 50, 5)[0]
+    for constant in (True, False):
+        lean = LeanModel.of(model, constant=constant)
+        assert lean is not None
+        for run, known in enumerate((0, 40 if constant else 0)):
+            ids = [*prompt[:40], *tokens(1, 5, run)[0]]
+            session = LeanSession(lean, 1000)
+            with torch.inference_mode():
+                logits = session.admit([ids], [5])[0]
+            assert session.padded_tokens == len(ids) - known
+            torch.testing.assert_close(logits, model(torch.tensor([ids])).logits[0, -1], rtol=1e-4, atol=1e-4)
+            session.close()
+
+
+def test_nothing_is_known_after_a_batch_that_failed_or_was_not_finite() -> None:
+    lean = LeanModel.of(build("llama"), constant=True)
+    assert lean is not None
+    prompt = tokens(1, 30, 5)
+    with torch.inference_mode():
+        LeanSession(lean, 1000).admit(prompt, [5])  # and never closed
+        session = LeanSession(lean, 1000)
+        session.admit(prompt, [5])
+        assert session.padded_tokens == 30
+        session.wipe([0])
+        session.close()
+        again = LeanSession(lean, 1000)
+        again.admit(prompt, [5])
+        assert again.padded_tokens == 30
+
+
+@pytest.mark.parametrize("name", LEAN)
+def test_lean_in_bfloat16_rounds_about_as_transformers_does(name: str) -> None:
+    """Against the same weights in float32: ours strays no further than theirs, give or take a half."""
+    model = build(name).to(torch.bfloat16)
+    lean = LeanModel.of(model)
+    assert lean is not None
+    prompts = [*ragged(), *alike()]
+    count, new = len(prompts), torch.tensor(tokens(len([*ragged(), *alike()]), 1, 2)).squeeze(1)
+    exact = build(name).to(torch.bfloat16).float()
+    strayed = []
+    with torch.inference_mode():
+        plain = [
+            exact(torch.tensor([[*ids, token]])).logits[0, -1] for ids, token in zip(prompts, new.tolist(), strict=True)
+        ]
+        for session in (LeanSession(lean, 24), HFSession(model, 24)):
+            session.admit(prompts, [6] * count)
+            logits = session.step(new).float()
+            strayed.append(float((logits - torch.stack(plain)).norm()))
+    assert 0 < strayed[0] < 1.5 * strayed[1]
 
 
 def test_only_models_that_attend_to_everything_get_reserved_room() -> None:

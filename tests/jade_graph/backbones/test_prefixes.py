@@ -1,10 +1,9 @@
 from __future__ import annotations
 
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jade_graph.backbones.prefixes import Beginnings, Stem, shared_stems
+from jade_graph.backbones.prefixes import Stem, shared_stems
 
 FAMILY = [[7] * 30, [8] * 40, [7] * 30 + [8] * 20]
 PROMPTS = st.lists(
@@ -49,36 +48,3 @@ def test_what_saves_little_is_left_alone() -> None:
     assert shared_stems([[4] * 15 + [1], [4] * 15 + [2]], 0) == [], "below the shortest stem"
     assert shared_stems([[4] * 90], 0) == []
     assert shared_stems([], 0) == []
-
-
-@given(st.lists(st.lists(st.integers(0, 1), min_size=1, max_size=60), min_size=1, max_size=12), st.integers(1, 200))
-def test_what_is_found_begins_alike(prompts: list[list[int]], budget: int) -> None:
-    known = Beginnings(budget)
-    nothing = torch.zeros(0)
-    for prompt in prompts:
-        found, shared = known.find(prompt)
-        assert (found is None) == (shared == 0)
-        if found is not None:
-            assert 16 <= shared < len(prompt)
-            assert list(found.tokens[:shared]) == prompt[:shared]
-        known.add(prompt, nothing)
-        known.trim()
-        assert known._tokens == sum(len(each.tokens) for each in known._known.values()) <= budget
-        assert set(map(id, known._index.values())) <= set(known._known)
-
-
-def test_the_longest_beginning_is_found_and_the_least_used_is_forgotten() -> None:
-    known = Beginnings(100)
-    nothing = torch.zeros(0)
-    prompt = list(range(50))
-    known.add(prompt[:30], nothing)
-    known.add(prompt[:40], nothing)
-    found, shared = known.find(prompt)
-    assert found is not None
-    assert (len(found.tokens), shared) == (40, 40)
-    assert known.find(prompt[:20])[1] == 19
-    assert known.find(prompt[:16])[1] == 0, "one token has to be computed"
-    assert known.add(prompt[:40], nothing) is None
-    known.add(list(range(100, 140)), nothing)
-    known.trim()
-    assert known.find(prompt)[1] == 30

@@ -18,7 +18,7 @@ def test_every_row_keeps_its_tokens(data: st.DataObject) -> None:
     for _ in range(data.draw(st.integers(1, 12))):
         for length in data.draw(st.lists(st.integers(1, 90), max_size=4)):
             rows.append([float(next(fresh)) for _ in range(length)])
-            slabs.add(length)
+            slabs.add([length])
             slabs.room(len(rows) - 1)[0, 0, 0, :length, 0] = torch.tensor(rows[-1])
         if not rows:
             continue
@@ -59,7 +59,7 @@ def step(slabs: Slabs, rows: list[list[float]], new: list[float]) -> None:
 def test_rows_of_like_length_lie_together() -> None:
     slabs = Slabs(1, 1, 1)
     for length in (3, 200, 5, 31, 32):
-        slabs.add(length)
+        slabs.add([length])
     parts, _ = slabs.parts()
     assert sorted((part.slab.columns, part.count) for part in parts) == [(32, 3), (64, 1), (256, 1)]
 
@@ -67,11 +67,11 @@ def test_rows_of_like_length_lie_together() -> None:
 def test_leavers_make_room() -> None:
     slabs = Slabs(1, 1, 1)
     for _ in range(8):
-        slabs.add(4)
+        slabs.add([4])
     before = slabs.nbytes
     for _ in range(50):
         slabs.drop([0, 1, 2], [5, 6, 7], 5)
         assert sum(part.count for part in slabs.parts()[0]) <= 7
         for _ in range(3):
-            slabs.add(4)
+            slabs.add([4])
     assert slabs.nbytes == before

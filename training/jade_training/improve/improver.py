@@ -291,7 +291,7 @@ class Improver:
         return f"{self.out.name}-{i:03d}"
 
     def _served(self, model: Any, codec: Codec, i: int) -> HFBackbone:
-        return HFBackbone.from_model(served(model), codec, version=self._version(i))
+        return HFBackbone.from_model(served(model), codec, version=self._version(i), constant=True)
 
     def _graph(
         self,

@@ -39,7 +39,7 @@ class FastTrunk:
     def of(cls, model: Any, *, bf16: bool = False) -> FastTrunk | None:
         """`model`, if it is a small float32 Llama-shaped one on the CPU; else None."""
         lean = LeanModel.of(model)
-        return None if lean is None else cls(lean, bf16)
+        return None if lean is None or lean.dtype != torch.float32 else cls(lean, bf16)
 
     def __call__(self, packed: Packed) -> tuple[Tensor, Tensor]:
         """Final hidden states (N, width) before each action token, and at the last prompt token of each row (R, width).
