@@ -75,7 +75,9 @@ async def _measure(loaded: HFBackbone, quick: bool) -> dict[str, float]:
     rounds, calls = (3, 3) if quick else (7, 8)
     model = loaded.model
     vocabulary = int(model.get_input_embeddings().weight.shape[0])
-    prompts = [rng.integers(0, vocabulary, size).tolist() for size in rng.integers(*PROMPT_TOKENS, 64, endpoint=True)]
+    # No two calls of a round have a prompt in common, so that nothing is gained by what was computed before.
+    sizes = rng.integers(*PROMPT_TOKENS, 256, endpoint=True)
+    prompts = [rng.integers(0, vocabulary, size).tolist() for size in sizes]
     # An end token that is never drawn: every call has exactly NEW_TOKENS.
     backbone = HFBackbone.from_model(model, Codec(loaded.tokenizer, [_NO_END]), version=loaded.version)
     model.generation_config.eos_token_id = None

@@ -1,13 +1,20 @@
 """The warm start: what it learns from, what it learns, and what it leaves alone."""
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from jade_graph.backbones.lora import WEIGHTS
 from jade_graph.errors import ConfigError, DataError
 from jade_graph.testing.runs import Act, make_run
 from jade_training.learner import trl_
 from jade_training.learner.ppo import Lora
+from jade_training.merging.kept import kept_models
+from jade_training.merging.parents import parents_of
 from jade_training.pretrain.tokenizer import build_tokenizer
 from jade_training.supervised.demonstrations import Demonstrator
 from jade_training.supervised.sft import demonstrations, encoded, examples_of, sft
@@ -130,6 +137,30 @@ def test_a_run_that_was_cut_off_goes_on_to_the_same_weights(folder, tmp_path, ra
     one, two = load(tmp_path / "whole").state_dict(), load(tmp_path / "cut").state_dict()
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert not (tmp_path / "cut" / "checkpoint").exists()
+
+
+@pytest.mark.parametrize("rank", [None, 2], ids=["weights", "adapters"])
+def test_models_on_the_way_are_kept_and_merged(folder, tmp_path, rank):
+    options = {
+        "steps": 7, "batch_rows": 4, "learning_rate": 1e-2, "warmup_steps": 1, "save_every": 2, "device": "cpu",
+        "lora": None if rank is None else Lora(rank, 2 * rank), "schedule": "constant", "profile": "brief",
+    }  # fmt: skip
+    out, rates = tmp_path / "out", {}
+    sft(folder, EXAMPLES, out, keep=3, log=lambda f, step: rates.setdefault(step, f.get("learning_rate")), **options)
+    assert {rates[step] for step in range(3, 8)} == {1e-2}
+    assert [path.name for path in kept_models(out)] == ["4", "6", "7"]
+    assert not list((out / "models").glob(".*"))
+    sft(folder, EXAMPLES, tmp_path / "six", **{**options, "steps": 6})
+    parents = parents_of(None, [str(out)], 2)
+    assert [parent.name for parent in parents] == [str(out / "models" / step) for step in ("6", "7")]
+    for parent, twin in zip(parents, (tmp_path / "six", out), strict=True):
+        assert json.loads((Path(parent.name) / "jade.json").read_text("utf-8"))["profile"] == "brief"
+        if rank is None:
+            one, two = load(parent.folder).state_dict(), load(twin).state_dict()
+        else:
+            one, two = load_file(parent.adapter / WEIGHTS), load_file(twin / "adapter" / WEIGHTS)
+        assert one.keys() == two.keys()
+        assert all(torch.equal(one[name], two[name]) for name in one)
 
 
 def test_groups_of_like_length_hold_little_padding(folder, tmp_path):

@@ -6,7 +6,7 @@ Invariant: thin. The commands parse their options, call `offline` and `sft`, and
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -97,14 +97,20 @@ def sft(
         int | None, typer.Option(min=1, help="Examples of like length together, so many tokens at a time.")
     ] = None,
     learning_rate: Annotated[
-        float | None, typer.Option(min=0.0, help="Of AdamW, falling linearly; default: by the size of the model.")
+        float | None, typer.Option(min=0.0, help="Of AdamW; default: by the size of the model.")
     ] = None,
+    schedule: Annotated[
+        Literal["linear", "constant"], typer.Option(help="Whether the rate falls, linearly to 0, or stays.")
+    ] = "linear",
     warmup: Annotated[int, typer.Option(min=0, help="Steps in which the rate rises.")] = 0,
     lora: Annotated[
         int | None, typer.Option(min=1, metavar="RANK", help="Train adapters of this rank instead.")
     ] = None,
     bf16: Annotated[bool, typer.Option("--bf16", help="Mixed precision, where the processor has it.")] = False,
     save_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 20,
+    keep: Annotated[
+        int, typer.Option(min=0, help="Models of the last checkpoints that stay: jade merge FOLDER makes one of them.")
+    ] = 0,
     weight_decay: Annotated[float, typer.Option(min=0.0, help="Of AdamW.")] = 0.0,
     mixture: Annotated[
         Path | None, typer.Option(help="Shares of roles or data sets (jade mix search writes one).")
@@ -131,6 +137,7 @@ def sft(
     from jade_training.improve.registering import start_of
     from jade_training.improve.tracking import tracked
     from jade_training.learner.ppo import Lora
+    from jade_training.merging.kept import kept_models
     from jade_training.mixing.mixture import Mixture
     from jade_training.supervised import sft as tuning
     from jade_training.supervised.entrodrop import EntroDrop
@@ -154,7 +161,7 @@ def sft(
     place = Place.find(settings=cli.settings) if mlflow else None
     chosen = {"source": source, "examples": len(found.pairs), "start": str(start), "lora": lora, "epochs": epochs}
     chosen |= {"steps": steps, "batch_rows": batch_rows, "learning_rate": learning_rate, "seed": seed}
-    chosen |= {"weight_decay": weight_decay, "entrodrop": entrodrop}
+    chosen |= {"weight_decay": weight_decay, "entrodrop": entrodrop, "schedule": schedule}
     chosen |= {"mixture": None if shares is None else shares.as_dict()}
     with ExitStack() as stack:
         log = stack.enter_context(tracked(place, out, chosen, tell=cli.out.log))
@@ -176,19 +183,24 @@ def sft(
             progress=tick,
             log=log if mlflow else None,
             save_every=save_every,
+            keep=keep,
+            schedule=schedule,
             weight_decay=weight_decay,
             entrodrop=dropping,
             cache=cli.settings.data_path / "entropies",
             seed=seed,
         )
         log(metrics, int(metrics["steps"]))
-    cli.out.result({"out": str(out), "metrics": metrics}, lambda: _show(out, metrics))
+    models = [str(folder) for folder in kept_models(out)] if keep else []
+    described = {"out": str(out), "metrics": metrics, "models": models}
+    cli.out.result(described, lambda: _show(out, metrics, f"jade merge {out}" if models else None))
 
 
-def _show(out: Path, metrics: Mapping[str, float]) -> list[Any]:
+def _show(out: Path, metrics: Mapping[str, float], merge: str | None = None) -> list[Any]:
     from rich.text import Text
 
     from jade_graph.cli.console import table
 
     rows = [(name.replace("_", " "), f"{value:,.4g}") for name, value in metrics.items()]
-    return [table(("", ""), rows, title=f"saved {out}"), Text(f"Next: jade eval .. --backbone {out}", style="dim")]
+    following = merge or f"jade eval .. --backbone {out}"
+    return [table(("", ""), rows, title=f"saved {out}"), Text(f"Next: {following}", style="dim")]

@@ -17,6 +17,7 @@ from jade_graph.backbones.lora import CONFIG, WEIGHTS
 from jade_graph.errors import UsageError
 from jade_graph.registry.candidates import STATE
 from jade_graph.registry.versions import MERGE
+from jade_training.merging.kept import kept_models
 
 if TYPE_CHECKING:
     from jade_graph.registry import Registry
@@ -53,15 +54,16 @@ def parents_of(registry: Registry, named: Sequence[str], last: int | None = None
     """The models behind names, the oldest first.
 
     Args:
-        named: nothing or the name of a registered model: its last versions. The folder of a learning run: its last
-            models. Else versions ("3", "champion", "models:/..") and folders, in this order.
+        named: nothing or the name of a registered model: its last versions. The folder of a learning run, or of a
+            supervised one that kept models: its last. Else versions ("3", "champion", "models:/..") and folders, in
+            this order.
         last: how many (8), where more are found.
 
     Raises:
         UsageError: MERGE_EMPTY, MERGE_LAST. RegistryError: VERSION_UNKNOWN .. BackboneError: BACKBONE_NOT_FOUND ..
     """
     one = named[0] if len(named) == 1 else None
-    if one is not None and (Path(one) / STATE).is_file():
+    if one is not None and ((Path(one) / STATE).is_file() or kept_models(Path(one))):
         return _of_run(Path(one), last or LAST)
     if not named or (one is not None and not Path(one).is_dir() and one == registry.model):
         return _newest(registry, last or LAST)
@@ -75,7 +77,7 @@ def parents_of(registry: Registry, named: Sequence[str], last: int | None = None
 
 
 def _of_run(run: Path, last: int) -> list[Parent]:
-    folders = sorted((p for p in (run / "models").glob("*") if p.name.isdigit()), key=lambda p: int(p.name))
+    folders = kept_models(run)
     if not folders:
         raise UsageError(
             f"the learning run {str(run)!r} has no models yet: they are written when it evaluates.",

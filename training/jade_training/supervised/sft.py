@@ -14,12 +14,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from jade_graph.errors import ConfigError, DataError
 from jade_training.supervised.batches import Pair, collate, digest, grouped, held_out_loss
 from jade_training.supervised.entrodrop import Dropping, EntroDrop, eligible, entropies
+from jade_training.supervised.keeping import keeping
 
 if TYPE_CHECKING:
     from jade_graph.scoring.rewards import Scored
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from jade_training.learner.ppo import Lora
     from jade_training.supervised.demonstrations import Demonstration
 
+
+Schedule = Literal["linear", "constant"]
 
 CHECKPOINT = "checkpoint"
 """Of a run that was cut off, in its `out`."""
@@ -114,6 +118,8 @@ def sft(
     progress: Callable[[int, int], None] | None = None,
     log: Callable[[Mapping[str, float], int], None] | None = None,
     save_every: int | None = None,
+    keep: int = 0,
+    schedule: Schedule = "linear",
     entrodrop: EntroDrop | None = None,
     cache: Path | None = None,
     seed: int = 0,
@@ -131,7 +137,8 @@ def sft(
         batch_rows: examples a step, `micro_rows` of them at a time (None: all).
         micro_tokens: instead of `micro_rows`: a step's examples of like length together, at most so many tokens with
             their padding at a time.
-        learning_rate: of AdamW, falling linearly to 0 after `warmup_steps`; None: `learning_rate_for`.
+        learning_rate: of AdamW, after `warmup_steps`; None: `learning_rate_for`.
+        schedule: whether the rate falls, linearly to 0, or stays, to be merged afterwards (docs: wsm).
         lora: train adapters beside the weights instead of these.
         bf16: mixed precision; with `lora` the weights themselves are held in bfloat16.
         held_out: examples by role: their loss before and after is told, and nothing is learned from them.
@@ -140,6 +147,8 @@ def sft(
         log: called with figures (loss, nats a token; learning_rate; grad_norm) and the step.
         save_every: steps between checkpoints in `out/checkpoint`: the same call goes on from the last one, and comes to
             the same weights. It is taken away at the end.
+        keep: how many models of the last checkpoints stay in `out/models`, by step: `jade merge out`. With `lora` they
+            are adapters.
         entrodrop: hide predictable action tokens, more of them as training goes on; None: hide none.
         cache: folder in which the start's entropies are kept, by content.
         seed: of the order.
@@ -157,7 +166,6 @@ def sft(
     import torch
     from datasets import Dataset
 
-    from jade_graph.backbones.codec import read_json
     from jade_graph.backbones.folders import content_version
     from jade_graph.backbones.merging import answers, merged, require_like
     from jade_graph.backbones.weights import choose_device, load_model, quiet
@@ -225,6 +233,8 @@ def sft(
     facts |= {"start": name or None}
     if entrodrop is not None:
         facts["entrodrop"] = asdict(entrodrop)
+    if schedule == "constant":
+        chosen["lr_scheduler_type"] = "constant_with_warmup"
     kept, resumed = _checkpoint(out, save_every, facts)
     if kept is not None:
         chosen |= {"output_dir": str(kept), "save_strategy": "steps", "save_steps": save_every, "save_total_limit": 1}
@@ -244,6 +254,9 @@ def sft(
         ]
         trainer.dropping = dropping
         before = _seconds(kept)
+        if keep and out is not None and save_every is not None:
+            save = partial(_keep, model, tokenizer, source, profile)
+            trainer.add_callback(keeping(Path(out), keep, save_every, save))
         trainer.add_callback(_watch(progress, log, kept, before))
         if groups is not None:
             ordered(trainer, groups)
@@ -261,9 +274,7 @@ def sft(
         model = merged(model) if lora is not None else model
         _save(model.to(stored) if source is not None and lora else model, tokenizer, source, Path(out))
         require_like(Path(out), wanted)
-        if profile is not None:
-            about = {**read_json(Path(out) / "jade.json"), "profile": profile}
-            (Path(out) / "jade.json").write_text(json.dumps(about, indent=2) + "\n", "utf-8")
+        _speak(Path(out), profile)
     if kept is not None:
         shutil.rmtree(kept)
     return {
@@ -356,6 +367,21 @@ def _save(model: Any, tokenizer: Any, source: Path | None, out: Path) -> None:
         tokenizer.save_pretrained(out)
     if source is not None and (source / "jade.json").is_file() and source.resolve() != out.resolve():
         shutil.copy(source / "jade.json", out / "jade.json")
+
+
+def _keep(model: Any, tokenizer: Any, source: Path | None, profile: str | None, out: Path) -> None:
+    """A model on the way: of adapters these alone."""
+    _save(model, tokenizer, source, out)
+    _speak(out, profile)
+
+
+def _speak(out: Path, profile: str | None) -> None:
+    """Write down which prompt profile the model was taught in."""
+    from jade_graph.backbones.codec import read_json
+
+    if profile is not None:
+        about = {**read_json(out / "jade.json"), "profile": profile}
+        (out / "jade.json").write_text(json.dumps(about, indent=2) + "\n", "utf-8")
 
 
 @contextmanager
