@@ -20,7 +20,7 @@ export TOKENIZERS_PARALLELISM ?= false
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := setup
-.PHONY: help setup model demo test test-all test-langchain reliability check bench bench-ppo docs docs-serve architecture constraints clean
+.PHONY: help setup model demo test test-all test-langchain reliability check bench bench-ppo bench-peers docs docs-serve architecture constraints clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,6 +70,9 @@ check: $(STAMP)  ## format, lint, types, import rules, tests
 
 bench: $(STAMP)  ## run every benchmark and print its figures
 	@$(BIN)/jade bench --all
+
+bench-peers: $(STAMP)  ## generation beside llama.cpp and vLLM on the same model and prompts (4 GB, in .peers)
+	@BIN=$(abspath $(BIN)) benchmarks/peers.sh
 
 bench-ppo: $(STAMP) $(TRL112)/.installed  ## compare our PPO arithmetic with TRL 1.12.0's, in an environment of its own
 	@$(BIN)/python benchmarks/bench_ppo.py batch $(TRL112)/batch.npz

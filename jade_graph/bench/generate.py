@@ -33,11 +33,20 @@ NEW_TOKENS = 16
 _NO_END = -1
 
 
-def run(*, model: str = "tiny", quick: bool = False) -> dict[str, float]:
+def run(
+    *,
+    model: str = "tiny",
+    prompts: str = "random",
+    vllm: str | None = None,
+    llama: str | None = None,
+    quick: bool = False,
+) -> dict[str, float]:
     """Measure `model` (a local folder or hub id; "tiny": the bundled model).
 
     Args:
         model: "random" measures a random model of the bundled one's size.
+        prompts: "random", or "roles": those of `jade` on microworld, 4 runs of each question.
+        vllm, llama: with "roles", addresses of a vLLM and of a llama.cpp server of the same weights.
         quick: three short rounds instead of seven.
 
     Returns:
@@ -46,7 +55,20 @@ def run(*, model: str = "tiny", quick: bool = False) -> dict[str, float]:
         call at 64 (wall seconds on an accelerator) over its floor: `arithmetic`, at this machine's speed for a large
         matrix product in the same dtype. `prompt_tokens`, `new_tokens`, `parameters`, `threads`, `matmul_gflops`:
         what was measured, and on what.
+
+        With "roles", by runs at once N (1, 8, 32): `ours_tokens_per_s_N`, `generate_tokens_per_s_N` (transformers'
+        `generate` on batches of N calls of like length, all known beforehand), `vllm_..`, `llama_..`: new tokens a
+        second; `over_SIDE_at_N`: ours over that side's, the median of the rounds' ratios. `floor_ratio`: CPU seconds
+        at 32 over the arithmetic where each beginning is computed once; `repeated_share`: of the prompts' tokens,
+        those in a beginning that another prompt has too.
+
+    Raises:
+        UsageError: BENCH_MODEL, BENCH_PROMPTS.
     """
+    if prompts not in ("random", "roles"):
+        raise UsageError(f"unknown prompts {prompts!r}.", code="BENCH_PROMPTS", known=["random", "roles"])
+    if prompts == "roles":
+        return asyncio.run(_measure_roles(_named(model), quick, vllm, llama))
     if model == "random":
         with tempfile.TemporaryDirectory() as folder:
             return asyncio.run(_measure(_random_model(Path(folder)), quick))
@@ -60,6 +82,16 @@ def _named(model: str) -> HFBackbone:
             f"{model!r} is no model in this process.", code="BENCH_MODEL", known=["tiny", "random", "a folder"]
         )
     return loaded
+
+
+async def _measure_roles(loaded: HFBackbone, quick: bool, vllm: str | None, llama: str | None) -> dict[str, float]:
+    from jade_graph.bench.roles import measure
+
+    rounds, questions = (1, 2) if quick else (5, 8)
+    try:
+        return await measure(loaded, rounds=rounds, questions=questions, vllm=vllm, llama=llama)
+    finally:
+        await loaded.aclose()
 
 
 def _random_model(folder: Path) -> HFBackbone:

@@ -241,7 +241,7 @@ def sft(
     if log is not None:
         chosen |= {"logging_strategy": "steps", "logging_steps": 1}
     told = held_out_loss(model, held_out or {}, bf16, " before")
-    with random_state_kept(), _no_bars():
+    with random_state_kept(), _no_bars(), quiet():
         trainer: Any = SupervisedTrainer(
             model=model,
             args=arguments(supervised=True, saves=kept is not None, **chosen),
