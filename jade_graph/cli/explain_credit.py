@@ -55,13 +55,13 @@ def explain_credit(
 ) -> None:
     """Show how a recorded run is rewarded, and which action gets how much of it.
 
-    Gold answers come from --gold, else from --dataset, else from what was recorded with the run.
+    A run of a learning run is explained by the reward that it was learned from, its compression included, unless an
+    option says otherwise. Gold answers come from --gold, else from --dataset, else from what was recorded with the run.
     """
     from jade_graph.scoring.credit import assign
-    from jade_graph.scoring.rewards import score_run
 
     cli.put("store.url", store)
-    found = _recorded(cli.settings.store_url, run)
+    found, peers = _recorded(cli.settings.store_url, run)
     preset = _preset(found)
     chosen = mode or (preset.credit if preset else DEFAULT_MODE)
     given = {
@@ -73,9 +73,9 @@ def explain_credit(
         "cost_form": cost_form,
         "penalties": _penalties(penalty),
     }
-    spec = _spec(preset, {name: value for name, value in given.items() if value is not None})
+    spec, spec_from = _spec(found, preset, {name: value for name, value in given.items() if value is not None})
     question, origin = _question(found, gold, dataset, split)
-    scored = score_run(found, question, spec)
+    scored, compression = _scored(found, peers, question, spec)
     rows = assign(found, scored, mode=chosen, gamma=gamma, lam=lam, inherit_penalties=inherit_penalties)
     options = {"mode": chosen, "gamma": gamma, "lam": lam, "inherit_penalties": inherit_penalties}
     result = {
@@ -89,6 +89,8 @@ def explain_credit(
         "golds_from": origin,
         **options,
         "spec": spec,
+        "spec_from": spec_from,
+        "compression": compression,
         "scored": scored.outcome is not None,
         "why_unscored": _why_unscored(found, question, spec) if scored.outcome is None else None,
         "outcome": scored.outcome,
@@ -102,8 +104,11 @@ def explain_credit(
 
 
 # --- what is looked at ------------------------------------------------------------------------------------------------
-def _recorded(where: str | Path, wanted: str) -> Run:
+def _recorded(where: str | Path, wanted: str) -> tuple[Run, list[Run]]:
+    """The run, and the runs of the same question in its rollout where its reward depends on them."""
+    from jade_graph.runs.filters import RunFilter
     from jade_graph.runs.store import RunStore
+    from jade_graph.scoring.learned import compression_of, needs_peers
 
     missing = StoreError("no run is recorded yet.", code="RUN_NOT_FOUND", hint='jade ask "a question"')
     local = str(where).removeprefix(_SQLITE)
@@ -115,7 +120,12 @@ def _recorded(where: str | Path, wanted: str) -> Run:
             if not newest:
                 raise missing
             wanted = str(newest[0]["id"])
-        return store.get(wanted)
+        found = store.get(wanted)
+        rollout = found.metadata.get("rollout")
+        if not needs_peers(compression_of(found)) or not isinstance(rollout, str):
+            return found, [found]
+        others = store.iter_runs(RunFilter(question_id=found.question_id), rollout=rollout)
+        return found, [found, *(other for other in others if other.id != found.id)]
 
 
 def _preset(run: Run) -> Any:
@@ -125,10 +135,34 @@ def _preset(run: Run) -> Any:
     return plugins.load("jade.presets", run.preset) if run.preset in plugins.names("jade.presets") else None
 
 
-def _spec(preset: Any, given: Mapping[str, Any]) -> RewardSpec:
+def _spec(run: Run, preset: Any, given: Mapping[str, Any]) -> tuple[RewardSpec, str]:
+    """The reward, and where it comes from."""
+    from dataclasses import replace
+
+    from jade_graph.scoring.learned import reward_of
     from jade_graph.scoring.rewards import RewardSpec
 
-    return RewardSpec(**given) if preset is None else RewardSpec.of_preset(preset, **given)
+    learned = reward_of(run)
+    if learned is not None:
+        return replace(learned, **given), "the learning run" if not given else "the learning run, and options"
+    if preset is None:
+        return RewardSpec(**given), "options" if given else "default"
+    return RewardSpec.of_preset(preset, **given), "the preset" if not given else "the preset, and options"
+
+
+def _scored(
+    run: Run, peers: Sequence[Run], question: Question, spec: RewardSpec
+) -> tuple[Scored, dict[str, Any] | None]:
+    """What the run earned, with what it paid for its length where it was learned to be short."""
+    from jade_graph.scoring.learned import compression_of
+    from jade_graph.scoring.rewards import score_run
+
+    scored = score_run(run, question, spec)
+    compression = compression_of(run)
+    if compression is None:
+        return scored, None
+    # Of the others the lengths alone count.
+    return compression.scored(peers, {run.id: scored})[run.id], compression.as_dict()
 
 
 def _penalties(given: Sequence[str] | None) -> dict[str, float] | None:
@@ -290,6 +324,7 @@ def _show(result: Mapping[str, Any]) -> list[Any]:
         (result["run"][:12], "bold"),
         f"  {result['preset']}  {result['status']}  ",
         (f"{result['mode']}, gamma {result['gamma']:g}, lambda {result['lam']:g}", "dim"),
+        (f"  reward of {result['spec_from']}" if result["spec_from"].startswith("the ") else "", "dim"),
     )
     asked = Text.assemble((result["question"], "bold"), ("  → ", "dim"), (result["answer"] or "no answer", "green"))
     wanted = Text.assemble(("gold  ", "dim"), golds, (f"  (from {result['golds_from']})", "dim")) if golds else None

@@ -80,6 +80,7 @@ def credited(run: Run) -> Run:
 
     from jade_graph import plugins
     from jade_graph.scoring.credit import assign
+    from jade_graph.scoring.learned import reward_of
     from jade_graph.scoring.rewards import RewardSpec, score_run
 
     expected = facts.golds(run)
@@ -89,7 +90,8 @@ def credited(run: Run) -> Run:
     try:
         preset = plugins.load("jade.presets", run.preset)
         question = Question(run.question_id, run.question, expected)
-        rows = assign(run, score_run(run, question, RewardSpec.of_preset(preset)), mode=preset.credit)
+        spec = reward_of(run) or RewardSpec.of_preset(preset)
+        rows = assign(run, score_run(run, question, spec), mode=preset.credit)
     except JadeError:
         return run
     return replace(run, transitions=tuple(sorted(rows, key=lambda t: t.seq)))

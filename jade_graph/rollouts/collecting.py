@@ -66,6 +66,7 @@ async def collect(
     store: RunStore | None = None,
     workers: Workers | None = None,
     left_out: Sequence[Mapping[str, str]] = (),
+    about: Mapping[str, Any] | None = None,
 ) -> list[Run]:
     """Run a rollout, or go on with it, and return all of its runs with their transitions.
 
@@ -82,6 +83,7 @@ async def collect(
             recorded, and nothing can be gone on with.
         workers: run in several processes, `concurrency` runs at once in each.
         left_out: questions of the data set that cannot be asked, for the record (`Dataset.odd`).
+        about: further metadata of every run, such as what it is paid for (`scoring.learned`).
 
     Returns:
         Runs in the order of the questions and then of the replicas. `metadata` holds "rollout", "replica", "type" and
@@ -113,6 +115,7 @@ async def collect(
         store=store,
         workers=workers,
         left_out=left_out,
+        about=about,
     )
     async with aclosing(stream) as all_runs:
         async for run, _ in all_runs:
@@ -210,6 +213,7 @@ async def recorded(
     store: RunStore | None = None,
     workers: Workers | None = None,
     left_out: Sequence[Mapping[str, str]] = (),
+    about: Mapping[str, Any] | None = None,
 ) -> AsyncGenerator[tuple[Run, bool], None]:
     """Every run of a rollout as it comes, and whether it was run now: first those read back, then the fresh ones.
 
@@ -238,7 +242,7 @@ async def recorded(
                 yield run, False
                 await asyncio.sleep(0)  # progress is drawn and an interrupt is heard between blocks
         runs = [each for each in runs if each.run_id in asked]
-    options: dict[str, Any] = {"sampling": facts["sampling"]}
+    options: dict[str, Any] = {"sampling": facts["sampling"], "metadata": dict(about or {})}
     if explore > 0:
         options["explore"] = explore
     due = [(each, attempts[each.run_id] + 1 if each.run_id in attempts else 0) for each in runs]

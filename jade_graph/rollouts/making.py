@@ -69,7 +69,7 @@ def made(
 
 
 async def _run(graph: Runner, each: Planned, rollout_id: str, attempt: int, options: Mapping[str, Any]) -> Run:
-    about = {
+    about = options.get("metadata", {}) | {
         "rollout": rollout_id,
         "replica": each.replica,
         "draw": each.draw,
@@ -82,8 +82,7 @@ async def _run(graph: Runner, each: Planned, rollout_id: str, attempt: int, opti
         plan_seed=each.plan_seed,
         run_id=each.run_id,
         attempt=attempt,
-        metadata=about,
-        **options,
+        **{**options, "metadata": about},
     )
 
 

@@ -13,10 +13,12 @@ import torch
 from safetensors.torch import load_file
 
 from jade_graph import plugins
+from jade_graph.cli import main
 from jade_graph.errors import ConfigError, GraphError, UsageError
 from jade_graph.runs.store import RunStore
 from jade_graph.scoring.compression import CompressionSpec
-from jade_graph.types import Parsed, Preset, View
+from jade_graph.scoring.rewards import score_run
+from jade_graph.types import Parsed, Preset, Run, View
 from jade_graph.workflow.judged import judged
 from jade_nodes.compression import Scorer, Segmenter
 from jade_training.improve.compressing import chosen, learners
@@ -104,6 +106,37 @@ def test_what_it_adds_and_that_it_goes_on(
     assert again.history[1]["compression"] == whole.history[1]["compression"]
     with pytest.raises(ConfigError, match=r"IMPROVE_CHANGED.*settings\.compress\.alpha was 0\.5 and is 0\.4"):
         Improver(again.folder, folder, *sets, replace(settings, compress=CompressionSpec(alpha=0.4)), preset=preset())
+
+
+def test_a_run_is_explained_by_what_it_was_learned_from(
+    legal: None, folder: Path, sets: tuple[Data, Data], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The very numbers of the learner: call costs and outcome of the settings, and compression against its group."""
+    settings = replace(OFF, outcome="em", alpha=0.25, compress=CompressionSpec(alpha=0.5))
+    found = improved(tmp_path, folder, sets, settings)
+    questions = {q.id: q for q in sets[0].questions}
+    with RunStore(found.folder / "runs.sqlite") as store:
+        runs = [run for run in store.iter_runs() if str(run.metadata["rollout"]).endswith("-000")]
+    spec = settings.rewards(preset(), 0)
+    plain = {run.id: score_run(run, questions[run.question_id], spec) for run in runs}
+    assert settings.compress is not None
+    learned = settings.compress.scored(runs, plain)
+    assert any(score.outcome and score.outcome["compression"] < 0 for score in learned.values())
+
+    def explained(run: Run, *options: str) -> Any:
+        capsys.readouterr()
+        url = f"sqlite:///{found.folder}/runs.sqlite"
+        assert main(["explain-credit", run.id, "--store", url, "--json", *options]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    for run in runs:
+        told = explained(run)
+        assert told["outcome"] == pytest.approx(dict(learned[run.id].outcome or {}))
+        assert (told["spec"]["outcome"], told["spec_from"]) == ("em", "the learning run")
+        assert told["compression"]["alpha"] == 0.5
+    told = explained(runs[0], "--alpha", "0")
+    assert "turn_cost" not in told["outcome"]
+    assert told["spec_from"] == "the learning run, and options"
 
 
 def test_a_preset_without_long_texts_is_refused(folder: Path, sets: tuple[Data, Data], tmp_path: Path) -> None:

@@ -207,6 +207,7 @@ class Improver:
                 runs_per_plan=s.runs_per_plan if self._branches() else 1,
                 progress=count,
                 store=store,
+                about=s.paid(self.preset, i),
             )
         finally:
             await backbone.aclose()

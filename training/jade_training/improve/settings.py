@@ -14,6 +14,7 @@ from jade_graph.assembly.models import FEW, SMALL
 from jade_graph.errors import ConfigError, unknown
 from jade_graph.scoring.compression import CompressionSpec
 from jade_graph.scoring.credit import MODES
+from jade_graph.scoring.learned import record
 from jade_graph.scoring.rewards import RewardSpec
 from jade_graph.settings.manifest import cpu_flags
 from jade_graph.types import Preset
@@ -166,6 +167,10 @@ class ImproveSettings:
             call_cost=self.cost(iteration),
             **{k: v for k, v in given.items() if v is not None},
         )
+
+    def paid(self, preset: Preset, iteration: int) -> dict[str, Any]:
+        """The same, and for short texts, as it is recorded with the iteration's runs."""
+        return record(self.rewards(preset, iteration), self.compress)
 
     def as_dict(self) -> dict[str, Any]:
         told = {**asdict(self), "ppo": self.ppo.as_dict()}
