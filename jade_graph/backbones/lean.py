@@ -77,7 +77,7 @@ class LeanModel:
             constant: nobody changes the weights, so that keys and values of one batch are true in the next.
             prefix_cache_mb: most memory for these; None: 64, of models from 100 million parameters on 512.
         """
-        if not _eligible(model):
+        if not eligible(model):
             return None
         lean = cls(model, constant, prefix_cache_mb)
         return lean if lean._agrees() else None
@@ -154,7 +154,12 @@ class LeanModel:
         self._cache = cache
 
 
-def _eligible(model: Any) -> bool:
+def eligible(model: Any, *, adapted: bool = False) -> bool:
+    """Whether a model has the shape that is computed here.
+
+    Args:
+        adapted: its projections may be wrapped: the caller knows what stands beside them.
+    """
     kind = type(model)
     if kind.__name__ not in _KNOWN or not kind.__module__.startswith("transformers.models."):
         return False
@@ -168,7 +173,7 @@ def _eligible(model: Any) -> bool:
         and rope in _FIXED_ROPE
         and not getattr(config, "sliding_window", None)
         and all(kind == "full_attention" for kind in getattr(config, "layer_types", None) or ())
-        and _plain(model)
+        and (adapted or _plain(model))
     )
 
 

@@ -140,7 +140,7 @@ def _figures(
 
 def distinct_tokens(prompts: Sequence[Sequence[int]]) -> int:
     """Tokens of these prompts that are not in the beginning of another: what has to be computed at least."""
-    total, before = 0, ()
+    total, before = 0, tuple[int, ...]()
     for prompt in sorted(map(tuple, prompts)):
         total += len(prompt) - common(prompt, before)
         before = prompt

@@ -27,12 +27,14 @@ def record(spec: RewardSpec, compression: CompressionSpec | None = None) -> dict
 
 def reward_of(run: Run) -> RewardSpec | None:
     """The terms that the run was learned from; None: it was not, or not by this version's terms."""
-    return _made(RewardSpec, run.metadata.get(REWARD))
+    found: RewardSpec | None = _made(RewardSpec, run.metadata.get(REWARD))
+    return found
 
 
 def compression_of(run: Run) -> CompressionSpec | None:
     """How the run's texts were made shorter where it was learned from; None: they were not."""
-    return _made(CompressionSpec, run.metadata.get(COMPRESSION))
+    found: CompressionSpec | None = _made(CompressionSpec, run.metadata.get(COMPRESSION))
+    return found
 
 
 def needs_peers(compression: CompressionSpec | None) -> bool:

@@ -3,9 +3,9 @@
 Invariant: it computes what transformers computes, from the model's own weights, with gradients; `FastTrunk.of` gives
 None for every model that it does not know, and `logits.Reader` compares it with the model before it is used.
 
-What is saved against the stock pass: the last layer works at the action positions only, a prompt that actions share is
-read once, projections that read the same
-input are one matrix product, attention is two matrix products with a softmax between (on a CPU the backward of the
+What is saved against the stock pass: the last layer works at the action positions only, what rows begin with in common
+is read once, weights beside which adapters learn get no gradient, projections of a small model that read the same input
+are one matrix product, attention is two matrix products with a softmax between (on a CPU the backward of the
 fused kernel is slower), and norm, rotation and gate have their gradients written out: elementwise passes over memory
 cost more than the products here.
 """
@@ -14,18 +14,47 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from jade_graph.backbones.lean import LeanModel
+from jade_graph.backbones.lean import LeanModel, eligible
+from jade_training.learner.adapters import Adapter, adapter_of, adapters_are_known
 
 if TYPE_CHECKING:
     from jade_training.learner.logits import Branched, Packed
+    from jade_training.learner.trees import Trees
 
-Linear = tuple[Tensor, Tensor | None]
+# Up to this width one product of several projections is worth laying their weights side by side.
+_NARROW = 256
+
+
+class Part(NamedTuple):
+    """A projection, and the adapter beside it."""
+
+    weight: Tensor
+    bias: Tensor | None
+    adapter: Adapter | None
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One decoder layer's weights, by reference."""
+
+    norm: Tensor
+    q: Part
+    k: Part
+    v: Part
+    q_norm: Tensor | None
+    k_norm: Tensor | None
+    o: Part
+    mlp_norm: Tensor
+    gate: Part
+    up: Part
+    down: Part
 
 
 class FastTrunk:
@@ -34,12 +63,39 @@ class FastTrunk:
     def __init__(self, lean: LeanModel, bf16: bool) -> None:
         self._lean = lean
         self._dtype = torch.bfloat16 if bf16 else torch.float32
+        self._narrow = int(lean.model.config.hidden_size) <= _NARROW
 
     @classmethod
     def of(cls, model: Any, *, bf16: bool = False) -> FastTrunk | None:
-        """`model`, if it is a small float32 Llama-shaped one on the CPU; else None."""
-        lean = LeanModel.of(model)
+        """`model`, if it is a float32 Llama-shaped one on the CPU, with LoRA adapters in its layers or without; else
+        None.
+        """
+        if adapters_are_known(model):
+            lean = LeanModel(model) if eligible(model, adapted=True) else None
+        else:
+            lean = LeanModel.of(model)
         return None if lean is None or lean.dtype != torch.float32 else cls(lean, bf16)
+
+    def _layers(self) -> list[Layer]:
+        found = []
+        for layer, module in zip(self._lean.layers(), self._lean.model.model.layers, strict=True):
+            attention, mlp = module.self_attn, module.mlp
+            found.append(
+                Layer(
+                    norm=layer.norm,
+                    q=Part(*layer.q, adapter_of(attention.q_proj)),
+                    k=Part(*layer.k, adapter_of(attention.k_proj)),
+                    v=Part(*layer.v, adapter_of(attention.v_proj)),
+                    q_norm=layer.q_norm,
+                    k_norm=layer.k_norm,
+                    o=Part(*layer.o, adapter_of(attention.o_proj)),
+                    mlp_norm=layer.mlp_norm,
+                    gate=Part(*layer.gate, adapter_of(mlp.gate_proj)),
+                    up=Part(*layer.up, adapter_of(mlp.up_proj)),
+                    down=Part(*layer.down, adapter_of(mlp.down_proj)),
+                )
+            )
+        return found
 
     def __call__(self, packed: Packed) -> tuple[Tensor, Tensor]:
         """Final hidden states (N, width) before each action token, and at the last prompt token of each row (R, width).
@@ -64,13 +120,18 @@ class FastTrunk:
         x = self._states(branched.ids, branched.positions, seen, branched.asked)
         return self._last_norm(x[branched.rows, branched.within])
 
+    def trees(self, trees: Trees) -> Tensor:
+        """Final hidden states (N, width) before each action token of rows that are laid out as trees."""
+        x = self._states(trees.ids, trees.positions, trees.seen, trees.asked)
+        return self._last_norm(x[trees.rows, trees.within])
+
     def _states(self, ids: Tensor, positions: Tensor, seen: Tensor, asked: Tensor) -> Tensor:
         """States (R, A, width) before the last norm, at the columns `asked` (R, A) of `ids` (R, L).
 
         Args:
             positions: of each column, (L,) or (R, L). seen: what a column looks at, (L, L) or (R, L, L).
         """
-        lean, layers = self._lean, self._lean.layers()
+        lean, layers = self._lean, self._layers()
         count, length = ids.shape
         cos, sin = (table[:, None].to(self._dtype)[positions] for table in lean.rotary(length))
         x = lean.model.model.embed_tokens(ids)
@@ -97,19 +158,38 @@ class FastTrunk:
     def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
         return _norm(x, weight, self._lean.eps, self._dtype)
 
-    def _linear(self, h: Tensor, *parts: Linear) -> tuple[Tensor, ...]:
-        """What each of several layers makes of one input."""
-        parted: tuple[Tensor, ...] = torch.split(self._whole(h, *parts), [len(w) for w, _ in parts], dim=-1)
+    def _linear(self, h: Tensor, *parts: Part) -> tuple[Tensor, ...]:
+        """What each of several projections makes of one input."""
+        if not self._narrow or any(part.adapter is not None for part in parts):
+            return self._apart(h, *parts)
+        parted: tuple[Tensor, ...] = torch.split(self._whole(h, *parts), [len(part.weight) for part in parts], dim=-1)
         return parted
 
-    def _whole(self, h: Tensor, *parts: Linear) -> Tensor:
-        """The same in one product, side by side."""
-        weight = torch.cat([w for w, _ in parts]) if len(parts) > 1 else parts[0][0]
-        biases = [b for _, b in parts]
+    def _whole(self, h: Tensor, *parts: Part) -> Tensor:
+        """The same side by side: of a small model in one product."""
+        if not self._narrow or any(part.adapter is not None for part in parts):
+            return torch.cat(self._apart(h, *parts), -1)
+        weight = torch.cat([part.weight for part in parts]) if len(parts) > 1 else parts[0].weight
         bias = None
-        if any(b is not None for b in biases):
-            bias = torch.cat([torch.zeros(len(w)) if b is None else b for w, b in parts]).to(self._dtype)
+        if any(part.bias is not None for part in parts):
+            biases = [torch.zeros(len(w)) if b is None else b for w, b, _ in parts]
+            bias = torch.cat(biases).to(self._dtype)
         return functional.linear(h, weight.to(self._dtype), bias)
+
+    def _apart(self, h: Tensor, *parts: Part) -> tuple[Tensor, ...]:
+        """Each in a product of its own: h W^T + b + s (h A^T) B^T. What an input is lowered to is one product."""
+        found = [
+            functional.linear(h, part.weight.to(self._dtype), None if part.bias is None else part.bias.to(self._dtype))
+            for part in parts
+        ]
+        adapted = [(i, part.adapter) for i, part in enumerate(parts) if part.adapter is not None]
+        if adapted:
+            low = functional.linear(h, torch.cat([adapter.a for _, adapter in adapted]).to(self._dtype))
+            lows = torch.split(low, [len(adapter.a) for _, adapter in adapted], dim=-1)
+            for (i, adapter), low in zip(adapted, lows, strict=True):
+                raised = functional.linear(low, adapter.b.to(self._dtype))
+                found[i] = torch.add(found[i], raised, alpha=adapter.scale)
+        return tuple(found)
 
     def _attend(
         self,
@@ -163,7 +243,7 @@ class _Norm(torch.autograd.Function):
         g = grads[0].float()
         product = (g * x).view(-1, x.shape[-1])
         along = (product @ weight).view(r.shape)
-        dw = product.t() @ r.view(-1)
+        dw = product.t() @ r.view(-1) if ctx.needs_input_grad[1] else None
         dx = (g * r).mul_(weight).addcmul_(x, r.pow(3) * along, value=-1 / x.shape[-1])
         return dx, dw, None, None
 

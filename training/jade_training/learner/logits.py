@@ -15,13 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from jade_training.learner.adapters import bare
+from jade_training.learner.adapters import adapters_are_known, bare, woken
 from jade_training.learner.fast import FastTrunk
+from jade_training.learner.trees import Pair as Pair
+from jade_training.learner.trees import families, lay_out, length
 from jade_training.learner.trl_ import disable_dropout
-
-Pair = tuple[Sequence[int], Sequence[int]]
-"""Prompt ids and action ids, neither empty."""
-
 
 FEW_THREADS = 20_000_000
 """Models with fewer parameters learn on one thread of the CPU."""
@@ -143,6 +141,8 @@ class Reader:
         self._fast = FastTrunk.of(plain, bf16=bf16) if self.short else None
         if self._fast is not None and not self._fast_agrees(plain):
             self._fast = None
+        large = sum(p.numel() for p in plain.parameters()) >= FEW_THREADS
+        self.shares = self._fast is not None and large
 
     @property
     def fast(self) -> bool:
@@ -163,6 +163,32 @@ class Reader:
                 out = self.model(input_ids=packed.ids, use_cache=False, output_hidden_states=True)
                 hidden, logits = out.hidden_states[-1], out.logits[packed.rows, packed.columns - 1]
         return logits, hidden[every, packed.last]
+
+    def read(self, pairs: Sequence[Pair], packed: Packed, longest: int) -> tuple[Tensor, Tensor]:
+        """What `self(packed)` gives of the same pairs; where the model `shares`, equal beginnings are read once.
+
+        Args:
+            longest: most tokens of a family of such rows.
+        """
+        if not self.shares or self._fast is None:
+            return self(packed)
+        trees = lay_out(pairs, families(pairs, longest))
+        states = self._fast.trees(trees)
+        return self._head(states), states[trees.first]
+
+    def cut(self, pairs: Sequence[Pair], tokens: int) -> list[list[int]]:
+        """Indices of pairs, in groups that are read at most `tokens` tokens at a time, padding included."""
+        if not self.shares:
+            return chunks([len(prompt) + len(action) for prompt, action in pairs], tokens)
+        grouped = families(pairs, tokens)
+        lengths = [length([pairs[i] for i in family]) for family in grouped]
+        return [[i for g in chunk for i in grouped[g]] for chunk in chunks(lengths, tokens)]
+
+    def computed(self, pairs: Sequence[Pair], longest: int) -> int:
+        """Tokens that a pass over these pairs computes, without padding."""
+        if not self.shares:
+            return sum(len(prompt) + len(action) for prompt, action in pairs)
+        return sum(length([pairs[i] for i in family]) for family in families(pairs, longest))
 
     def actions(self, groups: Sequence[tuple[Sequence[int], Sequence[Sequence[int]]]], packed: Packed) -> Tensor:
         """Logits (N, vocabulary) at the action tokens of prompts with several actions each.
@@ -204,6 +230,12 @@ class Reader:
         vocabulary = self._head.weight.shape[0]
         pairs = [([k % vocabulary for k in range(1, 1 + n)], [k % vocabulary for k in range(2, 2 + m)])
                  for n, m in ((3, 2), (9, 1), (1, 5))]  # fmt: skip
+        if adapters_are_known(plain):
+            with woken(plain):
+                return self._same(plain, pairs)
+        return self._same(plain, pairs)
+
+    def _same(self, plain: Any, pairs: Sequence[Pair]) -> bool:
         packed = pack(pairs)
         exact = FastTrunk.of(plain)
         if exact is None:
@@ -215,6 +247,11 @@ class Reader:
         groups = [(prompt, [action, action[:1]]) for prompt, action in pairs]
         again = torch.cat([torch.cat([part, part[:1]]) for part in torch.split(asked, packed.lengths.tolist())])
         found.append((exact.branches(branch(groups)), again))
+        alike = [(list(range(1, 20)), [k, 3]) for k in (4, 5)]
+        laid = lay_out(alike, [[0, 1]])
+        packed = pack(alike)
+        hidden = self._trunk(input_ids=packed.ids, use_cache=False).last_hidden_state
+        found.append((exact.trees(laid), hidden[packed.rows, packed.columns - 1]))
         return all(torch.allclose(a, b, rtol=1e-4, atol=1e-4 * float(b.abs().max())) for a, b in found)
 
 

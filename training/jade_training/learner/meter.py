@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from jade_graph.scoring.rewards import Scored
     from jade_graph.types import Run
 
-_SUMS = ("tokens", "ratio", "clipped", "kl", "drift", "reference", "policy", "value", "plans", "replay", "bank", "read")
+_SUMS = ("tokens", "ratio", "clipped", "kl", "drift", "reference", "policy", "value", "plans", "replay", "bank", "read",
+         "row_tokens", "computed")  # fmt: skip
 
 
 class Meter:
@@ -69,6 +70,7 @@ class Meter:
         policy: Tensor,
         value: Tensor,
         read: int,
+        computed: int,
     ) -> None:
         """Take what a micro-batch of rows found; tensors are (N,), one number an action token, but the two losses."""
         difference = new - old
@@ -81,6 +83,8 @@ class Meter:
             policy=policy,
             value=value,
             read=torch.tensor(float(read), device=new.device),
+            row_tokens=torch.tensor(float(read), device=new.device),
+            computed=torch.tensor(float(computed), device=new.device),
         )
         if reference is not None:
             self._add(reference=(new - reference).sum())
@@ -141,6 +145,7 @@ class Meter:
             "gradient_rows": float(self.gradient_rows),
             "gradient_tokens": float(self.gradient_tokens),
             "tokens_read": float(self.read),
+            "repeated_share": 1 - t["computed"] / t["row_tokens"] if t["row_tokens"] else 0.0,
         }
         for i, role in enumerate(self.roles):
             found[f"{role}/entropy"] = float(self._entropy[0, i] / max(1.0, self._entropy[1, i]))
@@ -161,7 +166,8 @@ def describe(
     `reward` and `reward/TERM`: means over scored runs. `ROLE/rows`, `ROLE/advantage_mean` and `_std` (before whitening,
     in units of reward), `ROLE/entropy` (nats a token). `explained_variance`: 1 - Var(returns - values) / Var(returns).
     `ratio_mean` .. `kl_old`: pi against pi_old, over action tokens, as each mini-batch found it. `kl_reference`: mean
-    log pi - log pi_ref (0 where `kl_coef` is).
+    log pi - log pi_ref (0 where `kl_coef` is). `repeated_share`: of the rows' tokens, those that were not computed
+    because an earlier row begins with them too.
     """
     of = [scored[r.id] for r in runs if r.id in scored and scored[r.id].outcome is not None]
     terms: dict[str, float] = {}

@@ -92,6 +92,17 @@ class Objective:
             return self._ppo_loss(at, count, tokens)
         return self._plan_loss(at, count) if kind == "plans" else self._held_loss(kind, at, count)
 
+    def cut(self, kind: str, at: Sequence[int]) -> list[list[int]]:
+        """Some "rows", "plans", "replay" or "bank" pairs in the groups in which they are read."""
+        tokens = self.config.micro_tokens
+        if kind == "plans":
+            found = chunks([self.plans[i].length(self.reader.fast) for i in at], tokens)
+        elif kind == "rows":
+            found = self.reader.cut([(self.rows[i].prompt, self.rows[i].action) for i in at], tokens)
+        else:
+            found = self.reader.cut([(self.replay if kind == "replay" else self.bank)[i] for i in at], tokens)
+        return [[at[i] for i in chunk] for chunk in found]
+
     def _tensors(self, rows: Sequence[Row], found: Estimate, values: Values | None) -> Any:
         """What the losses need, one number a row."""
         names = sorted({r.role for r in rows})
@@ -130,24 +141,25 @@ class Objective:
         if not self.config.kl_coef:
             return []
         found: list[Tensor] = [torch.empty(0)] * len(rows)
-        for chunk in chunks([r.length for r in rows], self.config.micro_tokens):
-            packed = pack([(rows[i].prompt, rows[i].action) for i in chunk], self.device)
+        for chunk in self.reader.cut([(r.prompt, r.action) for r in rows], self.config.micro_tokens):
+            pairs = [(rows[i].prompt, rows[i].action) for i in chunk]
+            packed = pack(pairs, self.device)
             temperature = torch.tensor([rows[i].temperature for i in chunk], device=self.device)
-            logs = self._reference_distribution(packed, temperature)
+            logs = self._reference_distribution(pairs, packed, temperature)
             own = logs.gather(-1, packed.targets[:, None]).squeeze(-1)
             for i, part in zip(chunk, torch.split(own, packed.lengths.tolist()), strict=True):
                 found[i] = part
         return found
 
-    def _reference_distribution(self, packed: Packed, temperature: Tensor) -> Tensor:
+    def _reference_distribution(self, pairs: Sequence[Pair], packed: Packed, temperature: Tensor) -> Tensor:
         if self._reference is not None:
-            logits, _ = self._reference(packed)
+            logits, _ = self._reference.read(pairs, packed, self.config.micro_tokens)
         else:
             off: AbstractContextManager[Any] = (
                 self.reader.model.disable_adapter() if self.config.lora else nullcontext()
             )
             with off:
-                logits, _ = self.reader(packed)
+                logits, _ = self.reader.read(pairs, packed, self.config.micro_tokens)
         return distribution(logits, temperature[packed.rows])
 
     def _penalties(self, rows: Sequence[Row]) -> Any:
@@ -159,9 +171,10 @@ class Objective:
 
     def _ppo_loss(self, at: Sequence[int], count: int, tokens: int) -> Tensor:
         c, rows = self.config, [self.rows[i] for i in at]
-        packed = pack([(r.prompt, r.action) for r in rows], self.device)
+        pairs = [(r.prompt, r.action) for r in rows]
+        packed = pack(pairs, self.device)
         n = {k: v[at] for k, v in self._numbers.items()}
-        logits, hidden = self.reader(packed)
+        logits, hidden = self.reader.read(pairs, packed, c.micro_tokens)
         logs = distribution(logits, n["temperature"][packed.rows])
         new = logs.gather(-1, packed.targets[:, None]).squeeze(-1)
         old = torch.tensor([x for r in rows for x in r.old_logprobs], device=self.device)
@@ -197,6 +210,7 @@ class Objective:
             policy=policy.detach(),
             value=error.detach(),
             read=sum(r.length for r in rows),
+            computed=self.reader.computed(pairs, c.micro_tokens),
         )
         return loss
 
@@ -214,19 +228,19 @@ class Objective:
         pairs = [(self.replay if kind == "replay" else self.bank)[i] for i in at]
         packed = pack(pairs, self.device)
         one = torch.ones(len(pairs), device=self.device)
-        logs = distribution(self.reader(packed)[0], one[packed.rows])
+        logs = distribution(self.reader.read(pairs, packed, self.config.micro_tokens)[0], one[packed.rows])
         weights = ppo.token_weights(packed.lengths, packed.rows, one, count=count, tokens=1, normalisation="row")
         if kind == "replay":
             loss = -(weights * logs.gather(-1, packed.targets[:, None]).squeeze(-1)).sum()
         else:
-            loss = (weights * ppo.full_kl(self._banked(at, packed, one), logs)).sum()
+            loss = (weights * ppo.full_kl(self._banked(at, pairs, packed, one), logs)).sum()
         self.meter.held(kind, loss.detach(), sum(len(p) + len(a) for p, a in pairs))
         return (self.config.replay_coef if kind == "replay" else self.config.bank_kl_coef) * loss
 
     @torch.no_grad()
-    def _banked(self, at: Sequence[int], packed: Packed, one: Tensor) -> Tensor:
+    def _banked(self, at: Sequence[int], pairs: Sequence[Pair], packed: Packed, one: Tensor) -> Tensor:
         if any(i not in self._bank_reference for i in at):
-            logs = self._reference_distribution(packed, one)
+            logs = self._reference_distribution(pairs, packed, one)
             parts = torch.split(logs, packed.lengths.tolist())
             self._bank_reference |= dict(zip(at, parts, strict=True))
         return torch.cat([self._bank_reference[i] for i in at])

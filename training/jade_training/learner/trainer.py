@@ -24,7 +24,7 @@ from jade_training.learner import saving
 from jade_training.learner.adapters import trainable
 from jade_training.learner.advantages import estimate
 from jade_training.learner.allocator import handed_back
-from jade_training.learner.logits import Pair, Reader, chunks, few_threads, random_state_kept, without_dropout
+from jade_training.learner.logits import Pair, Reader, few_threads, random_state_kept, without_dropout
 from jade_training.learner.meter import Writer, describe
 from jade_training.learner.objective import Objective
 from jade_training.learner.planwise import Comparison, comparisons
@@ -230,19 +230,11 @@ class PPOTrainer(BaseTrainer):
         self.optimizer.zero_grad(set_to_none=True)
         c, rank, world = self.settings, self.accelerator.process_index, self.accelerator.num_processes
         o = self.objective
-        lengths = {
-            "rows": [r.length for r in o.rows],
-            "plans": [c.length(o.reader.fast) for c in o.plans],
-            "replay": [len(p) + len(a) for p, a in o.replay],
-            "bank": [len(p) + len(a) for p, a in o.bank],
-        }
         tokens = sum(len(o.rows[i].action) for i in inputs["rows"])
         parts: list[dict[str, Any]] = []
-        for kind, of in lengths.items():
-            own = inputs[kind][rank::world]
-            for chunk in chunks([of[i] for i in own], c.micro_tokens):
-                at = [own[i] for i in chunk]
-                parts.append({"kind": kind, "at": at, "count": len(inputs[kind]), "tokens": tokens})
+        for kind in ("rows", "plans", "replay", "bank"):
+            shared = {"kind": kind, "count": len(inputs[kind]), "tokens": tokens}
+            parts += [{**shared, "at": at} for at in o.cut(kind, inputs[kind][rank::world])]
         o.meter.open()
         loss, plans = torch.zeros((), device=self.device), Clipped([], 0.0)
         if inputs["plans"]:
