@@ -5,9 +5,9 @@ None for every model that it does not know, and `logits.Reader` compares it with
 
 What is saved against the stock pass: the last layer works at the action positions only, what rows begin with in common
 is read once, weights beside which adapters learn get no gradient, projections of a small model that read the same input
-are one matrix product, attention is two matrix products with a softmax between (on a CPU the backward of the
-fused kernel is slower), and norm, rotation and gate have their gradients written out: elementwise passes over memory
-cost more than the products here.
+are one matrix product, attention of a small model is two matrix products with a softmax between (over short rows the
+backward of the fused kernel is slower), and norm, rotation and gate have their gradients written out: elementwise
+passes over memory cost more than the products there.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ class FastTrunk:
         cos, sin = (table[:, None].to(self._dtype)[positions] for table in lean.rotary(length))
         x = lean.model.model.embed_tokens(ids)
         past = torch.zeros(seen.shape, dtype=self._dtype).masked_fill_(~seen, float("-inf"))
-        heads = past if past.ndim == 2 else past.repeat_interleave(lean.heads, 0)
+        heads = self._by_head(past)
         for layer in layers[:-1]:
             h = self._norm(x, layer.norm)
             q, k, v = self._linear(h, layer.q, layer.k, layer.v)
@@ -149,8 +149,14 @@ class FastTrunk:
         [q] = self._linear(h[rows, asked], layer.q)
         at = (cos[asked], sin[asked]) if positions.ndim == 1 else (cos[rows, asked], sin[rows, asked])
         past = past[asked] if past.ndim == 2 else past[rows, asked]
-        a = self._attend(layer, q, k, v, at, (cos, sin), past.repeat_interleave(lean.heads, 0))
+        a = self._attend(layer, q, k, v, at, (cos, sin), self._by_head(past))
         return self._finish(layer, x[rows, asked], a)
+
+    def _by_head(self, past: Tensor) -> Tensor:
+        """What is added to the scores, (L, L) or (R, A, L), as `_attend` takes it."""
+        if not self._narrow:
+            return past[:, None] if past.ndim == 3 else past
+        return past.repeat_interleave(self._lean.heads, 0) if past.ndim == 3 else past
 
     def _last_norm(self, x: Tensor) -> Tensor:
         return _norm(x, self._lean.model.model.norm.weight, self._lean.eps, torch.float32)
@@ -167,7 +173,7 @@ class FastTrunk:
 
     def _whole(self, h: Tensor, *parts: Part) -> Tensor:
         """The same side by side: of a small model in one product."""
-        if not self._narrow or any(part.adapter is not None for part in parts):
+        if any(part.adapter is not None for part in parts):
             return torch.cat(self._apart(h, *parts), -1)
         weight = torch.cat([part.weight for part in parts]) if len(parts) > 1 else parts[0].weight
         bias = None
@@ -187,8 +193,8 @@ class FastTrunk:
             low = functional.linear(h, torch.cat([adapter.a for _, adapter in adapted]).to(self._dtype))
             lows = torch.split(low, [len(adapter.a) for _, adapter in adapted], dim=-1)
             for (i, adapter), low in zip(adapted, lows, strict=True):
-                raised = functional.linear(low, adapter.b.to(self._dtype))
-                found[i] = torch.add(found[i], raised, alpha=adapter.scale)
+                plain, up = found[i].flatten(0, -2), adapter.b.to(self._dtype).t()
+                found[i] = torch.addmm(plain, low.flatten(0, -2), up, alpha=adapter.scale).view_as(found[i])
         return tuple(found)
 
     def _attend(
@@ -211,6 +217,9 @@ class FastTrunk:
         groups = lean.heads // lean.kv_heads
         if groups > 1:
             k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
+        if not self._narrow:  # long rows: the scores of all heads at once do not fit into the caches
+            read = functional.scaled_dot_product_attention(q, k, v, attn_mask=past)
+            return read.transpose(1, 2).flatten(2)
         q, k, v = (part.flatten(0, 1) for part in (q, k, v))
         past = past.expand(len(q), *past.shape[-2:])
         scores = torch.baddbmm(past, q, k.transpose(1, 2), alpha=1 / math.sqrt(size))
@@ -220,8 +229,12 @@ class FastTrunk:
     def _finish(self, layer: Any, x: Tensor, attended: Tensor) -> Tensor:
         [o] = self._linear(attended, layer.o)
         x = x + o
-        both = self._whole(self._norm(x, layer.mlp_norm), layer.gate, layer.up)
-        [down] = self._linear(_gate(both), layer.down)
+        h = self._norm(x, layer.mlp_norm)
+        if self._narrow:
+            gated = _gate(self._whole(h, layer.gate, layer.up))
+        else:
+            gated = _gate_apart(*self._apart(h, layer.gate, layer.up))
+        [down] = self._linear(gated, layer.down)
         return x + down
 
 
@@ -287,6 +300,21 @@ class _Gate(torch.autograd.Function):
         return out
 
 
+class _GateApart(torch.autograd.Function):
+    """The same of two tensors, which need not be laid side by side."""
+
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
+        ctx.save_for_backward(gate, up)
+        return functional.silu(gate).mul_(up)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        gate, up = ctx.saved_tensors
+        return torch.ops.aten.silu_backward(grads[0] * up, gate), functional.silu(gate).mul_(grads[0])
+
+
 _norm: Callable[..., Tensor] = _Norm.apply
 _rotate: Callable[..., Tensor] = _Rotate.apply
 _gate: Callable[..., Tensor] = _Gate.apply
+_gate_apart: Callable[..., Tensor] = _GateApart.apply
