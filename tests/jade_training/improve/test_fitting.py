@@ -39,6 +39,9 @@ def test_a_large_one_has_fewer_runs_more_time_and_a_lower_rate_unless_told(folde
     assert (found.concurrency, found.limits) == (8, {"deadline_s": 600.0})
     assert found.ppo.lora == Lora(4, 8)
     assert found.ppo.learning_rate == pytest.approx(learning_rate_for(size, lora=True) / 4)
+    assert (found.ppo.minibatches, found.ppo.by_question) == (2, True)
+    kept = fitted(ImproveSettings(), folder, kept=["minibatches", "clip"])
+    assert (kept.ppo.minibatches, kept.ppo.by_question) == (ImproveSettings().ppo.minibatches, True)
     told = fitted(ImproveSettings(), folder, limits={"deadline_s": 5.0}, concurrency=2, learning_rate=1e-9)
     assert (told.concurrency, told.limits, told.ppo.learning_rate) == (2, {"deadline_s": 5.0}, 1e-9)
 

@@ -16,6 +16,7 @@ from jade_graph.testing.runs import Act, make_run
 from jade_training.learner.adapters import trainable
 from jade_training.learner.logits import Reader, distribution, pack
 from jade_training.learner.ppo import Lora, PPOConfig
+from jade_training.learner.rows import rows_of
 from jade_training.learner.trainer import PPOTrainer
 from jade_training.learner.trees import SHORTEST, families, lay_out, length
 
@@ -168,6 +169,22 @@ def test_adapters_that_are_off_change_nothing_and_odd_ones_are_read_the_long_way
     part = get_peft_model(model_of(), LoraConfig(r=2, target_modules=["v_proj", "down_proj"]))
     assert Reader(part).fast
     assert all(not p.any() for n, p in part.named_parameters() if "lora_B" in n), "what was woken sleeps again"
+
+
+def test_mini_batches_of_whole_questions() -> None:
+    config = PPOConfig(minibatches=3, epochs=2, by_question=True, estimator="rloo")
+    trainer = PPOTrainer(model_of(), config, device="cpu")
+    found = [make_run(f"r{k}", [Act("AG", (5, 6), (7,), (-1.0,), 1.0)], 0.5, question_id=f"q{k % 4}") for k in range(9)]
+    trainer.objective.rows = rows_of([run for run, _ in found], {score.run_id: score for _, score in found})
+    parts = [part["rows"] for part in trainer._minibatches(9)]
+    assert len(parts) == 6
+    for epoch in (parts[:3], parts[3:]):
+        assert sorted(i for part in epoch for i in part) == list(range(9))
+        asked = [{trainer.objective.rows[i].question_id for i in part} for part in epoch]
+        assert sum(map(len, asked)) == 4, "no question is in two of them"
+    assert parts[:3] != parts[3:]
+    assert "by_question" not in PPOConfig().as_dict()
+    assert PPOConfig(**config.as_dict()) == config
 
 
 @pytest.mark.parametrize("rank", [None, 2], ids=["weights", "adapters"])

@@ -235,6 +235,7 @@ def improve(
         limits=cli.config.chosen("limits"),
         concurrency=concurrency,
         learning_rate=settings.ppo.learning_rate if _rate_given(learning_rate, ppo) else None,
+        kept={text.partition("=")[0].strip() for text in ppo or ()},
     )
     held_out = held_out or "microworld:validation?n=140"
     with indexing(cli) as progress:

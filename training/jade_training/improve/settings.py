@@ -5,7 +5,7 @@ Invariant: two learning runs with equal settings, data and starting weights make
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -190,6 +190,8 @@ def writes_plans(preset: Preset) -> bool:
 
 LARGE, PATIENT_S = SMALL, 600.0
 """Parameters from which a CPU reads one run's prompts as slowly as many; seconds that a run then may take."""
+_STEPS = {"minibatches": 2, "by_question": True}
+"""Of such a model on a CPU: each step brings demonstrations and plans of its own, and reading is what costs."""
 
 
 def large_here(start: Path) -> bool:
@@ -219,16 +221,22 @@ def fitted(
     limits: Mapping[str, Any] | None = None,
     concurrency: int | None = None,
     learning_rate: float | None = None,
+    kept: Collection[str] = (),
 ) -> ImproveSettings:
     """The settings with what suits the size of the start on this machine, unless it is given here.
 
-    Of a large model fewer runs are made at once, each may take longer, and the learning rate is `policy_rate_for`.
+    Of a large model fewer runs are made at once, each may take longer, an update takes fewer steps, of whole questions,
+    and the learning rate is `policy_rate_for`.
+
+    Args:
+        kept: fields of `PPOConfig` that were chosen by the user.
     """
     large, chosen = large_here(start), dict(limits or {})
     ppo = settings.ppo if lora is None else replace(settings.ppo, lora=Lora(lora, 2 * lora))
     if large:
         chosen.setdefault("deadline_s", PATIENT_S)
         rate = policy_rate_for(start, ppo.lora is not None) if learning_rate is None else learning_rate
-        ppo = replace(ppo, learning_rate=rate)
+        steps = {name: value for name, value in _STEPS.items() if name not in kept}
+        ppo = replace(ppo, learning_rate=rate, **steps)  # type: ignore[arg-type]
     at_once = concurrency or (FEW if large else settings.concurrency)
     return replace(settings, ppo=ppo, limits=chosen, concurrency=at_once)

@@ -93,6 +93,7 @@ class PPOConfig:
         entropy_coef: weight of the entropy bonus; one number, or one for each role (others 0) [0].
         ratio: "token" ratios, or one "sequence" ratio for a whole action; one for all or by role (others "token").
         normalisation: "row": each action weighs the same, whatever its length; "token": each token does.
+        by_question: mini-batches of whole questions: rows that begin alike are then read together.
         max_grad_norm: gradients are scaled down to this norm.
         target_kl: the update ends when a mini-batch finds KL(pi_old || pi) above it; None: never.
         logprob_tolerance: at the first mini-batch of an update pi is pi_old: log-probabilities that differ from the
@@ -132,6 +133,7 @@ class PPOConfig:
     epochs: int = 1
     minibatches: int = 4
     minibatch_rows: int | None = None
+    by_question: bool = False
     clip: float = 0.2
     value_clip: float | None = 0.5
     value_coef: float = 0.5
@@ -231,7 +233,10 @@ class PPOConfig:
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON can hold it; `PPOConfig(**...)` reads it back."""
-        return asdict(self)
+        told = asdict(self)
+        if not self.by_question:
+            del told["by_question"]  # as learning runs that were begun before there was such a thing have it
+        return told
 
 
 def _wrong(name: str, value: object, wanted: str) -> ConfigError:

@@ -212,14 +212,25 @@ class PPOTrainer(BaseTrainer):
         """Indices of the rows, demonstrations and bank prompts of each mini-batch, drawn by the trainer's generator."""
         c, found = self.settings, list[dict[str, list[int]]]()
         for _ in range(c.epochs):
-            order = self.rng.permutation(rows)
-            count = -(-len(order) // c.minibatch_rows) if c.minibatch_rows else c.minibatches
-            for part in np.array_split(order, min(count, len(order)) or count):
+            count = -(-rows // c.minibatch_rows) if c.minibatch_rows else c.minibatches
+            for part in self._parted(rows, count):
                 replay = self._drawn(len(self.objective.replay), c.replay_rows if c.replay_coef else 0)
                 bank = self._drawn(len(self.objective.bank), c.bank_rows if c.bank_kl_coef else 0)
                 plans = self._drawn(len(self.objective.plans), c.plan_questions)
-                found.append({"rows": part.tolist(), "plans": plans, "replay": replay, "bank": bank})
+                found.append({"rows": part, "plans": plans, "replay": replay, "bank": bank})
         return found
+
+    def _parted(self, rows: int, count: int) -> list[list[int]]:
+        """All rows in so many parts of like size (fewer, where there are fewer rows or questions), in random order."""
+        if not self.settings.by_question:
+            order = self.rng.permutation(rows)
+            return [part.tolist() for part in np.array_split(order, min(count, rows) or count)]
+        own: dict[str, list[int]] = {}
+        for i, row in enumerate(self.objective.rows):
+            own.setdefault(row.question_id, []).append(i)
+        questions = [list(own.values())[i] for i in self.rng.permutation(len(own))]
+        parts = np.array_split(np.arange(len(own)), min(count, len(own)) or count)
+        return [[i for q in part for i in questions[q]] for part in parts]
 
     def _drawn(self, size: int, count: int) -> list[int]:
         return self.rng.choice(size, min(count, size), replace=False).tolist() if size and count else []
