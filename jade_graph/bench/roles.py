@@ -118,7 +118,7 @@ async def measure(
 def _figures(
     speeds: dict[tuple[str, int], list[float]], cpu: list[float], flops: list[float], calls: Sequence[Call]
 ) -> dict[str, float]:
-    from jade_graph.bench.generate import matmul_flops
+    from jade_graph.bench.floor import matmul_flops
 
     found: dict[str, float] = {}
     for (name, callers), values in speeds.items():
@@ -149,7 +149,7 @@ def distinct_tokens(prompts: Sequence[Sequence[int]]) -> int:
 
 def _least(model: Any, calls: Sequence[Call]) -> float:
     """Floating-point operations that the calls need where every beginning is computed once."""
-    from jade_graph.bench.generate import arithmetic
+    from jade_graph.bench.floor import arithmetic
 
     new = sum(call.new_tokens for call in calls)
     return arithmetic(model, distinct_tokens([call.prompt for call in calls]) - len(calls) + 1, new)

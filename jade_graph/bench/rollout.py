@@ -21,7 +21,7 @@ import torch
 
 from jade_graph.backbones import load_backbone
 from jade_graph.backbones.hf import HFBackbone
-from jade_graph.bench.generate import arithmetic, matmul_flops
+from jade_graph.bench.floor import arithmetic, matmul_flops
 from jade_graph.errors import UsageError
 from jade_graph.langchain.runnable import JadeGraph
 from jade_graph.microworld import Difficulty, World, make_questions, make_world

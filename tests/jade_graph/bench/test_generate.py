@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from jade_graph import plugins
-from jade_graph.bench.generate import NEW_TOKENS, arithmetic, run
+from jade_graph.bench.floor import arithmetic
+from jade_graph.bench.generate import NEW_TOKENS, run
 from jade_graph.errors import UsageError
 from jade_graph.testing.models import make_random_model
 

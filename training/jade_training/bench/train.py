@@ -16,7 +16,7 @@ import torch
 
 from jade_graph.backbones import load_backbone
 from jade_graph.backbones.hf import HFBackbone
-from jade_graph.bench.generate import matmul_flops
+from jade_graph.bench.floor import matmul_flops
 from jade_graph.bench.rollout import one_thread
 from jade_graph.errors import UsageError
 from jade_graph.microworld import Difficulty, make_questions, make_world
