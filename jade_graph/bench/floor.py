@@ -1,7 +1,7 @@
 """What a model's forward passes cost at least, on this machine.
 
-Invariant: a floor is arithmetic at the speed of a large matrix product that was measured in the same process; nothing is
-assumed of a processor.
+Invariant: a floor is arithmetic at the speed of a large matrix product, measured in the same process; nothing is assumed
+of a processor.
 """
 
 from __future__ import annotations

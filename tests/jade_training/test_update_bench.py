@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -7,7 +9,7 @@ from jade_graph import plugins
 from jade_graph.errors import UsageError
 from jade_graph.testing.models import make_random_model
 from jade_training.bench.update import WAYS, run
-from jade_training.learner.fast import FastTrunk
+from jade_training.learner.logits import Reader
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -28,12 +30,13 @@ def test_every_figure_is_there_and_positive(model: str) -> None:
 
 
 def test_ways_that_differ_are_no_comparison(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = FastTrunk.trees
+    whole = Reader.read
 
-    def wrong(self: FastTrunk, trees: object) -> torch.Tensor:
-        return 1.01 * whole(self, trees)  # type: ignore[arg-type]
+    def wrong(self: Reader, *given: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        logits, hidden = whole(self, *given)
+        return (1.01 * logits if self.shares else logits), hidden
 
-    monkeypatch.setattr(FastTrunk, "trees", wrong)
+    monkeypatch.setattr(Reader, "read", wrong)
     with pytest.raises(UsageError, match=r"BENCH_DIFFERS.*norms"):
         run(model=model, quick=True)
 
