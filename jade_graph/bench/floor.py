@@ -1,6 +1,6 @@
 """What a model's forward passes cost at least, on this machine.
 
-Invariant: a floor is arithmetic at the speed of a large matrix product, measured in the same process; nothing is assumed
+Invariant: a floor is arithmetic at the speed of a large matrix product that the same process measured; nothing is assumed
 of a processor.
 """
 
