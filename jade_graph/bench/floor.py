@@ -1,7 +1,7 @@
 """What a model's forward passes cost at least, on this machine.
 
-Invariant: a floor is arithmetic at the speed of a large matrix product that the same process measured; nothing is assumed
-of a processor.
+Invariant: a floor is arithmetic at the speed of a large matrix product, which the same process measures; nothing is
+assumed of a processor.
 """
 
 from __future__ import annotations
