@@ -12,7 +12,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from jade_graph.picture import facts, weighed
+from jade_graph.picture.advice import next_step
 from jade_graph.picture.text import clean, milliseconds
+from jade_graph.scoring import weakness
 from jade_graph.types import Run, TraceNode, Transition
 
 Pieces = Callable[[Sequence[int]], Sequence[str]]
@@ -59,8 +61,10 @@ def _question(run: Run, node: TraceNode, key: str) -> dict[str, Any]:
         if verdict := facts.verdict(run):
             badges.append([verdict.partition(":")[0], "good" if verdict == "right" else "bad"])
             sections.append({"title": "Gold answers", "kind": "text", "text": clean("\n".join(facts.golds(run)))})
-        if run.error_message:
-            sections.insert(0, {"title": "Why it failed", "kind": "text", "text": clean(run.error_message)})
+        sections[:0] = _trouble(run)
+        if weak := weakness.of_run(run):
+            sections.append({"title": "Too weak for its roles", "kind": "text", "text": weak})
+            badges.append(["mostly illegal", "bad"])
     error = node.error or (run.error if root else None)
     if error:
         badges.insert(0, [error, "bad"])
@@ -69,6 +73,12 @@ def _question(run: Run, node: TraceNode, key: str) -> dict[str, Any]:
         "key": key, "code": "", "family": "question", "title": title, "summary": clean(node.text),
         "badges": badges, "facts": rows, "sections": sections,
     }  # fmt: skip
+
+
+def _trouble(run: Run) -> list[dict[str, Any]]:
+    """Why a run failed, and what to try; nothing of one that did not."""
+    texts = (("Why it failed", clean(run.error_message or "")), ("What to try", next_step(run) or ""))
+    return [{"title": title, "kind": "text", "text": text} for title, text in texts if text]
 
 
 def _action(run: Run, t: Transition, pieces: Pieces | None) -> dict[str, Any]:
@@ -92,8 +102,8 @@ def _action(run: Run, t: Transition, pieces: Pieces | None) -> dict[str, Any]:
         badges.append([f"judges action {t.judges}; in training only", "note"])
     judged = weighed.section(run, t)
     sections = [s for s in (_written(t, pieces), judged, _documents(run, t), _seen(t), _rewards(t), _parsed(t)) if s]
-    if t.error and t.error == run.error and run.error_message:
-        sections.insert(0, {"title": "Why it failed", "kind": "text", "text": clean(run.error_message)})
+    if t.error and t.error == run.error:
+        sections[:0] = _trouble(run)
     return {
         "key": f"a{t.seq}", "code": t.role, "family": facts.family(t), "title": facts.name_of(t.role),
         "summary": clean(facts.outcome(t)), "badges": badges, "facts": _facts(run, t), "sections": sections,

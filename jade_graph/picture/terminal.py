@@ -15,6 +15,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from jade_graph.picture import weighed
+from jade_graph.picture.advice import next_step
 from jade_graph.picture.text import clean
 from jade_graph.types import Run, TraceNode, Transition
 from jade_graph.workflow.judged import Judged, judged
@@ -51,6 +52,7 @@ def run_tree(run: Run, *, documents: bool = True, width: int = 90) -> Renderable
         lines.append(Text(run.question))
     if run.status == "failed":
         lines.append(Text.assemble((f"{run.error}: ", "bold red"), _cut(run.error_message or "no answer", width * 2)))
+        lines.append(Text.assemble(("try  ", "dim"), next_step(run) or ""))
     else:
         lines.append(Text.assemble(("answer  ", "dim"), (run.answer, "bold green")))
     version = f"backbone {run.backbone_version} · graph {run.graph_hash} · corpus {run.corpus_id or '-'}"

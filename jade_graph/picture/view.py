@@ -10,6 +10,7 @@ from typing import Any
 
 from jade_graph.errors import JadeError
 from jade_graph.picture import facts
+from jade_graph.picture.advice import next_step
 from jade_graph.picture.gantt import gantt_svg
 from jade_graph.picture.layout import lay_out
 from jade_graph.picture.svg import tree_svg
@@ -35,7 +36,7 @@ def view(run: Run) -> dict[str, Any]:
         "question": clean(run.question),
         "head": _head(run),
         "badges": _badges(run),
-        "why": clean(run.error_message or "") if run.status == "failed" else "",
+        "why": clean(f"{run.error_message or ''} {next_step(run)}".strip()) if run.status == "failed" else "",
         "steps": picture.steps,
         "tree": tree_svg(picture, style=False),
         "gantt": gantt_svg(run),

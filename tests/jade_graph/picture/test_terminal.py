@@ -34,6 +34,7 @@ def test_a_failed_run_says_why(scripted: Any, passages: Any) -> None:
     text = shown(run)
     assert "failed" in text
     assert "LIMIT_TOKENS: " in text
+    assert "try  Raise --set limits.tokens=60000" in " ".join(text.split(" "))
 
 
 def test_markup_in_texts_has_no_effect(scripted: Any, passages: Any) -> None:

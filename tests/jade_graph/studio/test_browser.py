@@ -134,7 +134,10 @@ def test_a_failed_run_says_why_at_first_sight(studio, seeded, browser):
     browser.wait(READY)
     browser.wait(f"{DETAIL}.includes('LIMIT_TOKENS')")
     assert "Why it failed" in browser.run(DETAIL)
-    assert "no tokens are left" in browser.run("document.querySelector('.jv-why').innerText")
+    assert "What to try" in browser.run(DETAIL)
+    said = browser.run("document.querySelector('.jv-why').innerText")
+    assert "no tokens are left" in said
+    assert "limits.tokens=" in said
     assert "failed" in states(browser).values()
     assert browser.run("document.querySelectorAll('#jade-run .jg-is-failed .jg-mark').length") >= 1
 
