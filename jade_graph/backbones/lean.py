@@ -67,6 +67,7 @@ class LeanModel:
         self._bytes = prefix_cache_mb * 2**20
         self._slabs: Slabs | None = None
         self._cache: PrefixCache | None = None
+        self._stamped: list[float] = []
 
     @classmethod
     def of(cls, model: Any, *, constant: bool = False, prefix_cache_mb: int | None = None) -> LeanModel | None:
@@ -74,7 +75,8 @@ class LeanModel:
 
         Args:
             model: float32 or bfloat16.
-            constant: nobody changes the weights, so that keys and values of one batch are true in the next.
+            constant: nobody changes the weights, so that keys and values of one batch are true in the next. Where they
+                are changed in place all the same, it is noticed at the next batch.
             prefix_cache_mb: most memory for these; None: 64, of models from 100 million parameters on 512.
         """
         if not eligible(model):
@@ -139,13 +141,22 @@ class LeanModel:
     def take_cache(self) -> PrefixCache:
         """What is known of prompts; of a model whose weights may have changed, nothing."""
         kept, self._cache = self._cache, None
+        before, self._stamped = self._stamped, self._stamp() if self._constant else []
         if kept is None:
             layers, element = len(self.model.model.layers), self.dtype.itemsize
             capacity = self._bytes // (2 * layers * self.kv_heads * self.head_dim * element)
             return PrefixCache(layers, self.kv_heads, self.head_dim, capacity, self.dtype)
-        if not self._constant:
+        if not self._constant or self._stamped != before:
             kept.clear()
         return kept
+
+    def _stamp(self) -> list[float]:
+        """A number of every tensor, which learning changes. Version counters do not: fused optimisers pass them by."""
+        with torch.inference_mode():
+            numbers: list[float] = torch.stack(
+                [p.reshape(-1)[p.numel() // 2] for p in self.model.parameters()]
+            ).tolist()
+        return numbers
 
     def keep(self, slabs: Slabs, cache: PrefixCache) -> None:
         """Give back what a batch took, in which every number is finite."""

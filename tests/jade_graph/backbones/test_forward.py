@@ -274,6 +274,27 @@ def test_what_is_known_outlives_the_batch_where_the_weights_stay() -> None:
             session.close()
 
 
+def test_what_is_known_goes_with_the_weights_that_computed_it() -> None:
+    """A learner that trains the very model that is served: the next batch knows nothing of the old weights."""
+    model = build("llama")
+    lean = LeanModel.of(model, constant=True)
+    assert lean is not None
+    prompt = tokens(1, 40, 5)[0]
+    for step in range(3):
+        session = LeanSession(lean, 1000)
+        with torch.inference_mode():
+            logits = session.admit([[*prompt, step + 1]], [5])[0]
+        session.close()
+        assert session.padded_tokens == (1 if step == 1 else 41)
+        plain = model(torch.tensor([[*prompt, step + 1]])).logits[0, -1]
+        torch.testing.assert_close(logits, plain, rtol=1e-4, atol=1e-4 * float(plain.abs().max()))
+        if step == 1:
+            model.requires_grad_(True)
+            model(torch.tensor([prompt])).logits.square().mean().backward()
+            torch.optim.AdamW(model.parameters(), lr=0.05, fused=True).step()
+            model.requires_grad_(False)
+
+
 def test_nothing_is_known_after_a_batch_that_failed_or_was_not_finite() -> None:
     lean = LeanModel.of(build("llama"), constant=True)
     assert lean is not None
